@@ -1,0 +1,1 @@
+"""The simulators behind rlft's VecEnv contract. Importing this package imports no simulator."""

@@ -1,0 +1,1 @@
+"""Motion planning for demonstrations: kinematics, timed paths and one oracle per task."""

@@ -1,0 +1,287 @@
+"""The schema of every setting: its type, default, allowed range and meaning, in one place.
+
+``docs/configuration.md`` is generated from this file, and :mod:`rlft.config.load` validates against it.
+Key names keep the spelling of the field's first π0-RL code (``act_steps``, ``n_action_steps``, ...);
+docs/concepts.md maps them to lerobot's and openpi's words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def opt(default: Any, doc: str, **limits: Any) -> Any:
+    """Declare a setting.
+
+    Args:
+        default: its default; lists and dicts are copied per instance.
+        doc: one sentence, with the unit.
+        limits: any of ``ge``, ``gt``, ``le``, ``lt`` (numbers), ``choices`` (tuple), ``min_len``.
+    """
+    metadata = {"doc": doc, **limits}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class CameraConfig:
+    """One rendered camera."""
+
+    name: str = opt("base_camera", "The simulator's camera name; also the policy's image key.")
+    height: int = opt(56, "Rows, pixels.", ge=8, le=4096)
+    width: int = opt(56, "Columns, pixels.", ge=8, le=4096)
+    fov: float | None = opt(None, "Vertical field of view, radians; null keeps the task's.", gt=0.0, lt=3.1)
+    eye: list[float] | None = opt(None, "Camera position, metres; null keeps the task's placement.")
+    target: list[float] | None = opt(None, "Point looked at, metres; needed where eye is given.")
+
+
+@dataclass
+class RewardConfig:
+    """The per-step reward."""
+
+    mode: str = opt(
+        "dense_difference",
+        "Increase of the task's normalised dense reward, the dense reward itself, or the success bonus alone.",
+        choices=("dense_difference", "dense", "sparse"),
+    )
+    scale: float = opt(1.0, "Factor on the dense part.", ge=0.0)
+    success_bonus: float = opt(1.0, "Added once, at the step that first succeeds.", ge=0.0)
+
+
+@dataclass
+class EnvConfig:
+    """The task and how it is stepped."""
+
+    simulator: str = opt("maniskill", "Which simulator runs the task.", choices=("maniskill", "toy"))
+    id: str = opt("PushCube-v1", "The simulator's environment id.")
+    num_envs: int = opt(16, "E, environments stepped side by side during rollouts.", ge=1)
+    max_episode_len: int = opt(50, "Time limit of an episode, environment steps.", ge=1)
+    n_steps_rollout: int = opt(100, "Environment steps per environment and iteration.", ge=1)
+    control_mode: str = opt("pd_ee_delta_pos", "The controller; demonstrations are recorded in this mode.")
+    cameras: list[CameraConfig] = field(
+        default_factory=lambda: [CameraConfig()], metadata={"doc": "Rendered cameras; [] for state only."}
+    )
+    state_terms: list[str] = opt(["tcp_pos"], "What the policy's state vector is made of, in order.")
+    instruction: str | None = opt(None, "Language instruction; null takes the task's default.")
+    robot: str | None = opt(None, "Robot uid; null keeps the task's default.")
+    shader: str = opt("minimal", "Renderer preset.")
+    make_kwargs: dict[str, Any] = opt({}, "Further keyword arguments of the simulator's constructor.")
+    reset_at_iteration: bool = opt(
+        True, "Start every iteration with new episodes; with false, episodes run on and resuming is not exact."
+    )
+    episode_ends_on_success: bool = opt(True, "Success terminates the episode.")
+    reward: RewardConfig = field(default_factory=RewardConfig, metadata={"doc": "The per-step reward."})
+
+
+@dataclass
+class SimConfig:
+    """Where and how the simulator runs."""
+
+    device: str = opt("cpu", "Device of physics and rendering: cpu, or cuda:N.")
+    backend: str = opt("auto", "Physics backend; auto takes gpu where device is CUDA.", choices=("auto", "cpu", "gpu"))
+    render_backend: str | None = opt(None, "The simulator's name of the rendering device; null for its default.")
+    num_workers: int | None = opt(
+        None, "Worker processes for CPU physics; null: one per core, 0: in this process.", ge=0
+    )
+    step_timeout_s: float = opt(120.0, "A worker silent for longer is restarted, seconds.", gt=0.0)
+    max_restarts: int = opt(3, "Restarts allowed per worker before the run stops.", ge=0)
+
+
+@dataclass
+class ModelConfig:
+    """The policy network."""
+
+    kind: str = opt("small", "small: π0's architecture at test size; pi0, pi05: real size.", choices=("small", "pi0", "pi05"))
+    path: str | None = opt(None, "Checkpoint directory (pretrained_model/); null starts from random weights.")
+    device: str = opt("cpu", "Device of the policy: cpu, or cuda:N.")
+    dtype: str = opt("float32", "Weights' type.", choices=("float32", "bfloat16"))
+    train_vlm: bool = opt(False, "Also train the vision-language prefix during PPO; false freezes it.")
+    tokenizer_path: str | None = opt(None, "Tokenizer directory or hub name; null: the small one, or the checkpoint's.")
+    gradient_checkpointing: bool = opt(False, "Recompute activations in the backward pass of SFT.")
+    small: dict[str, Any] = opt({}, "Sizes of the small model; see rlft.policy.small.SmallSize.")
+    model_overrides: dict[str, Any] = opt({}, "Overrides of act_steps, n_action_steps, num_steps for this model.")
+
+
+@dataclass
+class ExplorationConfig:
+    """Stochastic denoising: how the rollout explores and what its log-probability is."""
+
+    method: str = opt(
+        "flow_noise",
+        "Sampler of the rollout.",
+        choices=("flow_noise", "flow_sde", "flow_sde_single", "flow_cps"),
+    )
+    std_min: float = opt(0.08, "flow_noise: smallest std per denoise step, model units.", gt=0.0)
+    std_max: float = opt(0.16, "flow_noise: largest std per denoise step, model units.", gt=0.0)
+    learn_std: bool = opt(True, "flow_noise: learn the std from the expert's features; false keeps the geometric mean.")
+    level: float = opt(0.5, "flow_sde, flow_cps: noise level a.", ge=0.0, le=1.0)
+    logprob: str = opt(
+        "sum", "sum: joint nats over steps and dimensions; mean: averaged over them.", choices=("sum", "mean")
+    )
+
+
+@dataclass
+class CriticConfig:
+    """The value head."""
+
+    hidden_dims: list[int] = opt([256, 128], "Widths of the hidden layers.", min_len=1)
+    inputs: str = opt(
+        "features",
+        "features: the expert's suffix features; privileged: simulator state; both: side by side.",
+        choices=("features", "privileged", "both"),
+    )
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW."""
+
+    lr: float = opt(1e-4, "Learning rate.", gt=0.0)
+    betas: list[float] = opt([0.9, 0.999], "Adam's decay rates.", min_len=2)
+    eps: float = opt(1e-8, "Adam's epsilon.", gt=0.0)
+    weight_decay: float = opt(0.0, "Decoupled weight decay.", ge=0.0)
+
+
+@dataclass
+class BufferConfig:
+    """The rollout buffer."""
+
+    device: str = opt("cpu", "Device of the stored rollout: cpu, or cuda:N.")
+    store: str = opt(
+        "auto",
+        "prefix: packed prefix KV; images: model inputs, prefix recomputed; auto: prefix where the VLM is frozen.",
+        choices=("auto", "prefix", "images"),
+    )
+
+
+@dataclass
+class TrainConfig:
+    """PPO."""
+
+    n_train_itr: int = opt(30, "Iterations (rollout + update) in all.", ge=1)
+    n_critic_warmup_itr: int = opt(1, "First iterations that update the critic only.", ge=0)
+    batch_size: int = opt(80, "B, chunk decisions per optimiser step.", ge=1)
+    micro_batch_size: int | None = opt(None, "Rows per forward pass; null: the whole minibatch.", ge=1)
+    update_epochs: int = opt(4, "Passes over the rollout per iteration.", ge=1)
+    gamma: float = opt(0.97, "Discount.", gt=0.0, le=1.0)
+    gamma_per: str = opt("chunk", "What gamma discounts: a chunk decision or an environment step.", choices=("chunk", "step"))
+    gae_lambda: float = opt(0.95, "GAE's lambda, per chunk decision.", ge=0.0, le=1.0)
+    clip_ratio: float = opt(0.2, "PPO clip range of the probability ratio.", gt=0.0, lt=1.0)
+    clip_log_ratio: float = opt(20.0, "The log-ratio is clamped to this before exp, nats.", gt=0.0)
+    normalize_advantage: bool = opt(True, "Whiten advantages over the whole rollout.")
+    ent_coef: float = opt(0.0, "Weight of the entropy bonus (per-dimension nats).", ge=0.0)
+    vf_coef: float = opt(1.0, "Weight of the value loss.", ge=0.0)
+    clip_value: float | None = opt(None, "Clip range of the value change; null for none.", gt=0.0)
+    target_kl: float | None = opt(None, "Stop an iteration's updates above this KL, joint nats; null never.", gt=0.0)
+    use_early_stop: bool = opt(True, "Whether target_kl stops updates (false: it is only logged).")
+    max_grad_norm: float | None = opt(1.0, "Gradient clipping norm; null for none.", gt=0.0)
+    recompute_old_logprob: bool = opt(False, "Recompute the rollout's log-probs on the update path before the epochs.")
+    actor_optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=6e-5), metadata={"doc": "Optimiser of the policy."}
+    )
+    critic_optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=1e-3), metadata={"doc": "Optimiser of the value head."}
+    )
+    lr_schedule: str = opt("constant", "Learning-rate schedule over iterations.", choices=("constant", "linear", "cosine"))
+    max_skipped_updates: int = opt(5, "Non-finite updates skipped in a row before the run stops (exit 3).", ge=1)
+    val_freq: int = opt(10, "Evaluate every N iterations; 0 only at the end.", ge=0)
+    save_model_freq: int = opt(10, "Save every N iterations; 0 only at the end.", ge=0)
+    keep_checkpoints: int = opt(3, "Newest checkpoints that are kept.", ge=1)
+    skip_initial_eval: bool = opt(False, "Do not evaluate before the first iteration.")
+
+
+@dataclass
+class SftConfig:
+    """Supervised warm-up by flow matching."""
+
+    steps: int = opt(1500, "Optimiser steps.", ge=1)
+    batch_size: int = opt(64, "Rows per step.", ge=1)
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=1e-3, weight_decay=1e-4), metadata={"doc": "Optimiser."}
+    )
+    warmup_steps: int = opt(100, "Linear learning-rate warm-up, steps.", ge=0)
+    final_lr_ratio: float = opt(0.05, "Final learning rate over the peak (cosine decay).", ge=0.0, le=1.0)
+    max_grad_norm: float = opt(1.0, "Gradient clipping norm.", gt=0.0)
+    train_expert_only: bool = opt(False, "Freeze the VLM (prefix under no_grad, cached path).")
+    log_freq: int = opt(50, "Log every N steps.", ge=1)
+    evaluate: bool = opt(False, "Evaluate closed-loop after training.")
+
+
+@dataclass
+class CollectConfig:
+    """Demonstrations by motion planning."""
+
+    num_episodes: int = opt(200, "Successful episodes wanted.", ge=1)
+    num_procs: int | None = opt(None, "Worker processes; null: one per core.", ge=1)
+    max_attempts: int | None = opt(None, "Seeds tried at most; null: four per episode wanted.", ge=1)
+    keep_failures: bool = opt(False, "Also keep episodes that did not succeed.")
+    success_hold_steps: int = opt(2, "Steps recorded after the first success.", ge=0)
+    save_video: bool = opt(False, "Store pictures as video (AV1) instead of PNG, and a sample mp4 beside the dataset.")
+    action_noise: float = opt(0.0, "Std of noise added to executed, not recorded, actions (controller units).", ge=0.0)
+    fps: int | None = opt(None, "Frames per second written; null: the control frequency.", ge=1)
+
+
+@dataclass
+class EvalConfig:
+    """Closed-loop evaluation."""
+
+    num_envs: int = opt(16, "Environments of the evaluation.", ge=1)
+    episodes: int = opt(128, "Episodes in all; a multiple of eval.num_envs.", ge=1)
+    seed: int = opt(1_000_000, "First evaluation seed; never used by collection or rollouts.", ge=0)
+    num_videos: int = opt(4, "Episodes recorded as video.", ge=0)
+
+
+@dataclass
+class DatasetConfig:
+    """Where demonstrations are."""
+
+    path: str | None = opt(None, "LeRobotDataset v3 directory; null: dataset/ in the run directory.")
+    repo_id: str = opt("local/demos", "Name stored in the dataset; letters, digits, . _ - and one slash.")
+
+
+@dataclass
+class OutputConfig:
+    """Where results go."""
+
+    dir: str | None = opt(None, "Run directory; null: outputs/<name>.")
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases; offline where no key is set. Use wandb=null for none."""
+
+    project: str = opt("rlft", "Project name.")
+    entity: str | None = opt(None, "Team or user.")
+    run: str | None = opt(None, "Run name; null: the run's name.")
+    offline_mode: bool = opt(False, "Never talk to the network.")
+
+
+@dataclass
+class RunConfig:
+    """The root of every configuration file and command line."""
+
+    name: str = opt("${env.id}_seed${seed}", "Run name.")
+    seed: int = opt(0, "Seed of everything that is drawn.", ge=0)
+    act_steps: int = opt(5, "A, environment steps executed per chunk decision.", ge=1)
+    n_action_steps: int = opt(5, "H, steps predicted per chunk decision.", ge=1)
+    num_steps: int = opt(4, "K, denoise steps in rollouts and updates.", ge=1)
+    num_steps_eval: int = opt(4, "Denoise steps in evaluation (deterministic ODE).", ge=1)
+    resume: str | None = opt(None, "auto: continue from the newest whole checkpoint of the run; null: start anew.")
+    dataset_stats: str | None = opt(None, "Normalisation statistics file; null: those inside the checkpoint or dataset.")
+    allow_stats_mismatch: bool = opt(False, "Accept statistics of another dataset or environment.")
+    env: EnvConfig = field(default_factory=EnvConfig, metadata={"doc": "The task."})
+    sim: SimConfig = field(default_factory=SimConfig, metadata={"doc": "The simulator's machine."})
+    model: ModelConfig = field(default_factory=ModelConfig, metadata={"doc": "The policy."})
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig, metadata={"doc": "Stochastic denoising."})
+    critic: CriticConfig = field(default_factory=CriticConfig, metadata={"doc": "The value head."})
+    buffer: BufferConfig = field(default_factory=BufferConfig, metadata={"doc": "The rollout buffer."})
+    train: TrainConfig = field(default_factory=TrainConfig, metadata={"doc": "PPO."})
+    sft: SftConfig = field(default_factory=SftConfig, metadata={"doc": "Supervised warm-up."})
+    collect: CollectConfig = field(default_factory=CollectConfig, metadata={"doc": "Demonstrations."})
+    eval: EvalConfig = field(default_factory=EvalConfig, metadata={"doc": "Evaluation."})
+    dataset: DatasetConfig = field(default_factory=DatasetConfig, metadata={"doc": "Demonstrations on disk."})
+    output: OutputConfig = field(default_factory=OutputConfig, metadata={"doc": "Where results go."})
+    wandb: WandbConfig | None = field(default=None, metadata={"doc": "Weights & Biases, or null."})
+    domain_randomization: dict[str, Any] | None = opt(None, "Picture randomisation; null for none.")

@@ -1,0 +1,1 @@
+"""Demonstrations, statistics and the transforms shared by SFT, rollout and evaluation."""

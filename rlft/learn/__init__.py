@@ -1,0 +1,1 @@
+"""Learning: advantages, PPO and the supervised warm-up."""

@@ -1,0 +1,1 @@
+"""Flow policies: the contract, the denoising mathematics, and π0."""

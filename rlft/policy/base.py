@@ -1,0 +1,124 @@
+"""The FlowPolicy contract: what the sampler, the PPO update and the evaluation know of a policy.
+
+A flow policy sees an observation through its *prefix* (pictures and language, computed once) and
+then denoises an action chunk: ``velocity(prefix, x_t, t)``. Samplers and log-probabilities are pure
+functions over that velocity (:mod:`rlft.policy.denoise`), so they are the same in rollout and update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Protocol, Self
+
+import torch
+
+if TYPE_CHECKING:
+    from rlft.types import Observation
+
+
+@dataclass
+class TensorRows:
+    """A bundle of tensors that share their first axis (rows)."""
+
+    def map(self, f) -> Self:  # noqa: ANN001 - any tensor -> tensor function
+        """Apply ``f`` to every tensor."""
+        return type(self)(**{x.name: f(getattr(self, x.name)) for x in fields(self)})
+
+    def __getitem__(self, rows: torch.Tensor | slice) -> Self:
+        """Select rows."""
+        return self.map(lambda x: x[rows])
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Self:
+        """Copy to a device."""
+        return self.map(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return int(getattr(self, fields(self)[0].name).shape[0])
+
+
+@dataclass
+class PolicyInput(TensorRows):
+    """What the transforms make of an observation: normalised, resized, tokenised. n rows.
+
+    Attributes:
+        images: uint8 ``[n, V, 3, h, w]`` at model resolution (the policy itself maps them to [-1, 1]).
+        tokens: int64 ``[n, L]`` language token ids.
+        token_mask: bool ``[n, L]``, False on padding.
+        state: float32 ``[n, D]``, normalised, zero-padded to D.
+    """
+
+    images: torch.Tensor
+    tokens: torch.Tensor
+    token_mask: torch.Tensor
+    state: torch.Tensor
+
+
+@dataclass
+class Prefix(TensorRows):
+    """The encoded observation. Rows first, so that it can be stored and indexed like any rollout data.
+
+    Attributes:
+        kv: ``[n, L, 2, kv_heads, N, head_dim]`` keys (after RoPE) and values of every layer.
+        mask: bool ``[n, N]``, False on padded positions.
+        state: float32 ``[n, D]``, enters with the action expert (π0) or is unused (π0.5).
+    """
+
+    kv: torch.Tensor
+    mask: torch.Tensor
+    state: torch.Tensor
+
+
+class FlowPolicy(Protocol):
+    """A policy whose action chunk is the end of a denoising flow.
+
+    Attributes:
+        horizon: H, predicted steps.
+        action_width: D, padded width of an action in the model.
+        feature_dim: width F of the suffix features.
+    """
+
+    horizon: int
+    action_width: int
+    feature_dim: int
+
+    def prepare(self, obs: Observation) -> PolicyInput:
+        """Turn an observation into model inputs on the policy's device (the transforms of rlft.data)."""
+        ...
+
+    def encode(self, inputs: PolicyInput) -> Prefix:
+        """Compute the prefix; differentiable where the VLM trains."""
+        ...
+
+    def velocity(self, prefix: Prefix, x: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One denoise step of the network.
+
+        Args:
+            prefix: n rows, or m with ``n = m * r``: row i of x belongs to prefix row ``i // r``.
+            x: float32 ``[n, H, D]``, the noisy chunk.
+            t: float32 ``[n]``, flow time in (0, 1].
+
+        Returns:
+            velocity float32 ``[n, H, D]`` (noise minus action) and suffix features float32 ``[n, H, F]``.
+        """
+        ...
+
+    def sft_loss(self, inputs: PolicyInput, actions: torch.Tensor, is_pad: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Flow-matching loss over real dimensions and unpadded steps, scalar.
+
+        Args:
+            inputs: n rows.
+            actions: float32 ``[n, H, d]``, normalised.
+            is_pad: bool ``[n, H]``, True beyond the episode's end.
+            generator: draws noise and times.
+        """
+        ...
+
+    def actor_parameters(self) -> Sequence[torch.nn.Parameter]:
+        """The parameters that PPO trains."""
+        ...
+
+    def actions_to_env(self, chunk: torch.Tensor) -> torch.Tensor:
+        """Unnormalise: ``[n, H, D]`` model units -> ``[n, H, d]`` controller units."""
+        ...

@@ -1,0 +1,32 @@
+"""Counter-based randomness: nothing in rlft draws from a global random stream.
+
+Each draw is named by (run seed, purpose, counters). The same name gives the same numbers, whatever was
+drawn before, in whichever process: that is what makes resuming and re-ordering exact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def seed_for(run_seed: int, purpose: str, *counters: int) -> int:
+    """Derive a seed in ``[0, 2**31)`` from its name.
+
+    Args:
+        run_seed: the run's ``seed``.
+        purpose: what is drawn, for instance ``rollout-episode``.
+        counters: for instance (iteration, environment, episode).
+    """
+    name = "/".join([str(int(run_seed)), purpose, *(str(int(c)) for c in counters)])
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") % 2**31
+
+
+def generator_for(run_seed: int, purpose: str, *counters: int) -> torch.Generator:
+    """A CPU torch generator seeded by :func:`seed_for`. Draw on the CPU and move: same numbers on any device."""
+    import torch
+
+    return torch.Generator().manual_seed(seed_for(run_seed, purpose, *counters))
