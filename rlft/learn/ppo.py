@@ -1,0 +1,265 @@
+"""PPO: the loss as a pure function, and the updater that applies it to a rollout."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from rlft.config.schema import TrainConfig
+from rlft.policy.actor_critic import ActorCritic
+from rlft.policy.denoise import log_prob_terms, reduce_log_prob
+from rlft.rollout.buffer import Minibatch, RolloutBuffer
+
+log = logging.getLogger(__name__)
+
+
+class DivergedError(RuntimeError):
+    """Too many updates in a row were not finite; the run stops before the weights are lost."""
+
+
+@dataclass(frozen=True)
+class PpoLosses:
+    """Scalars of one minibatch; ``total`` is differentiable, the others are detached."""
+
+    total: torch.Tensor
+    policy: torch.Tensor
+    value: torch.Tensor
+    entropy: torch.Tensor
+    kl: torch.Tensor
+    clip_fraction: torch.Tensor
+    max_log_ratio: torch.Tensor
+
+
+def ppo_losses(
+    log_ratio: torch.Tensor,
+    advantage: torch.Tensor,
+    value: torch.Tensor,
+    old_value: torch.Tensor,
+    target: torch.Tensor,
+    entropy: torch.Tensor,
+    cfg: TrainConfig,
+    *,
+    log_prob_divisor: float = 1.0,
+    actor: bool = True,
+) -> PpoLosses:
+    """Clipped surrogate (Schulman et al., arXiv 1707.06347), value and entropy losses of one minibatch.
+
+    Args:
+        log_ratio: float32 ``[n]``, new minus old joint log-probability of the executed chunk, nats.
+        advantage: float32 ``[n]``, normalised over the whole rollout.
+        value: float32 ``[n]``, the critic now.
+        old_value: float32 ``[n]``, the critic at the rollout.
+        target: float32 ``[n]``, advantage (not normalised) plus old value.
+        entropy: float32 ``[n]``, nats per drawn number.
+        cfg: clip ranges and weights.
+        log_prob_divisor: 1 for the joint ratio; the number of densities for the averaged (parity) mode, in which the
+            clip range bounds the geometric-mean ratio. The KL is always reported in joint nats.
+        actor: False while the critic warms up: only the value loss counts.
+    """
+    scaled = (log_ratio / log_prob_divisor).clamp(-cfg.clip_log_ratio, cfg.clip_log_ratio)
+    ratio = scaled.exp()
+    clipped = ratio.clamp(1.0 - cfg.clip_ratio, 1.0 + cfg.clip_ratio)
+    policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
+    value_loss = 0.5 * _value_errors(value, old_value, target, cfg.clip_value).mean()
+    entropy_mean = entropy.mean()
+    total = cfg.vf_coef * value_loss
+    if actor:
+        total = total + policy_loss - cfg.ent_coef * entropy_mean
+    with torch.no_grad():
+        # Schulman's k3 estimator of KL(old || new): unbiased and never negative. Joint nats in both modes.
+        joint = log_ratio.clamp(-cfg.clip_log_ratio, cfg.clip_log_ratio)
+        kl = (joint.exp() - 1.0 - joint).mean()
+        clip_fraction = ((ratio - 1.0).abs() > cfg.clip_ratio).float().mean()
+    return PpoLosses(
+        total=total,
+        policy=policy_loss.detach(),
+        value=value_loss.detach(),
+        entropy=entropy_mean.detach(),
+        kl=kl,
+        clip_fraction=clip_fraction,
+        max_log_ratio=log_ratio.detach().abs().max(),
+    )
+
+
+def _value_errors(
+    value: torch.Tensor, old_value: torch.Tensor, target: torch.Tensor, clip: float | None
+) -> torch.Tensor:
+    error = (value - target).square()
+    if clip is None:
+        return error
+    near = old_value + (value - old_value).clamp(-clip, clip)
+    return torch.maximum(error, (near - target).square())
+
+
+class PpoUpdater:
+    """Applies PPO epochs to a finished rollout.
+
+    Args:
+        model: policy, noise head and critic.
+        cfg: PPO settings.
+        log_prob: ``sum`` or ``mean`` (see ExplorationConfig.logprob).
+    """
+
+    def __init__(self, model: ActorCritic, cfg: TrainConfig, log_prob: str) -> None:
+        self.model, self.cfg = model, cfg
+        self.actor_parameters = [
+            *model.policy.actor_parameters(),
+            *(p for p in model.noise.parameters() if p.requires_grad),
+        ]
+        self.critic_parameters = list(model.critic.parameters())
+        actor, critic = cfg.actor_optimizer, cfg.critic_optimizer
+        self.actor_optimizer = torch.optim.AdamW(
+            self.actor_parameters, lr=actor.lr, betas=tuple(actor.betas), eps=actor.eps, weight_decay=actor.weight_decay
+        )
+        self.critic_optimizer = torch.optim.AdamW(
+            self.critic_parameters,
+            lr=critic.lr,
+            betas=tuple(critic.betas),
+            eps=critic.eps,
+            weight_decay=critic.weight_decay,
+        )
+        terms = log_prob_terms(model.schedule, model.act_steps, int(model.act_dims.numel()))
+        self.log_prob_divisor = float(terms) if log_prob == "mean" else 1.0
+        self.skipped_in_a_row = 0
+
+    def update(self, buffer: RolloutBuffer, iteration: int, generator: torch.Generator) -> dict[str, float]:
+        """Run the epochs; stop early where the KL passes its target.
+
+        Args:
+            buffer: a rollout with advantages.
+            iteration: counts from 0; the critic warms up during the first n_critic_warmup_itr.
+            generator: shuffles the minibatches of every epoch anew.
+
+        Returns:
+            means of the losses over the applied minibatches, and what happened (see docs/metrics.md).
+
+        Raises:
+            DivergedError: too many non-finite updates in a row.
+        """
+        actor = iteration >= self.cfg.n_critic_warmup_itr
+        self._set_learning_rates(iteration)
+        if self.cfg.recompute_old_logprob:
+            self.recompute_old(buffer)
+        history: list[dict[str, float]] = []
+        first_log_ratio, stopped, skipped = math.nan, False, 0
+        for _ in range(self.cfg.update_epochs):
+            for batch in buffer.minibatches(self.cfg.batch_size, generator):
+                metrics = self._accumulate(batch, actor=actor)
+                if not history:
+                    first_log_ratio = metrics["max_log_ratio"]
+                if actor and self._kl_exceeded(metrics["kl"]):
+                    stopped = True
+                    history.append(metrics)
+                    break
+                applied = self._apply(metrics, actor=actor)
+                skipped += not applied
+                if applied:
+                    history.append(metrics)
+            if stopped:
+                break
+        return {
+            **_mean_metrics(history),
+            "first_max_log_ratio": first_log_ratio,
+            "kl_last": history[-1]["kl"] if history else math.nan,
+            "updates": float(len(history) - stopped),
+            "updates_skipped": float(skipped),
+            "stopped_by_kl": float(stopped),
+            "actor_lr": self.actor_optimizer.param_groups[0]["lr"],
+            "critic_lr": self.critic_optimizer.param_groups[0]["lr"],
+        }
+
+    @torch.no_grad()
+    def recompute_old(self, buffer: RolloutBuffer) -> None:
+        """Replace the rollout's log-probabilities by those of the update path (same batching, same kernels)."""
+        for rows in buffer.row_blocks(self.cfg.micro_batch_size or self.cfg.batch_size):
+            batch = buffer.gather(rows)
+            evaluation = self.model.evaluate(self.model_prefix(batch), batch.chain, batch.drawn_step, batch.privileged)
+            buffer.set_log_prob(rows, reduce_log_prob(evaluation.log_prob, batch.n_executed))
+
+    def model_prefix(self, batch: Minibatch):  # noqa: ANN201 - Prefix
+        """The stored prefix, or a fresh one from the stored model inputs."""
+        return batch.prefix if batch.prefix is not None else self.model.policy.encode(batch.inputs)
+
+    def _accumulate(self, batch: Minibatch, *, actor: bool) -> dict[str, float]:
+        """Gradients of the minibatch's mean loss, micro-batch by micro-batch, exactly weighted by rows."""
+        self.actor_optimizer.zero_grad(set_to_none=True)
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        n = len(batch)
+        size = self.cfg.micro_batch_size or n
+        totals: dict[str, float] = {}
+        for start in range(0, n, size):
+            part = batch[slice(start, min(start + size, n))]
+            weight = len(part) / n
+            with torch.set_grad_enabled(True):
+                evaluation = self.model.evaluate(self.model_prefix(part), part.chain, part.drawn_step, part.privileged)
+                losses = ppo_losses(
+                    reduce_log_prob(evaluation.log_prob, part.n_executed) - part.log_prob,
+                    part.advantage,
+                    evaluation.value,
+                    part.value,
+                    part.target,
+                    evaluation.entropy,
+                    self.cfg,
+                    log_prob_divisor=self.log_prob_divisor,
+                    actor=actor,
+                )
+                (losses.total * weight).backward()
+            for name in ("total", "policy", "value", "entropy", "kl", "clip_fraction"):
+                totals[name] = totals.get(name, 0.0) + weight * float(getattr(losses, name).detach())
+            totals["max_log_ratio"] = max(totals.get("max_log_ratio", 0.0), float(losses.max_log_ratio))
+        return totals
+
+    def _apply(self, metrics: dict[str, float], *, actor: bool) -> bool:
+        """Clip and step, unless something is not finite: then nothing changes, and it is counted."""
+        limit = self.cfg.max_grad_norm if self.cfg.max_grad_norm is not None else math.inf
+        metrics["critic_grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.critic_parameters, limit))
+        metrics["actor_grad_norm"] = (
+            float(torch.nn.utils.clip_grad_norm_(self.actor_parameters, limit)) if actor else 0.0
+        )
+        finite = all(math.isfinite(metrics[k]) for k in ("total", "critic_grad_norm", "actor_grad_norm"))
+        if not finite:
+            self.skipped_in_a_row += 1
+            log.warning("update skipped: %s", {k: v for k, v in metrics.items() if not math.isfinite(v)})
+            if self.skipped_in_a_row >= self.cfg.max_skipped_updates:
+                raise DivergedError(
+                    f"{self.skipped_in_a_row} updates in a row were not finite (train.max_skipped_updates="
+                    f"{self.cfg.max_skipped_updates}); lower train.actor_optimizer.lr or resume an earlier checkpoint"
+                )
+            return False
+        self.skipped_in_a_row = 0
+        self.critic_optimizer.step()
+        if actor:
+            self.actor_optimizer.step()
+        return True
+
+    def _kl_exceeded(self, kl: float) -> bool:
+        return self.cfg.use_early_stop and self.cfg.target_kl is not None and kl > self.cfg.target_kl
+
+    def _set_learning_rates(self, iteration: int) -> None:
+        progress = iteration / max(1, self.cfg.n_train_itr)
+        factor = {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1.0 + math.cos(math.pi * progress))}
+        scale = factor[self.cfg.lr_schedule]
+        for optimizer, settings in (
+            (self.actor_optimizer, self.cfg.actor_optimizer),
+            (self.critic_optimizer, self.cfg.critic_optimizer),
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * scale
+
+    def state_dict(self) -> dict[str, object]:
+        """Both optimisers' states."""
+        return {"actor": self.actor_optimizer.state_dict(), "critic": self.critic_optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, dict]) -> None:
+        """Restore both optimisers."""
+        self.actor_optimizer.load_state_dict(state["actor"])
+        self.critic_optimizer.load_state_dict(state["critic"])
+
+
+def _mean_metrics(history: list[dict[str, float]]) -> dict[str, float]:
+    names = history[0].keys() if history else ()
+    return {name: sum(h.get(name, 0.0) for h in history) / len(history) for name in names}

@@ -1,0 +1,64 @@
+"""The value head: a small MLP on detached features of the action expert, or on privileged simulator state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class Critic(nn.Module):
+    """State value of a chunk decision.
+
+    No dropout: a value that differs between rollout and update is noise in every advantage. Features pass a layer norm;
+    the privileged state, whose entries have units of their own, is standardised by statistics that :meth:`calibrate`
+    takes once from the first rollout and that are saved with the weights.
+
+    Args:
+        feature_dim: F of the suffix features, or 0 to leave them out.
+        privileged_dim: P of the simulator state, or 0 to leave it out.
+        hidden_dims: widths of the hidden layers.
+    """
+
+    privileged_mean: torch.Tensor
+    privileged_std: torch.Tensor
+    calibrated: torch.Tensor
+
+    def __init__(self, feature_dim: int, privileged_dim: int, hidden_dims: Sequence[int]) -> None:
+        super().__init__()
+        if feature_dim + privileged_dim == 0:
+            raise ValueError("critic.inputs selects nothing: no features and no privileged state; allowed: features")
+        self.feature_dim, self.privileged_dim = feature_dim, privileged_dim
+        self.feature_norm = nn.LayerNorm(feature_dim) if feature_dim else nn.Identity()
+        self.register_buffer("privileged_mean", torch.zeros(privileged_dim))
+        self.register_buffer("privileged_std", torch.ones(privileged_dim))
+        self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
+        widths = [feature_dim + privileged_dim, *hidden_dims]
+        layers: list[nn.Module] = []
+        for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(n_in, n_out), nn.GELU()]
+        self.net = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+
+    @torch.no_grad()
+    def calibrate(self, privileged: torch.Tensor) -> None:
+        """Set the privileged statistics from ``[n, P]``, the first time only. Constant entries keep std 1."""
+        if self.privileged_dim == 0 or bool(self.calibrated):
+            return
+        std = privileged.std(0)
+        self.privileged_mean.copy_(privileged.mean(0))
+        self.privileged_std.copy_(torch.where(std < 1e-6, torch.ones_like(std), std))
+        self.calibrated.fill_(True)
+
+    def forward(self, features: torch.Tensor | None, privileged: torch.Tensor | None) -> torch.Tensor:
+        """Value ``[n]`` in float32 from features ``[n, F]`` and privileged state ``[n, P]`` (each where used)."""
+        parts = []
+        if self.feature_dim:
+            if features is None:
+                raise ValueError("the critic was built on suffix features, and got none")
+            parts.append(self.feature_norm(features.detach().float()))
+        if self.privileged_dim:
+            if privileged is None:
+                raise ValueError("the critic was built on privileged state, and the environment gave none")
+            parts.append(((privileged.float() - self.privileged_mean) / self.privileged_std).clamp(-10.0, 10.0))
+        return self.net(torch.cat(parts, -1)).squeeze(-1)

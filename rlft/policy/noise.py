@@ -1,0 +1,51 @@
+"""The learned exploration noise of flow_noise: a bounded std per action step and dimension."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+
+class NoiseHead(nn.Module):
+    """Std of a denoise step from the expert's suffix features, bounded in ``[std_min, std_max]``.
+
+    ``log var = mid + half * tanh(u)`` where u is a small MLP's output, so u = 0 (the start) gives the geometric mean
+    of the bounds. The features are not detached: exploration may shape the expert as in ReinFlow (arXiv 2505.22094).
+
+    Args:
+        feature_dim: F.
+        action_width: D.
+        std_min: smallest std, model units.
+        std_max: largest std, model units.
+        hidden_dim: width of the hidden layer.
+        learned: False keeps the geometric mean for good (no parameters are trained).
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        action_width: int,
+        std_min: float,
+        std_max: float,
+        hidden_dim: int = 64,
+        *,
+        learned: bool,
+    ) -> None:
+        super().__init__()
+        low, high = 2.0 * math.log(std_min), 2.0 * math.log(std_max)
+        self.mid, self.half = (low + high) / 2.0, (high - low) / 2.0
+        self.learned = learned
+        self.net = nn.Sequential(nn.Linear(feature_dim, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, action_width))
+        nn.init.zeros_(self.net[-1].weight)
+        nn.init.zeros_(self.net[-1].bias)
+        self.requires_grad_(learned)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """``[n, H, F] -> std [n, H, D]``, float32."""
+        if not self.learned:
+            shape = (*features.shape[:-1], self.net[-1].out_features)
+            return features.new_full(shape, math.exp(self.mid / 2.0), dtype=torch.float32)
+        log_var = self.mid + self.half * torch.tanh(self.net(features.float()))
+        return (0.5 * log_var).exp()
