@@ -1,0 +1,250 @@
+"""Normalisation statistics: they travel with the weights, and are checked before they are used.
+
+The map is affine per dimension, ``(x - mean) / std``. Quantile statistics (π0.5's habit) fit the same form
+with the quantiles' midpoint and half-distance in the two fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlft.types import EnvSpec
+
+logger = logging.getLogger(__name__)
+
+MIN_STD = 1e-6  # below this a dimension is constant, and dividing by it only amplifies rounding
+FIELDS = ("state_mean", "state_std", "action_mean", "action_std")
+
+
+class StatsError(ValueError):
+    """Statistics that are broken, or belong to another environment or dataset."""
+
+
+@dataclass(frozen=True)
+class NormStats:
+    """Mean and std over the real dimensions, in physical units, and where they come from.
+
+    Attributes:
+        state_mean: length S.
+        state_std: length S, positive.
+        action_mean: length d.
+        action_std: length d, positive.
+        env_id: the environment that the data was recorded in.
+        control_mode: the controller that the actions are meant for.
+        cameras: camera names, in the order that the policy reads them.
+        state_terms: what the state vector is made of.
+        fingerprint: hash of the dataset, or ``none``.
+        method: ``mean_std``, ``quantiles`` or ``bounds``: what the numbers are.
+    """
+
+    state_mean: tuple[float, ...]
+    state_std: tuple[float, ...]
+    action_mean: tuple[float, ...]
+    action_std: tuple[float, ...]
+    env_id: str
+    control_mode: str
+    cameras: tuple[str, ...] = ()
+    state_terms: tuple[str, ...] = ()
+    fingerprint: str = "none"
+    method: str = "mean_std"
+
+    def __post_init__(self) -> None:
+        """Refuse statistics that would poison every number after them."""
+        for name in (*FIELDS, "cameras", "state_terms"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for part in ("state", "action"):
+            mean, std = getattr(self, f"{part}_mean"), getattr(self, f"{part}_std")
+            if len(mean) != len(std):
+                raise StatsError(
+                    f"{part}_mean has {len(mean)} numbers and {part}_std {len(std)}; they must be as long."
+                )
+            for name, values in ((f"{part}_mean", mean), (f"{part}_std", std)):
+                bad = [index for index, value in enumerate(values) if not math.isfinite(value)]
+                if bad:
+                    raise StatsError(f"{name} is not finite in dimensions {bad}: {values}. Recompute the statistics.")
+            flat = [index for index, value in enumerate(std) if value < MIN_STD]
+            if flat:
+                raise StatsError(
+                    f"{part}_std is below {MIN_STD} in dimensions {flat}: {std}. Dividing by it amplifies rounding. "
+                    f"If the dimension is constant on purpose, declare it (constant_{part}) when computing statistics."
+                )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        state: np.ndarray,
+        actions: np.ndarray,
+        *,
+        env_id: str,
+        control_mode: str,
+        cameras: Sequence[str] = (),
+        state_terms: Sequence[str] = (),
+        fingerprint: str = "none",
+        method: str = "mean_std",
+        constant_state: Sequence[int] = (),
+        constant_action: Sequence[int] = (),
+    ) -> NormStats:
+        """Compute statistics of recorded data.
+
+        Args:
+            state: ``[frames, S]``, physical units.
+            actions: ``[frames, d]``, controller units.
+            env_id: see the class.
+            control_mode: see the class.
+            cameras: see the class.
+            state_terms: see the class.
+            fingerprint: hash of the dataset.
+            method: ``mean_std``, or ``quantiles`` (1 % and 99 % map to -1 and 1).
+            constant_state: state dimensions that are constant on purpose; their std is set to 1.
+            constant_action: the same for actions.
+
+        Raises:
+            StatsError: NaN in the data, or a dimension that is constant without being declared so.
+        """
+        numbers: dict[str, Any] = {}
+        for part, values, constant in (("state", state, constant_state), ("action", actions, constant_action)):
+            data = np.asarray(values, dtype=np.float64)
+            if data.ndim != 2 or len(data) == 0:
+                raise StatsError(
+                    f"{part} data has shape {data.shape}; wanted [frames, dimensions] with at least one frame."
+                )
+            if not np.isfinite(data).all():
+                bad = np.argwhere(~np.isfinite(data))[0].tolist()
+                raise StatsError(f"{part} data is not finite, first at frame {bad[0]}, dimension {bad[1]}.")
+            centre, spread = _centre_and_spread(data, method)
+            spread[list(constant)] = 1.0
+            numbers |= {f"{part}_mean": tuple(centre.tolist()), f"{part}_std": tuple(spread.tolist())}
+        return cls(
+            **numbers,
+            env_id=env_id,
+            control_mode=control_mode,
+            cameras=tuple(cameras),
+            state_terms=tuple(state_terms),
+            fingerprint=fingerprint,
+            method=method,
+        )
+
+    @classmethod
+    def from_spec(cls, spec: EnvSpec) -> NormStats:
+        """Statistics for an untrained policy that has seen no data: action bounds to [-1, 1], state as it is."""
+        low, high = np.asarray(spec.action_low, np.float64), np.asarray(spec.action_high, np.float64)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise StatsError(
+                f"{spec.env_id} ({spec.control_mode}) has unbounded actions: {spec.action_low} to {spec.action_high}. "
+                "Without bounds there is no statistic to guess; give dataset_stats or a dataset."
+            )
+        logger.warning(
+            "NO NORMALISATION STATISTICS: %s gets its action bounds and an identity for the state. This is meant for "
+            "untrained policies only; a checkpoint or a dataset brings its own.",
+            spec.env_id,
+        )
+        return cls(
+            state_mean=(0.0,) * spec.state_dim,
+            state_std=(1.0,) * spec.state_dim,
+            action_mean=tuple(((low + high) / 2).tolist()),
+            action_std=tuple(((high - low) / 2).tolist()),
+            env_id=spec.env_id,
+            control_mode=spec.control_mode,
+            cameras=tuple(camera.name for camera in spec.cameras),
+            method="bounds",
+        )
+
+    @property
+    def state_dim(self) -> int:
+        """S."""
+        return len(self.state_mean)
+
+    @property
+    def act_dim(self) -> int:
+        """The robot's action width d."""
+        return len(self.action_mean)
+
+    def check(self, spec: EnvSpec, *, fingerprint: str | None = None, allow_mismatch: bool = False) -> None:
+        """Compare with the environment that is about to be used, and with a dataset.
+
+        Args:
+            spec: the environment.
+            fingerprint: hash of the dataset in use, where there is one.
+            allow_mismatch: log a different environment or dataset instead of refusing it. Wrong widths and
+                cameras are always refused.
+
+        Raises:
+            StatsError: names every field that differs, both values, and the remedy.
+        """
+        names = tuple(camera.name for camera in spec.cameras)
+        hard = [
+            ("state_dim", self.state_dim, spec.state_dim),
+            ("act_dim", self.act_dim, spec.act_dim),
+            ("cameras", self.cameras, names),
+        ]
+        soft: list[tuple[str, Any, Any]] = [
+            ("env_id", self.env_id, spec.env_id),
+            ("control_mode", self.control_mode, spec.control_mode),
+        ]
+        if fingerprint is not None:
+            soft.append(("fingerprint", self.fingerprint, fingerprint))
+        wrong = [_difference(*row) for row in hard if row[1] != row[2]]
+        other = [_difference(*row) for row in soft if row[1] != row[2]]
+        if wrong or (other and not allow_mismatch):
+            remedy = "Use the statistics that were computed with this data and environment"
+            if not wrong:
+                remedy += ", or set allow_stats_mismatch=true"
+            raise StatsError(f"Normalisation statistics do not fit: {'; '.join(wrong + other)}. {remedy}.")
+        if other:
+            logger.warning("Normalisation statistics of another origin are accepted: %s.", "; ".join(other))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], *, source: str = "statistics") -> NormStats:
+        """Rebuild from :meth:`to_dict`; missing and unknown fields are errors that name ``source``."""
+        known = {entry.name for entry in dataclasses.fields(cls)}
+        missing, unknown = sorted({*FIELDS, "env_id", "control_mode"} - set(data)), sorted(set(data) - known)
+        if missing or unknown:
+            raise StatsError(f"{source}: missing fields {missing}, unknown fields {unknown}.")
+        return cls(**data)
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> NormStats:
+        """Read JSON.
+
+        Raises:
+            StatsError: the file is missing, is no JSON, or its content is wrong.
+        """
+        try:
+            data = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise StatsError(f"dataset_stats={path}: cannot be read as JSON ({error}).") from error
+        if not isinstance(data, dict):
+            raise StatsError(f"dataset_stats={path}: wanted a JSON object, got {type(data).__name__}.")
+        return cls.from_dict(data, source=f"dataset_stats={path}")
+
+
+def _centre_and_spread(data: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray]:
+    if method == "mean_std":
+        return data.mean(axis=0), data.std(axis=0)
+    if method == "quantiles":
+        low, high = np.quantile(data, [0.01, 0.99], axis=0)
+        return (low + high) / 2, (high - low) / 2
+    raise StatsError(f"method={method!r}: must be mean_std or quantiles.")
+
+
+def _difference(name: str, mine: Any, theirs: Any) -> str:
+    return f"{name} is {mine!r} in the statistics and {theirs!r} here"

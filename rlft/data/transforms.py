@@ -1,0 +1,158 @@
+"""From what a camera and a robot report to what the network reads. One implementation for SFT, rollout, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that everybody knows
+from torch import Tensor
+
+from rlft.data.normalize import NormStats
+from rlft.policy.base import PolicyInput
+from rlft.types import Array, Observation
+
+if TYPE_CHECKING:
+    from rlft.policy.tokenizer import PromptTokenizer
+
+STATE_BINS = 256  # π0.5 writes the state as text, in this many bins over [-1, 1]
+
+
+def resize_with_pad(frames: Tensor, size: int) -> Tensor:
+    """Fit frames into a square without distortion: antialiased, centred, padded with black.
+
+    Args:
+        frames: uint8 ``[n, 3, height, width]``.
+        size: side of the square, pixels.
+
+    Returns:
+        uint8 ``[n, 3, size, size]``; the input itself where it already fits.
+    """
+    height, width = frames.shape[-2:]
+    if height == size and width == size:
+        return frames
+    ratio = max(height, width) / size
+    inner = (max(1, int(height / ratio)), max(1, int(width / ratio)))
+    if inner != (height, width):
+        floats = F.interpolate(frames.float(), size=inner, mode="bilinear", align_corners=False, antialias=True)
+        frames = floats.round_().clamp_(0, 255).to(torch.uint8)
+    top, left = (size - inner[0]) // 2, (size - inner[1]) // 2
+    return F.pad(frames, (left, size - inner[1] - left, top, size - inner[0] - top))
+
+
+def stack_cameras(
+    images: Mapping[str, Array], cameras: Sequence[str], size: int, device: torch.device, *, rows: int
+) -> Tensor:
+    """Check, resize and stack the cameras that the policy reads.
+
+    Args:
+        images: camera name -> uint8 ``[n, height, width, 3]``, numpy or torch.
+        cameras: the policy's cameras, in its order; others are left out.
+        size: the model's resolution, pixels.
+        device: where the result goes.
+        rows: n.
+
+    Returns:
+        uint8 ``[n, V, 3, size, size]``.
+
+    Raises:
+        ValueError: a camera is missing, or its type or layout is wrong.
+    """
+    missing = [name for name in cameras if name not in images]
+    if missing:
+        raise ValueError(
+            f"Cameras {missing} are missing from the observation, which has {sorted(images)}; check env.cameras."
+        )
+    if not cameras:
+        return torch.zeros((rows, 0, 3, size, size), dtype=torch.uint8, device=device)
+    stacked = []
+    for name in cameras:
+        frames = torch.as_tensor(images[name])
+        _check_frames(name, frames, rows)
+        stacked.append(resize_with_pad(frames.to(device).movedim(-1, 1), size))
+    return torch.stack(stacked, dim=1)
+
+
+def state_prompt(instruction: str, state: np.ndarray) -> str:
+    """π0.5's prompt: the instruction and the normalised state, written as bin numbers.
+
+    Args:
+        instruction: the task.
+        state: ``[S]``, normalised; values outside [-1, 1] fall into the outermost bins.
+    """
+    bins = np.digitize(state, bins=np.linspace(-1, 1, STATE_BINS + 1)[:-1]) - 1
+    text = instruction.strip().replace("_", " ").replace("\n", " ")
+    return f"Task: {text}, State: {' '.join(map(str, bins))};\nAction: "
+
+
+@dataclass(frozen=True)
+class ObservationTransform:
+    """Observation -> PolicyInput.
+
+    Attributes:
+        cameras: the cameras that the policy reads, in order.
+        image_size: the model's resolution, pixels.
+        state_width: D, the padded state's width.
+        stats: normalisation.
+        tokenizer: prompts to ids.
+        state_in_prompt: π0.5: the state is written into the prompt.
+    """
+
+    cameras: tuple[str, ...]
+    image_size: int
+    state_width: int
+    stats: NormStats
+    tokenizer: PromptTokenizer
+    state_in_prompt: bool
+
+    def __call__(self, obs: Observation, device: torch.device) -> PolicyInput:
+        """Transform n rows.
+
+        Raises:
+            ValueError: names the part of the observation that is wrong.
+        """
+        raw = torch.as_tensor(obs.state, dtype=torch.float32).to(device)
+        rows = len(raw)
+        if raw.ndim != 2 or raw.shape[1] != self.stats.state_dim:
+            raise ValueError(f"observation.state has shape {tuple(raw.shape)}; wanted [n, {self.stats.state_dim}].")
+        if len(obs.task) != rows:
+            raise ValueError(f"observation.task has {len(obs.task)} entries for {rows} rows.")
+        state = normalize(raw, self.stats.state_mean, self.stats.state_std)
+        if self.state_in_prompt:
+            prompts = [state_prompt(task, row) for task, row in zip(obs.task, state.cpu().numpy())]
+        else:
+            prompts = [task if task.endswith("\n") else f"{task}\n" for task in obs.task]
+        tokens, mask = self.tokenizer.encode(prompts, remember=not self.state_in_prompt)
+        return PolicyInput(
+            images=stack_cameras(obs.images, self.cameras, self.image_size, device, rows=rows),
+            tokens=tokens.to(device),
+            token_mask=mask.to(device),
+            state=F.pad(state, (0, self.state_width - state.shape[1])),
+        )
+
+
+def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """``(x - mean) / std`` over the last axis."""
+    return (x - x.new_tensor(mean)) / x.new_tensor(std)
+
+
+def denormalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """The inverse of :func:`normalize`."""
+    return x * x.new_tensor(std) + x.new_tensor(mean)
+
+
+def _check_frames(name: str, frames: Tensor, rows: int) -> None:
+    wanted = f"uint8 [{rows}, height, width, 3]"
+    got = f"{str(frames.dtype).removeprefix('torch.')} {list(frames.shape)}"
+    if frames.dtype != torch.uint8:
+        raise ValueError(
+            f"Camera {name!r}: got {got}, wanted {wanted}. "
+            "Floats are refused because [0, 1] and [0, 255] cannot be told apart."
+        )
+    if frames.ndim == 4 and frames.shape[1] == 3 and frames.shape[-1] != 3:
+        raise ValueError(f"Camera {name!r}: got {got}, channels first; wanted {wanted}, channels last.")
+    if frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) != rows:
+        raise ValueError(f"Camera {name!r}: got {got}; wanted {wanted}.")

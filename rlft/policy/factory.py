@@ -1,0 +1,176 @@
+"""Policies from explicit arguments: which architecture, which sizes, which statistics, which tokenizer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lerobot.configs import FeatureType, NormalizationMode, PolicyFeature
+from lerobot.policies.pi0.configuration_pi0 import PI0Config
+from lerobot.policies.pi0.modeling_pi0 import PI0Pytorch
+from lerobot.policies.pi05.configuration_pi05 import PI05Config
+from lerobot.policies.pi05.modeling_pi05 import PI05Pytorch
+
+from rlft.data.normalize import NormStats
+from rlft.policy.pi0 import Pi0Policy
+from rlft.policy.small import SmallPI0, SmallPI0Config, SmallPI05, SmallPI05Config, SmallSize
+from rlft.policy.tokenizer import PALIGEMMA, PromptTokenizer, build_small_tokenizer, load_tokenizer
+from rlft.seeding import seed_for
+
+PALIGEMMA_VOCAB = 257152
+ARCHITECTURES: dict[str, tuple[type, type]] = {
+    "small": (SmallPI0Config, SmallPI0),
+    "small_pi05": (SmallPI05Config, SmallPI05),
+    "pi0": (PI0Config, PI0Pytorch),
+    "pi05": (PI05Config, PI05Pytorch),
+}
+
+
+def build_policy(
+    kind: str,
+    stats: NormStats,
+    *,
+    horizon: int,
+    device: torch.device,
+    small: SmallSize | Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    tokenizer_path: str | None = None,
+    token_length: int | None = None,
+    act_dims: Sequence[int] | None = None,
+    train_vlm: bool = False,
+    recompute: bool = False,
+    num_steps: int = 10,
+    seed: int = 0,
+) -> Pi0Policy:
+    """Build a policy with random weights.
+
+    Args:
+        kind: ``small``, ``small_pi05``, ``pi0`` or ``pi05``.
+        stats: normalisation statistics; they also say the widths and the cameras.
+        horizon: H.
+        device: where the weights go; the meta device builds the shapes alone (see :mod:`rlft.policy.weights`).
+        small: sizes of the small kinds.
+        dtype: ``float32`` or ``bfloat16`` (SigLIP, norms and buffers stay float32, as in lerobot).
+        tokenizer_path: directory or hub name; None: the built-in one for small kinds, PaliGemma's for real ones.
+        token_length: fixed prompt length, tokens; None: grown to the longest prompt (π0), or the longest
+            that the model takes (π0.5).
+        act_dims: positions of the d action dimensions in the model's D; None: the first d.
+        train_vlm: let gradients reach the prefix.
+        recompute: gradient checkpointing.
+        num_steps: denoise steps written into lerobot's configuration; rlft's samplers take their own.
+        seed: of the initial weights.
+
+    Raises:
+        ValueError: a name or a size is wrong.
+    """
+    config = lerobot_config(kind, stats, horizon=horizon, small=small, dtype=dtype, num_steps=num_steps)
+    shapes_only = device.type == "meta"
+    with torch.random.fork_rng(devices=[]), device if shapes_only else contextlib.nullcontext():
+        torch.manual_seed(seed_for(seed, "policy-weights"))
+        model = ARCHITECTURES[kind][1](config)
+    model.to(device)
+    if not shapes_only:
+        restore_buffers(model)
+    return Pi0Policy(
+        model,
+        stats,
+        _tokenizer(config, tokenizer_path, token_length),
+        act_dims=act_dims,
+        train_vlm=train_vlm,
+        recompute=recompute,
+    )
+
+
+def lerobot_config(
+    kind: str,
+    stats: NormStats,
+    *,
+    horizon: int,
+    small: SmallSize | Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    num_steps: int = 10,
+) -> Any:
+    """Build lerobot's configuration of a policy; arguments as in :func:`build_policy`."""
+    if kind not in ARCHITECTURES:
+        raise ValueError(f"model.kind={kind!r}: must be one of {', '.join(ARCHITECTURES)}.")
+    config_class = ARCHITECTURES[kind][0]
+    extra: dict[str, Any] = {}
+    side = config_class.image_resolution[0]
+    if kind.startswith("small"):
+        extra["size"] = small if isinstance(small, SmallSize) else small_size(small or {})
+        side = extra["size"].image_size
+    elif small:
+        raise ValueError(
+            f"model.small={dict(small) if isinstance(small, Mapping) else small}: model.kind={kind} has its own sizes."
+        )
+    pictures = {
+        f"observation.images.{name}": PolicyFeature(type=FeatureType.VISUAL, shape=(3, side, side))
+        for name in stats.cameras
+    }
+    state = {"observation.state": PolicyFeature(type=FeatureType.STATE, shape=(stats.state_dim,))}
+    config = config_class(
+        **extra,
+        dtype=dtype,
+        chunk_size=horizon,
+        n_action_steps=horizon,
+        num_inference_steps=num_steps,
+        image_resolution=(side, side),
+        device="cpu",
+        input_features={**pictures, **state},
+        output_features={"action": PolicyFeature(type=FeatureType.ACTION, shape=(stats.act_dim,))},
+        normalization_mapping={
+            "VISUAL": NormalizationMode.IDENTITY,
+            "STATE": NormalizationMode.MEAN_STD,
+            "ACTION": NormalizationMode.MEAN_STD,
+        },
+    )
+    for name, width, limit in (
+        ("state", stats.state_dim, config.max_state_dim),
+        ("action", stats.act_dim, config.max_action_dim),
+    ):
+        if width > limit:
+            raise ValueError(f"The {name} has {width} dimensions; {kind} takes at most {limit}.")
+    return config
+
+
+def small_size(values: Mapping[str, Any]) -> SmallSize:
+    """Build :class:`SmallSize` from plain settings; an unknown name is an error that lists the known ones."""
+    known = list(SmallSize.__dataclass_fields__)
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"model.small: unknown {unknown}; known are {known}.")
+    return SmallSize(**values)
+
+
+def restore_buffers(model: Any) -> None:
+    """Recompute the six buffers that no checkpoint holds, in float32: RoPE frequencies, embedding scale, positions.
+
+    Needed after building on the meta device, and after a cast to bfloat16, which rounds RoPE's frequencies too.
+    """
+    backbone = model.paligemma_with_expert
+    language, expert = backbone.paligemma.model.language_model, backbone.gemma_expert.model
+    device = model.action_in_proj.weight.device
+    for tower in (language, expert):
+        rope = tower.rotary_emb
+        frequencies, _ = rope.compute_default_rope_parameters(rope.config)
+        rope.inv_freq = frequencies.to(device)
+        rope.original_inv_freq = frequencies.to(device, copy=True)
+    words = language.embed_tokens
+    words.embed_scale = torch.tensor(words.embedding_dim**0.5, device=device)
+    vision = backbone.paligemma.model.vision_tower.vision_model.embeddings
+    vision.position_ids = torch.arange(vision.num_positions, device=device)[None]
+
+
+def _tokenizer(config: Any, path: str | None, token_length: int | None) -> PromptTokenizer:
+    is_small = isinstance(config, SmallPI0Config | SmallPI05Config)
+    tokenizer = (
+        build_small_tokenizer(config.size.vocab) if is_small and path is None else load_tokenizer(path or PALIGEMMA)
+    )
+    vocab = config.size.vocab if is_small else PALIGEMMA_VOCAB
+    if len(tokenizer) > vocab:
+        raise ValueError(f"model.tokenizer_path={path!r}: {len(tokenizer)} tokens, but the model knows {vocab}.")
+    if token_length is None and isinstance(config, PI05Config):
+        token_length = config.tokenizer_max_length
+    return PromptTokenizer(tokenizer, config.tokenizer_max_length, fixed_length=token_length)

@@ -1,0 +1,166 @@
+"""lerobot's π0 and π0.5 behind the FlowPolicy contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lerobot.policies.pi05.modeling_pi05 import PI05Pytorch
+from torch import Tensor, nn
+
+from rlft.data.normalize import NormStats
+from rlft.data.transforms import ObservationTransform, denormalize, normalize
+from rlft.policy import towers
+from rlft.policy.base import PolicyInput, Prefix
+from rlft.policy.tokenizer import PromptTokenizer
+from rlft.types import Observation
+
+
+class Pi0Policy(nn.Module):
+    """A flow policy around lerobot's core; its state dict is that of lerobot's own policy.
+
+    Nothing in it draws randomness but :meth:`sft_loss`, from the generator that it is given, and nothing in it
+    behaves differently in train and eval mode (π0 has no dropout).
+
+    Attributes:
+        model: lerobot's ``PI0Pytorch`` or ``PI05Pytorch``, or a small one.
+        config: lerobot's configuration of it.
+        stats: normalisation statistics.
+        cameras: cameras that are read, in order; absent ones are never encoded.
+        act_dims: where the robot's d action dimensions sit among the D of the model.
+        train_vlm: whether gradients reach SigLIP and the language tower.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        stats: NormStats,
+        tokenizer: PromptTokenizer,
+        *,
+        act_dims: Sequence[int] | None = None,
+        train_vlm: bool = False,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.config: Any = model.config
+        self.stats = stats
+        self.tokenizer = tokenizer
+        self.cameras = stats.cameras
+        self.is_pi05 = isinstance(model, PI05Pytorch)
+        self.horizon: int = self.config.chunk_size
+        self.action_width: int = self.config.max_action_dim
+        self.feature_dim: int = self.model.action_in_proj.out_features
+        self.act_dims = _checked_dims(act_dims, stats.act_dim, self.action_width)
+        self.recompute = recompute
+        if stats.state_dim > self.config.max_state_dim:
+            raise ValueError(
+                f"The state has {stats.state_dim} dimensions; the model reads at most {self.config.max_state_dim}."
+            )
+        self.transform = ObservationTransform(
+            cameras=self.cameras,
+            image_size=self.config.image_resolution[0],
+            state_width=self.config.max_state_dim,
+            stats=stats,
+            tokenizer=tokenizer,
+            state_in_prompt=self.is_pi05,
+        )
+        self.train_vlm = train_vlm
+        self.set_trainable(vlm=train_vlm)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.action_in_proj.weight.device
+
+    def prepare(self, obs: Observation) -> PolicyInput:
+        """See :meth:`rlft.policy.base.FlowPolicy.prepare`."""
+        return self.transform(obs, self.device)
+
+    def encode(self, inputs: PolicyInput) -> Prefix:
+        """See :meth:`rlft.policy.base.FlowPolicy.encode`. Without gradients where the VLM is frozen."""
+        backbone = self.model.paligemma_with_expert
+        recompute = self.recompute and self.train_vlm
+        with torch.set_grad_enabled(self.train_vlm and torch.is_grad_enabled()):
+            embeds = towers.embed_prefix(backbone, inputs.images, inputs.tokens, recompute=recompute)
+            pictures = inputs.token_mask.new_ones(len(embeds), embeds.shape[1] - inputs.tokens.shape[1])
+            mask = torch.cat([pictures, inputs.token_mask], dim=1)
+            kv = towers.prefix_kv(backbone.paligemma.model.language_model, embeds, mask, recompute=recompute)
+        return Prefix(kv=kv, mask=mask, state=inputs.state)
+
+    def velocity(self, prefix: Prefix, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`rlft.policy.base.FlowPolicy.velocity`."""
+        rows, rest = divmod(len(x), len(prefix))
+        if rest or rows == 0:
+            raise ValueError(f"velocity: {len(x)} chunks for {len(prefix)} prefixes; wanted a whole multiple.")
+        if self.is_pi05:
+            embeds, _, _, cond = self.model.embed_suffix(x, t)
+        else:
+            embeds, _, _, cond = self.model.embed_suffix(prefix.state.repeat_interleave(rows, dim=0), x, t)
+        features = towers.expert_features(
+            self.model.paligemma_with_expert.gemma_expert.model,
+            embeds,
+            prefix.kv,
+            prefix.mask,
+            lone_first=not self.is_pi05,
+            cond=cond,
+            recompute=self.recompute,
+        )
+        features = features[:, -self.horizon :].float()
+        return self.model.action_out_proj(features), features
+
+    def sft_loss(self, inputs: PolicyInput, actions: Tensor, is_pad: Tensor, generator: torch.Generator) -> Tensor:
+        """See :meth:`rlft.policy.base.FlowPolicy.sft_loss`.
+
+        Noise covers all D dimensions, as at inference; time is drawn from lerobot's Beta(α, 1) by inversion,
+        ``u ** (1 / α)``.
+        """
+        n = len(actions)
+        noise = torch.randn(n, self.horizon, self.action_width, generator=generator).to(self.device)
+        uniform = torch.rand(n, generator=generator).to(self.device)
+        config = self.config
+        t = (
+            uniform ** (1.0 / config.time_sampling_beta_alpha) * config.time_sampling_scale
+            + config.time_sampling_offset
+        )
+        padded = actions.new_zeros(n, self.horizon, self.action_width).index_copy(2, self._dims(), actions)
+        x = t[:, None, None] * noise + (1.0 - t[:, None, None]) * padded
+        v, _ = self.velocity(self.encode(inputs), x, t)
+        error = (v - (noise - padded)).square()[..., self.act_dims].mean(dim=-1)
+        real = (~is_pad).to(error.dtype)
+        return (error * real).sum() / real.sum().clamp(min=1.0)
+
+    def set_trainable(self, *, vlm: bool) -> None:
+        """Choose what trains: the expert with its projections, and the prefix too if ``vlm``.
+
+        The language heads, and what the prefix's last layer computes beyond keys and values, never train:
+        no output depends on them.
+        """
+        self.train_vlm = vlm
+        dead = towers.dead_parameters(self.model.paligemma_with_expert)
+        for name, parameter in self.model.named_parameters():
+            frozen = not vlm and name.startswith("paligemma_with_expert.paligemma.")
+            parameter.requires_grad_(not frozen and id(parameter) not in dead)
+
+    def actor_parameters(self) -> list[nn.Parameter]:
+        """The parameters that train, see :meth:`set_trainable`."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def actions_to_env(self, chunk: Tensor) -> Tensor:
+        """See :meth:`rlft.policy.base.FlowPolicy.actions_to_env`."""
+        return denormalize(chunk[..., self.act_dims], self.stats.action_mean, self.stats.action_std)
+
+    def actions_from_env(self, actions: Tensor) -> Tensor:
+        """Normalise: controller units ``[n, H, d]`` -> model units ``[n, H, d]``, on the policy's device."""
+        return normalize(actions.to(self.device, torch.float32), self.stats.action_mean, self.stats.action_std)
+
+    def _dims(self) -> Tensor:
+        return torch.tensor(self.act_dims, device=self.device)
+
+
+def _checked_dims(act_dims: Sequence[int] | None, act_dim: int, width: int) -> list[int]:
+    dims = list(range(act_dim)) if act_dims is None else [int(index) for index in act_dims]
+    if len(dims) != act_dim or len(set(dims)) != len(dims) or not all(0 <= index < width for index in dims):
+        raise ValueError(f"act_dims={dims}: wanted {act_dim} different indices below {width}.")
+    return dims

@@ -1,0 +1,139 @@
+"""Language: instructions to token ids, once per instruction, and a small tokenizer that needs no download."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+logger = logging.getLogger(__name__)
+
+PALIGEMMA = "google/paligemma-3b-pt-224"
+ROUND_TO = 8  # prompts are padded to a multiple of this, so that a prefix has one length for a whole run
+
+_CORPUS = (
+    "Push the cube to the goal region.",
+    "Pull the cube to the goal region.",
+    "Pick up the cube and move it to the goal position.",
+    "Stack the red cube on top of the green cube.",
+    "Lift the peg upright on the table.",
+    "Insert the peg into the hole of the box.",
+    "Put the spoon on the towel and the carrot on the plate.",
+    "Open the drawer, close the door, turn the faucet, place the bowl in the basket.",
+)
+_SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
+
+
+def build_small_tokenizer(vocab: int, corpus: Sequence[str] = _CORPUS) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE: any text can be written, and frequent words are single tokens.
+
+    Args:
+        vocab: largest number of tokens, at least 260 (256 bytes and 4 special tokens).
+        corpus: instructions to learn merges from; the same corpus gives the same tokenizer.
+    """
+    smallest = 256 + len(_SPECIAL)
+    if vocab < smallest:
+        raise ValueError(f"model.small.vocab={vocab}: a byte-level tokenizer needs at least {smallest}.")
+    bpe = Tokenizer(models.BPE(unk_token="<unk>"))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=list(_SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(list(corpus), trainer)
+    bpe.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", bpe.token_to_id("<bos>"))]
+    )
+    names = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, **names)
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a directory, or by its hub name.
+
+    Raises:
+        FileNotFoundError: it cannot be loaded; names the setting.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # transformers raises a dozen types for one cause
+        raise FileNotFoundError(
+            f"model.tokenizer_path={path!r}: no tokenizer could be loaded from there ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}). Give a directory written by save_pretrained, or a hub name that this "
+            "machine may download."
+        ) from error
+
+
+class PromptTokenizer:
+    """Turns prompts into padded ids of one stable length.
+
+    The length starts at the longest prompt seen, rounded up to a multiple of 8, and only grows (with a log
+    line); ``fixed_length`` sets it once and for all, which π0.5 needs, because its prompt holds the state.
+
+    Attributes:
+        length: present padded length, tokens.
+        overlong: how many prompts were cut at ``max_length`` so far.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, *, fixed_length: int | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.length = fixed_length or 0
+        self.overlong = 0
+        self._cache: dict[str, list[int]] = {}
+
+    def encode(self, prompts: Sequence[str], *, remember: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokenise.
+
+        Args:
+            prompts: n prompts.
+            remember: keep the ids of each distinct prompt.
+
+        Returns:
+            ids int64 ``[n, length]`` and mask bool ``[n, length]``, on the CPU.
+        """
+        rows = [self._ids(prompt, remember=remember) for prompt in prompts]
+        longest = max(len(row) for row in rows)
+        if longest > self.length:
+            grown = min(-(-longest // ROUND_TO) * ROUND_TO, self.max_length)
+            logger.info("Prompts are padded to %d tokens (before: %d).", grown, self.length)
+            self.length = grown
+        ids = torch.full((len(rows), self.length), int(self.tokenizer.pad_token_id), dtype=torch.int64)
+        mask = torch.zeros((len(rows), self.length), dtype=torch.bool)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = True
+        return ids, mask
+
+    def save(self, directory: Path) -> None:
+        """Write the tokenizer's files."""
+        self.tokenizer.save_pretrained(directory)
+
+    def _ids(self, prompt: str, *, remember: bool) -> list[int]:
+        if prompt in self._cache:
+            return self._cache[prompt]
+        if not prompt.strip():
+            raise ValueError(
+                "The instruction is empty; set env.instruction, or record demonstrations with a task text."
+            )
+        ids = list(self.tokenizer(prompt)["input_ids"])
+        if len(ids) > self.max_length:
+            self.overlong += 1
+            logger.warning(
+                "Prompt of %d tokens is cut to %d (%d prompts so far): %r",
+                len(ids),
+                self.max_length,
+                self.overlong,
+                prompt,
+            )
+            ids = ids[: self.max_length]
+        if remember:
+            self._cache[prompt] = ids
+        return ids

@@ -1,0 +1,203 @@
+"""π0's two towers run apart: the prefix once per observation, the action expert once per denoise step.
+
+Both passes go through lerobot's modules and weights and equal its joint forward; what differs is what is
+not computed. The prefix's last layer gives only keys and values. The expert reads them in place: rows of
+one observation (several denoise steps, several noises) share its keys instead of copying them.
+
+Shapes: n rows of x, m prefix rows, ``n = m * r``, S suffix tokens, N prefix tokens, G query heads per key head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+MASKED = torch.finfo(torch.float32).min  # added to scores, which are float32 before the softmax
+
+
+def embed_prefix(backbone: Any, images: Tensor, tokens: Tensor, *, recompute: bool = False) -> Tensor:
+    """Embed pictures (all cameras in one SigLIP pass) and language.
+
+    Args:
+        backbone: lerobot's ``PaliGemmaWithExpertModel``.
+        images: uint8 ``[n, V, 3, h, w]``; V may be 0.
+        tokens: int64 ``[n, L]``.
+        recompute: recompute SigLIP in the backward pass.
+
+    Returns:
+        ``[n, V * patches + L, width]``.
+    """
+    language = backbone.embed_language_tokens(tokens)
+    n, cameras = images.shape[:2]
+    if cameras == 0:
+        return language
+    pixels = images.flatten(0, 1).float().div_(127.5).sub_(1.0)
+    vision = _maybe_checkpoint(recompute, backbone.embed_image, pixels)
+    return torch.cat([vision.view(n, -1, vision.shape[-1]), language], dim=1)
+
+
+def prefix_kv(tower: Any, embeds: Tensor, mask: Tensor, *, recompute: bool = False) -> Tensor:
+    """Keys and values of every layer of the language tower.
+
+    Attention is bidirectional over the unpadded tokens. Padded rows come out as garbage that no one reads.
+
+    Args:
+        tower: lerobot's ``PiGemmaModel``.
+        embeds: ``[n, N, width]``.
+        mask: bool ``[n, N]``, False on padding.
+        recompute: recompute each layer in the backward pass.
+
+    Returns:
+        ``[n, layers, 2, kv_heads, N, head_dim]``.
+    """
+    x = embeds.to(tower.layers[0].self_attn.q_proj.weight.dtype)
+    angles = _rope_angles(tower, torch.cumsum(mask, dim=1) - 1, x.dtype)
+    bias = _bias(mask)[:, None, None, None, :]
+    packed = []
+    last = len(tower.layers) - 1
+    for index, layer in enumerate(tower.layers):
+        if index == last:
+            normed, _ = layer.input_layernorm(x)
+            packed.append(_keys_values(layer.self_attn, normed, angles))
+            break
+        x, kv = _maybe_checkpoint(recompute, _prefix_layer, layer, x, angles, bias)
+        packed.append(kv)
+    return torch.stack(packed, dim=1)
+
+
+def expert_features(
+    tower: Any,
+    embeds: Tensor,
+    kv: Tensor,
+    mask: Tensor,
+    *,
+    lone_first: bool,
+    cond: Tensor | None,
+    recompute: bool = False,
+) -> Tensor:
+    """Run the action expert over the suffix tokens, reading the prefix's keys and values.
+
+    Args:
+        tower: lerobot's ``PiGemmaModel`` of the expert.
+        embeds: ``[n, S, width]``.
+        kv: ``[m, layers, 2, kv_heads, N, head_dim]``; suffix row i reads prefix row ``i // r``.
+        mask: bool ``[m, N]``, False on padded prefix tokens.
+        lone_first: the first token (π0's state) sees the prefix and itself only.
+        cond: AdaRMS condition ``[n, width]`` (π0.5), or None.
+        recompute: recompute each layer in the backward pass.
+
+    Returns:
+        ``[n, S, width]``, after the final norm.
+    """
+    x = embeds.to(tower.layers[0].self_attn.q_proj.weight.dtype)
+    n, suffix, _ = x.shape
+    rows = n // len(kv)
+    positions = mask.sum(dim=1, keepdim=True) + torch.arange(suffix, device=x.device)
+    cos, sin = _rope_angles(tower, positions, x.dtype)
+    angles = (cos.repeat_interleave(rows, dim=0), sin.repeat_interleave(rows, dim=0)) if rows > 1 else (cos, sin)
+    groups = tower.layers[0].self_attn.num_key_value_groups
+    own = torch.zeros(suffix, suffix, device=x.device)
+    if lone_first:
+        own[0, 1:] = MASKED
+    own = own.repeat_interleave(groups, dim=0)
+    bias = torch.cat([_bias(mask)[:, None].expand(-1, len(own), -1), own.expand(len(mask), -1, -1)], dim=2)
+    bias = bias[:, None, None]
+    for index, layer in enumerate(tower.layers):
+        x = _maybe_checkpoint(recompute, _expert_layer, layer, x, angles, bias, kv[:, index, 0], kv[:, index, 1], cond)
+    return tower.norm(x, cond)[0]
+
+
+def dead_parameters(backbone: Any) -> set[int]:
+    """The ids of parameters that no action depends on: language heads, and the prefix's last layer beyond its keys."""
+    language = backbone.paligemma.model.language_model
+    last = language.layers[-1]
+    unused = [backbone.paligemma.lm_head, backbone.gemma_expert.lm_head, language.norm]
+    unused += [last.self_attn.q_proj, last.self_attn.o_proj, last.post_attention_layernorm, last.mlp]
+    return {id(parameter) for module in unused for parameter in module.parameters()}
+
+
+def _prefix_layer(layer: Any, x: Tensor, angles: tuple[Tensor, Tensor], bias: Tensor) -> tuple[Tensor, Tensor]:
+    normed, gate = layer.input_layernorm(x)
+    attention = layer.self_attn
+    kv = _keys_values(attention, normed, angles)
+    q = _queries(attention, normed, angles, rows=1)
+    key, value = kv[:, 0, :, None], kv[:, 1, :, None]
+    weights = _softmax(q @ key.transpose(-1, -2) + bias, q.dtype)
+    return _finish(layer, x, weights @ value, gate, None), kv
+
+
+def _expert_layer(
+    layer: Any, x: Tensor, angles: tuple[Tensor, Tensor], bias: Tensor, key: Tensor, value: Tensor, cond: Tensor | None
+) -> Tensor:
+    normed, gate = layer.input_layernorm(x, cond)
+    attention = layer.self_attn
+    m, heads, prefix, head_dim = key.shape
+    rows = len(x) // m
+    q = _queries(attention, normed, angles, rows=rows)  # [m, heads, r, S * G, head_dim]
+    own = _keys_values(attention, normed, angles).view(m, rows, 2, heads, -1, head_dim)
+    own_key, own_value = own[:, :, 0].transpose(1, 2), own[:, :, 1].transpose(1, 2)  # [m, heads, r, S, head_dim]
+    to_prefix = (q.flatten(2, 3) @ key.transpose(-1, -2)).view(*q.shape[:-1], prefix)
+    weights = _softmax(torch.cat([to_prefix, q @ own_key.transpose(-1, -2)], dim=-1) + bias, q.dtype)
+    seen = (weights[..., :prefix].flatten(2, 3) @ value).view(q.shape) + weights[..., prefix:] @ own_value
+    return _finish(layer, x, seen, gate, cond)
+
+
+def _queries(attention: Any, x: Tensor, angles: tuple[Tensor, Tensor], *, rows: int) -> Tensor:
+    """Scaled queries ``[m, kv_heads, r, S * G, head_dim]``: the query heads of one key head side by side."""
+    groups = attention.num_key_value_groups
+    q = _rotate(attention.q_proj(x).unflatten(-1, (-1, attention.head_dim)), angles) * attention.scaling
+    n, length, heads, head_dim = q.shape
+    q = q.view(n // rows, rows, length, heads // groups, groups, head_dim).permute(0, 3, 1, 2, 4, 5)
+    return q.reshape(n // rows, heads // groups, rows, length * groups, head_dim)
+
+
+def _keys_values(attention: Any, x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Keys after RoPE, and values: ``[n, 2, kv_heads, S, head_dim]``."""
+    key = _rotate(attention.k_proj(x).unflatten(-1, (-1, attention.head_dim)), angles)
+    value = attention.v_proj(x).unflatten(-1, (-1, attention.head_dim))
+    return torch.stack([key, value], dim=1).transpose(2, 3)
+
+
+def _finish(layer: Any, x: Tensor, seen: Tensor, gate: Tensor | None, cond: Tensor | None) -> Tensor:
+    """Output projection, first residual, feed-forward block, second residual."""
+    m, heads, rows, _, head_dim = seen.shape
+    n, length, _ = x.shape
+    seen = seen.view(m, heads, rows, length, -1, head_dim).permute(0, 2, 3, 1, 4, 5).reshape(n, length, -1)
+    x = _residual(x, layer.self_attn.o_proj(seen), gate)
+    normed, gate = layer.post_attention_layernorm(x, cond)
+    return _residual(x, layer.mlp(normed), gate)
+
+
+def _residual(x: Tensor, y: Tensor, gate: Tensor | None) -> Tensor:
+    return x + y if gate is None else x + y * gate
+
+
+def _softmax(scores: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(dtype)
+
+
+def _bias(mask: Tensor) -> Tensor:
+    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, MASKED)
+
+
+def _rope_angles(tower: Any, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines ``[n, S, 1, head_dim / 2]`` in float32 arithmetic, cast to the tower's type."""
+    angles = (positions[..., None].float() * tower.rotary_emb.inv_freq.float())[:, :, None]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def _rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary position embedding of ``[n, S, heads, head_dim]``; halves are paired, as in Gemma."""
+    cos, sin = angles
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def _maybe_checkpoint(recompute: bool, function: Callable[..., Any], *args: Any) -> Any:
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+    return function(*args)
