@@ -145,10 +145,11 @@ class PpoUpdater:
         if self.cfg.recompute_old_logprob:
             self.recompute_old(buffer)
         history: list[dict[str, float]] = []
-        first_log_ratio, stopped, skipped = math.nan, False, 0
+        first_log_ratio, stopped, skipped, samples = math.nan, False, 0, 0.0
         for _ in range(self.cfg.update_epochs):
             for batch in buffer.minibatches(self.cfg.batch_size, generator):
                 metrics = self._accumulate(batch, actor=actor)
+                samples += len(batch)
                 if not history:
                     first_log_ratio = metrics["max_log_ratio"]
                 if actor and self._kl_exceeded(metrics["kl"]):
@@ -167,6 +168,7 @@ class PpoUpdater:
             "kl_last": history[-1]["kl"] if history else math.nan,
             "updates": float(len(history) - stopped),
             "updates_skipped": float(skipped),
+            "samples": samples,
             "stopped_by_kl": float(stopped),
             "actor_lr": self.actor_optimizer.param_groups[0]["lr"],
             "critic_lr": self.critic_optimizer.param_groups[0]["lr"],

@@ -28,8 +28,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from rlft.policy.base import FlowPolicy, Prefix
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -174,3 +178,24 @@ def log_prob_terms(schedule: Schedule, act_steps: int, real_dims: int) -> int:
     """
     drawn = 1 if schedule.single else len(schedule.stochastic_steps)
     return (drawn + 1) * act_steps * real_dims
+
+
+@torch.no_grad()
+def integrate_ode(policy: FlowPolicy, prefix: Prefix, noise: torch.Tensor, num_steps: int) -> torch.Tensor:
+    """Deterministic denoising by Euler steps, for evaluation.
+
+    Args:
+        policy: the flow policy.
+        prefix: n rows.
+        noise: float32 ``[n, H, D]``, the start.
+        num_steps: number of Euler steps.
+
+    Returns:
+        the action chunk, model units, ``[n, H, D]``.
+    """
+    schedule, x = make_schedule("ode", num_steps, 0.0).to(noise.device), noise
+    for k in range(num_steps):
+        t, t_next, c = (a.expand(len(x)) for a in (schedule.t[k], schedule.t[k + 1], schedule.noise_coef[k]))
+        velocity, _ = policy.velocity(prefix, x, t)
+        x = transition_mean(x, velocity, t, t_next, c)
+    return x

@@ -1,0 +1,163 @@
+"""The composition root: settings in, connected parts out. The only module of rlft that knows the simulators.
+
+Heavy imports happen inside the functions, so that a stage loads only what it uses.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from rlft.config.schema import RunConfig
+from rlft.errors import ConfigError
+from rlft.placement import Placement
+from rlft.seeding import seed_for
+from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings, VecEnv
+
+if TYPE_CHECKING:
+    from rlft.data.normalize import NormStats
+    from rlft.policy.actor_critic import ActorCritic
+    from rlft.policy.pi0 import Pi0Policy
+
+log = logging.getLogger(__name__)
+
+
+def run_dir(cfg: RunConfig) -> Path:
+    """Where this run's artefacts are."""
+    return Path(cfg.output.dir) if cfg.output.dir else Path("outputs") / cfg.name
+
+
+def dataset_dir(cfg: RunConfig) -> Path:
+    """Where this run's demonstrations are."""
+    return Path(cfg.dataset.path) if cfg.dataset.path else run_dir(cfg) / "dataset"
+
+
+def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
+    """What the simulator is told."""
+    e, sim = cfg.env, cfg.sim
+    on_gpu = sim.backend == "gpu" or (sim.backend == "auto" and torch.device(sim.device).type == "cuda")
+    return EnvSettings(
+        simulator=e.simulator,
+        env_id=e.id,
+        num_envs=num_envs,
+        max_episode_steps=e.max_episode_len,
+        control_mode=e.control_mode,
+        cameras=tuple(
+            CameraSettings(c.name, c.height, c.width, c.fov, _triple(c.eye), _triple(c.target)) for c in e.cameras
+        ),
+        state_terms=tuple(e.state_terms),
+        privileged=cfg.critic.inputs != "features",
+        instruction=e.instruction,
+        robot=e.robot,
+        shader=e.shader,
+        sim_backend="gpu" if on_gpu else "cpu",
+        render_backend=sim.render_backend,
+        sim_device=sim.device,
+        num_workers=sim.num_workers if sim.num_workers is not None else _worker_count(num_envs),
+        step_timeout_s=sim.step_timeout_s,
+        max_restarts=sim.max_restarts,
+        reward=RewardSettings(e.reward.mode, e.reward.scale, e.reward.success_bonus),
+        episode_ends_on_success=e.episode_ends_on_success,
+        make_kwargs=e.make_kwargs,
+    )
+
+
+def _triple(values: list[float] | None) -> tuple[float, float, float] | None:
+    return None if values is None else (values[0], values[1], values[2])
+
+
+def _worker_count(num_envs: int) -> int:
+    import os
+
+    return min(num_envs, len(os.sched_getaffinity(0)))
+
+
+def build_env(cfg: RunConfig, num_envs: int) -> VecEnv:
+    """The environments, started."""
+    from rlft_envs.make import make_vec_env
+
+    return make_vec_env(env_settings(cfg, num_envs))
+
+
+def build_placement(cfg: RunConfig) -> Placement:
+    """The devices, parsed and checked."""
+    return Placement.from_config(cfg)
+
+
+def build_policy(cfg: RunConfig, spec: EnvSpec, placement: Placement) -> Pi0Policy:
+    """The policy: from ``model.path`` by a strict load, or fresh with random weights.
+
+    Raises:
+        ConfigError: the checkpoint does not fit the settings or the environment.
+    """
+    from rlft.policy.weights import load_pretrained
+
+    if cfg.model.path is None:
+        log.warning(
+            "model.path=null: the policy starts from random weights and will hardly ever succeed; "
+            "run scripts/train_sft.py first and pass model.path=<run>/sft/checkpoints/last/pretrained_model"
+        )
+        return fresh_policy(cfg, initial_stats(cfg, spec), placement.policy)
+    policy = load_pretrained(Path(cfg.model.path), device=placement.policy, dtype=cfg.model.dtype)
+    if cfg.n_action_steps != policy.horizon:
+        raise ConfigError(
+            f"n_action_steps={cfg.n_action_steps}, but the checkpoint {cfg.model.path} predicts H={policy.horizon} "
+            f"steps; pass n_action_steps={policy.horizon}"
+        )
+    policy.set_trainable(vlm=cfg.model.train_vlm)
+    policy.stats.check(spec, allow_mismatch=cfg.allow_stats_mismatch)
+    return policy
+
+
+def initial_stats(cfg: RunConfig, spec: EnvSpec) -> NormStats:
+    """Statistics of a policy without a checkpoint: the named file, or the environment's bounds."""
+    from rlft.data.normalize import NormStats
+
+    if cfg.dataset_stats is None:
+        return NormStats.from_spec(spec)
+    stats = NormStats.load(Path(cfg.dataset_stats))
+    stats.check(spec, allow_mismatch=cfg.allow_stats_mismatch)
+    return stats
+
+
+def fresh_policy(cfg: RunConfig, stats: NormStats, device: torch.device) -> Pi0Policy:
+    """A policy with random weights."""
+    from rlft.policy.factory import build_policy as make_policy
+
+    return make_policy(
+        cfg.model.kind,
+        stats,
+        horizon=cfg.n_action_steps,
+        device=device,
+        small=cfg.model.small,
+        dtype=cfg.model.dtype,
+        tokenizer_path=cfg.model.tokenizer_path,
+        train_vlm=cfg.model.train_vlm,
+        recompute=cfg.model.gradient_checkpointing,
+        num_steps=cfg.num_steps_eval,
+        seed=cfg.seed,
+    )
+
+
+def build_actor_critic(cfg: RunConfig, policy: Pi0Policy, spec: EnvSpec, placement: Placement) -> ActorCritic:
+    """The policy with its exploration noise and value head; the heads' first weights are named by the seed."""
+    from rlft.policy.actor_critic import ActorCritic
+    from rlft.policy.critic import Critic
+    from rlft.policy.denoise import make_schedule
+    from rlft.policy.noise import NoiseHead
+
+    x, c = cfg.exploration, cfg.critic
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(cfg.seed, "heads"))
+        noise = NoiseHead(policy.feature_dim, policy.action_width, x.std_min, x.std_max, learned=x.learn_std)
+        critic = Critic(
+            policy.feature_dim if c.inputs != "privileged" else 0,
+            spec.privileged_dim if c.inputs != "features" else 0,
+            c.hidden_dims,
+        )
+    schedule = make_schedule(x.method, cfg.num_steps, x.level).to(placement.policy)
+    dims = torch.tensor(policy.act_dims)
+    return ActorCritic(policy, noise, critic, schedule, cfg.act_steps, dims).to(placement.policy)

@@ -1,0 +1,100 @@
+"""Supervised warm-up: flow matching on demonstrations."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from rlft.config.schema import SftConfig
+from rlft.data.dataset import DemoSet
+from rlft.policy.pi0 import Pi0Policy
+from rlft.seeding import generator_for
+
+log = logging.getLogger(__name__)
+
+
+class SftTrainer:
+    """One optimiser step after another; every step's batch and noise are named by (seed, step).
+
+    Args:
+        policy: the policy; trained in place.
+        demos: the demonstrations.
+        cfg: SFT settings.
+        seed: the run's seed.
+    """
+
+    def __init__(self, policy: Pi0Policy, demos: DemoSet, cfg: SftConfig, seed: int) -> None:
+        self.policy, self.demos, self.cfg, self.seed = policy, demos, cfg, seed
+        policy.set_trainable(vlm=not cfg.train_expert_only)
+        self.parameters = policy.actor_parameters()
+        o = cfg.optimizer
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=o.lr, betas=tuple(o.betas), eps=o.eps, weight_decay=o.weight_decay
+        )
+        self.step_count = 0
+
+    def step(self) -> dict[str, float]:
+        """One batch, one update.
+
+        Returns:
+            loss, gradient norm and learning rate.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        self.optimizer.param_groups[0]["lr"] = self.cfg.optimizer.lr * self.lr_factor(self.step_count)
+        generator = generator_for(self.seed, "sft-batch", self.step_count)
+        batch = self.demos.sample(generator, self.cfg.batch_size)
+        inputs, actions = self.policy.prepare(batch.obs), self.policy.actions_from_env(batch.actions)
+        loss = self.policy.sft_loss(inputs, actions, batch.is_pad.to(self.policy.device), generator)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"SFT loss is {float(loss)} at step {self.step_count}; lower sft.optimizer.lr or check the dataset"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.max_grad_norm)
+        self.optimizer.step()
+        self.step_count += 1
+        return {"loss": float(loss.detach()), "grad_norm": float(norm), "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def lr_factor(self, step: int) -> float:
+        """Linear warm-up, then cosine decay to the final ratio."""
+        warmup = self.cfg.warmup_steps
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = (step - warmup) / max(1, self.cfg.steps - warmup)
+        low = self.cfg.final_lr_ratio
+        return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+    def run(self, on_step: Callable[[int, Mapping[str, float]], None]) -> float:
+        """Train to the configured number of steps.
+
+        Args:
+            on_step: called after every step with (steps done, scalars).
+
+        Returns:
+            mean loss of the last tenth of the steps run.
+        """
+        losses: list[float] = []
+        self.policy.train()
+        while self.step_count < self.cfg.steps:
+            scalars = self.step()
+            losses.append(scalars["loss"])
+            on_step(self.step_count, scalars)
+        self.policy.eval()
+        tail = losses[-max(1, len(losses) // 10) :]
+        return sum(tail) / len(tail) if tail else math.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs beside the weights."""
+        return {"step": self.step_count, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore; continues bit for bit."""
+        self.step_count = int(state["step"])
+        self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,165 @@
+"""PPO fine-tuning, from the first rollout to the last checkpoint. The loop is the table of contents."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rlft.config.schema import RunConfig
+from rlft.evaluate import EvalResult
+from rlft.learn.gae import assign_advantages
+from rlft.learn.ppo import PpoUpdater
+from rlft.metrics import explained_variance
+from rlft.policy.actor_critic import ActorCritic
+from rlft.progress import Progress
+from rlft.rollout.buffer import RolloutBuffer
+from rlft.rollout.sampler import RolloutSampler
+from rlft.seeding import generator_for
+from rlft.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class RunState:
+    """What has happened so far; saved with every checkpoint.
+
+    Attributes:
+        iteration: iterations completed.
+        env_steps: environment steps executed.
+        update_samples: chunk decisions that went through an update, epochs counted.
+        env_seconds: wall time of rollouts.
+        update_seconds: wall time of updates.
+        best_success: best evaluation so far, or -1.
+    """
+
+    iteration: int = 0
+    env_steps: int = 0
+    update_samples: int = 0
+    rollout_seconds: float = 0.0
+    update_seconds: float = 0.0
+    best_success: float = -1.0
+
+
+class PPORunner:
+    """Runs PPO with injected parts; it owns the order of things and nothing else.
+
+    Args:
+        cfg: the run's settings.
+        model: policy, noise head and critic.
+        sampler: collects rollouts.
+        updater: applies PPO.
+        evaluate: evaluates the current policy under a label.
+        save: writes a checkpoint of the given state.
+        tracker: receives every iteration's scalars.
+        progress: shows how far the run is.
+    """
+
+    def __init__(
+        self,
+        cfg: RunConfig,
+        model: ActorCritic,
+        sampler: RolloutSampler,
+        updater: PpoUpdater,
+        *,
+        evaluate: Callable[[str], EvalResult],
+        save: Callable[[RunState], None],
+        tracker: Tracker,
+        progress: Progress,
+    ) -> None:
+        self.cfg, self.model, self.sampler, self.updater = cfg, model, sampler, updater
+        self.evaluate, self.save, self.tracker, self.progress = evaluate, save, tracker, progress
+        self.state = RunState()
+
+    def run(self) -> RunState:
+        """Train to ``train.n_train_itr`` iterations, from wherever the state stands."""
+        if self.state.iteration == 0 and not self.cfg.train.skip_initial_eval:
+            self._evaluate()
+        while self.state.iteration < self.cfg.train.n_train_itr:
+            buffer, rollout = self._collect()
+            assign_advantages(buffer, self.cfg.train)
+            losses = self._update(buffer)
+            self.state.iteration += 1
+            self._log(rollout | losses | _value_quality(buffer))
+            if self._due(self.cfg.train.val_freq):
+                self._evaluate()
+            if self._due(self.cfg.train.save_model_freq):
+                self.save(self.state)
+        return self.state
+
+    def _collect(self) -> tuple[RolloutBuffer, dict[str, float]]:
+        started = time.perf_counter()
+        buffer, stats = self.sampler.collect(self.state.iteration)
+        self.state.rollout_seconds += time.perf_counter() - started
+        self.state.env_steps += stats.env_steps
+        if self.model.critic.privileged_dim:
+            self.model.critic.calibrate(buffer.column("privileged").flatten(0, 1).to(self.model.act_dims.device))
+        return buffer, stats.scalars()
+
+    def _update(self, buffer: RolloutBuffer) -> dict[str, float]:
+        started = time.perf_counter()
+        generator = generator_for(self.cfg.seed, "minibatches", self.state.iteration)
+        losses = self.updater.update(buffer, self.state.iteration, generator)
+        seconds = time.perf_counter() - started
+        samples = int(losses["samples"])
+        self.state.update_seconds += seconds
+        self.state.update_samples += samples
+        named = {f"update/{name}": value for name, value in losses.items()}
+        return named | {"time/update_seconds": seconds, "throughput/samples_per_s_update": samples / max(seconds, 1e-9)}
+
+    def _log(self, scalars: Mapping[str, float]) -> None:
+        done, total = self.state.iteration, self.cfg.train.n_train_itr
+        self.tracker.log("rl", done, {**scalars, "env_steps_total": float(self.state.env_steps)})
+        self.progress.update(
+            done,
+            total,
+            success=scalars["rollout/success"],
+            kl=scalars["update/kl"],
+            steps_per_s=scalars["throughput/env_steps_per_s"],
+        )
+
+    def _evaluate(self) -> None:
+        result = self.evaluate(f"rl_{self.state.iteration:05d}")
+        self.state.best_success = max(self.state.best_success, result.success)
+        low, high = result.ci95
+        scalars = {"success": result.success, "ci_low": low, "ci_high": high, "mean_steps": result.mean_steps}
+        self.tracker.log("eval", self.state.iteration, scalars)
+        log.info(
+            "evaluation after %d iterations: %d of %d episodes succeed, %.1f %% [%.1f, %.1f]",
+            self.state.iteration,
+            result.successes,
+            result.episodes,
+            *(100.0 * x for x in (result.success, low, high)),
+        )
+
+    def _due(self, every: int) -> bool:
+        done = self.state.iteration
+        return done == self.cfg.train.n_train_itr or (every > 0 and done % every == 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs beside the policy's weights; all randomness is named by counters."""
+        heads = {"noise": self.model.noise.state_dict(), "critic": self.model.critic.state_dict()}
+        return {"run": vars(self.state).copy(), "heads": heads, "optimizers": self.updater.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; the policy's weights are loaded with the policy."""
+        self.state = RunState(**state["run"])
+        self.model.noise.load_state_dict(state["heads"]["noise"])
+        self.model.critic.load_state_dict(state["heads"]["critic"])
+        self.updater.load_state_dict(state["optimizers"])
+
+
+def _value_quality(buffer: RolloutBuffer) -> dict[str, float]:
+    valid: torch.Tensor = buffer.valid
+    value, target = buffer.column("value")[valid], buffer.column("target")[valid]
+    return {
+        "value/explained_variance": explained_variance(value, target),
+        "value/mean": float(value.mean()),
+        "value/target_mean": float(target.mean()),
+        "buffer/bytes": float(buffer.nbytes()),
+    }
