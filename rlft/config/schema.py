@@ -17,7 +17,7 @@ def opt(default: Any, doc: str, **limits: Any) -> Any:
     Args:
         default: its default; lists and dicts are copied per instance.
         doc: one sentence, with the unit.
-        limits: any of ``ge``, ``gt``, ``le``, ``lt`` (numbers), ``choices`` (tuple), ``min_len``.
+        limits: any of ``ge``, ``gt``, ``le``, ``lt`` (numbers), ``choices`` (tuple), ``min_len``, ``length`` (lists).
     """
     metadata = {"doc": doc, **limits}
     if isinstance(default, list | dict):
@@ -33,8 +33,8 @@ class CameraConfig:
     height: int = opt(56, "Rows, pixels.", ge=8, le=4096)
     width: int = opt(56, "Columns, pixels.", ge=8, le=4096)
     fov: float | None = opt(None, "Vertical field of view, radians; null keeps the task's.", gt=0.0, lt=3.1)
-    eye: list[float] | None = opt(None, "Camera position, metres; null keeps the task's placement.")
-    target: list[float] | None = opt(None, "Point looked at, metres; needed where eye is given.")
+    eye: list[float] | None = opt(None, "Camera position, metres; null keeps the task's placement.", length=3)
+    target: list[float] | None = opt(None, "Point looked at, metres; needed where eye is given.", length=3)
 
 
 @dataclass
@@ -90,10 +90,21 @@ class SimConfig:
 
 
 @dataclass
+class ModelOverridesConfig:
+    """Chunk and denoise settings of one model; where not null they win over the settings of the same name."""
+
+    act_steps: int | None = opt(None, "Wins over act_steps.", ge=1)
+    n_action_steps: int | None = opt(None, "Wins over n_action_steps.", ge=1)
+    num_steps: int | None = opt(None, "Wins over num_steps, and over num_steps_eval in evaluate.py.", ge=1)
+
+
+@dataclass
 class ModelConfig:
     """The policy network."""
 
-    kind: str = opt("small", "small: π0's architecture at test size; pi0, pi05: real size.", choices=("small", "pi0", "pi05"))
+    kind: str = opt(
+        "small", "small: π0's architecture at test size; pi0, pi05: real size.", choices=("small", "pi0", "pi05")
+    )
     path: str | None = opt(None, "Checkpoint directory (pretrained_model/); null starts from random weights.")
     device: str = opt("cpu", "Device of the policy: cpu, or cuda:N.")
     dtype: str = opt("float32", "Weights' type.", choices=("float32", "bfloat16"))
@@ -101,7 +112,10 @@ class ModelConfig:
     tokenizer_path: str | None = opt(None, "Tokenizer directory or hub name; null: the small one, or the checkpoint's.")
     gradient_checkpointing: bool = opt(False, "Recompute activations in the backward pass of SFT.")
     small: dict[str, Any] = opt({}, "Sizes of the small model; see rlft.policy.small.SmallSize.")
-    model_overrides: dict[str, Any] = opt({}, "Overrides of act_steps, n_action_steps, num_steps for this model.")
+    model_overrides: ModelOverridesConfig = field(
+        default_factory=ModelOverridesConfig,
+        metadata={"doc": "Chunk and denoise settings that win over the top-level ones."},
+    )
 
 
 @dataclass
@@ -139,7 +153,7 @@ class OptimizerConfig:
     """AdamW."""
 
     lr: float = opt(1e-4, "Learning rate.", gt=0.0)
-    betas: list[float] = opt([0.9, 0.999], "Adam's decay rates.", min_len=2)
+    betas: list[float] = opt([0.9, 0.999], "Adam's decay rates.", length=2)
     eps: float = opt(1e-8, "Adam's epsilon.", gt=0.0)
     weight_decay: float = opt(0.0, "Decoupled weight decay.", ge=0.0)
 
@@ -166,7 +180,9 @@ class TrainConfig:
     micro_batch_size: int | None = opt(None, "Rows per forward pass; null: the whole minibatch.", ge=1)
     update_epochs: int = opt(4, "Passes over the rollout per iteration.", ge=1)
     gamma: float = opt(0.97, "Discount.", gt=0.0, le=1.0)
-    gamma_per: str = opt("chunk", "What gamma discounts: a chunk decision or an environment step.", choices=("chunk", "step"))
+    gamma_per: str = opt(
+        "chunk", "What gamma discounts: a chunk decision or an environment step.", choices=("chunk", "step")
+    )
     gae_lambda: float = opt(0.95, "GAE's lambda, per chunk decision.", ge=0.0, le=1.0)
     clip_ratio: float = opt(0.2, "PPO clip range of the probability ratio.", gt=0.0, lt=1.0)
     clip_log_ratio: float = opt(20.0, "The log-ratio is clamped to this before exp, nats.", gt=0.0)
@@ -184,7 +200,9 @@ class TrainConfig:
     critic_optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=1e-3), metadata={"doc": "Optimiser of the value head."}
     )
-    lr_schedule: str = opt("constant", "Learning-rate schedule over iterations.", choices=("constant", "linear", "cosine"))
+    lr_schedule: str = opt(
+        "constant", "Learning-rate schedule over iterations.", choices=("constant", "linear", "cosine")
+    )
     max_skipped_updates: int = opt(5, "Non-finite updates skipped in a row before the run stops (exit 3).", ge=1)
     val_freq: int = opt(10, "Evaluate every N iterations; 0 only at the end.", ge=0)
     save_model_freq: int = opt(10, "Save every N iterations; 0 only at the end.", ge=0)
@@ -230,6 +248,7 @@ class EvalConfig:
     num_envs: int = opt(16, "Environments of the evaluation.", ge=1)
     episodes: int = opt(128, "Episodes in all; a multiple of eval.num_envs.", ge=1)
     seed: int = opt(1_000_000, "First evaluation seed; never used by collection or rollouts.", ge=0)
+    label: str = opt("policy", "Names the result: eval_<label>.json and its videos.")
     num_videos: int = opt(4, "Episodes recorded as video.", ge=0)
 
 
@@ -268,8 +287,13 @@ class RunConfig:
     n_action_steps: int = opt(5, "H, steps predicted per chunk decision.", ge=1)
     num_steps: int = opt(4, "K, denoise steps in rollouts and updates.", ge=1)
     num_steps_eval: int = opt(4, "Denoise steps in evaluation (deterministic ODE).", ge=1)
-    resume: str | None = opt(None, "auto: continue from the newest whole checkpoint of the run; null: start anew.")
-    dataset_stats: str | None = opt(None, "Normalisation statistics file; null: those inside the checkpoint or dataset.")
+    resume: str | None = opt(
+        None,
+        "auto: continue from the run's newest whole checkpoint; a checkpoint directory: from that one; null: anew.",
+    )
+    dataset_stats: str | None = opt(
+        None, "Normalisation statistics file; null: those inside the checkpoint or dataset."
+    )
     allow_stats_mismatch: bool = opt(False, "Accept statistics of another dataset or environment.")
     env: EnvConfig = field(default_factory=EnvConfig, metadata={"doc": "The task."})
     sim: SimConfig = field(default_factory=SimConfig, metadata={"doc": "The simulator's machine."})

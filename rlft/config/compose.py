@@ -1,0 +1,235 @@
+"""From files and command line to one plain, fully resolved tree of values. Hydra and OmegaConf stay in here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rlft.config.renamed import current_path, with_current_paths
+from rlft.config.schema import RunConfig
+from rlft.errors import ConfigError
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+
+log = logging.getLogger(__name__)
+
+
+def compose_tree(
+    entry: str, overrides: Sequence[str], config_dir: Path | None = None, config_name: str | None = None
+) -> dict[str, Any]:
+    """Schema defaults, then the entry's YAML with its groups, then the overrides; every interpolation resolved.
+
+    Args:
+        entry: the entry point, which names its file in configs/.
+        overrides: ``key=value`` in Hydra's grammar; ``group=choice`` picks a file of a group.
+        config_dir: a directory of one's own, searched before configs/.
+        config_name: a file there or in configs/ to use instead of the entry's.
+
+    Raises:
+        ConfigError: a file, group or override cannot be read, or an interpolation cannot be resolved.
+    """
+    if config_dir is not None and not config_dir.is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: no such directory")
+    choices, values = _split_overrides(overrides, config_dir)
+    files = _compose_files(config_name or entry, choices, config_dir)
+    tree = _merge(asdict(RunConfig()), with_current_paths(files))
+    problems = _refuse_targets(tree) + [problem for path, value in values if (problem := _assign(tree, path, value))]
+    problems = problems or _refuse_targets(tree)
+    if problems:
+        raise ConfigError(problems)
+    return resolve(tree)
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """Read one YAML file (a run's config.yaml) over the schema's defaults.
+
+    Raises:
+        ConfigError: it is missing or not a YAML mapping.
+    """
+    from omegaconf import OmegaConf
+
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:  # yaml has many error classes; all mean the same here
+        raise ConfigError(f"{path}: cannot be read: {_one_line(error)}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(loaded).__name__}")
+    tree = _merge(asdict(RunConfig()), with_current_paths({str(k): v for k, v in loaded.items()}))
+    if problems := _refuse_targets(tree):
+        raise ConfigError(problems)
+    return resolve(tree)
+
+
+def group_choices(config_dir: Path | None = None) -> dict[str, list[str]]:
+    """Config groups and the choices in each, from configs/ and one's own directory."""
+    found: dict[str, set[str]] = {}
+    for root in _roots(config_dir):
+        for file in root.glob("*/*.yaml"):
+            found.setdefault(file.parent.name, set()).add(file.stem)
+    return {group: sorted(found[group]) for group in sorted(found)}
+
+
+def resolve(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolve every ``${...}``; all that cannot be resolved are reported together."""
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    config = OmegaConf.create(dict(tree))
+    problems: list[str] = []
+
+    def visit(node: DictConfig | ListConfig, prefix: str) -> None:
+        keys: list[Any] = list(node.keys()) if isinstance(node, DictConfig) else list(range(len(node)))
+        for key in keys:
+            path = f"{prefix}{key}"
+            if OmegaConf.is_missing(node, key):
+                problems.append(f"{path} = '???': must be given")
+                continue
+            try:
+                value = node[key]
+            except OmegaConfBaseException as error:
+                raw: Any = OmegaConf.to_container(node, resolve=False)
+                problems.append(f"{path} = {raw[key]!r}: cannot be resolved: {_one_line(error)}")
+                continue
+            if isinstance(value, DictConfig | ListConfig):
+                visit(value, f"{path}.")
+
+    visit(config, "")
+    if problems:
+        raise ConfigError(problems)
+    out = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(out, dict)
+    return {str(key): value for key, value in out.items()}
+
+
+def _roots(config_dir: Path | None) -> list[Path]:
+    return [CONFIG_DIR] if config_dir is None else [config_dir.resolve(), CONFIG_DIR]
+
+
+def _split_overrides(overrides: Sequence[str], config_dir: Path | None) -> tuple[list[str], list[tuple[str, Any]]]:
+    """Split into group choices, which Hydra composes, and values, which are ours to check."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    groups, choices, values, problems = group_choices(config_dir), [], [], []
+    parser = OverridesParser.create()
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            problems.append(f"{text!r}: not of the form key=value; quote a value with signs in it: key=\"'a=b'\"")
+            continue
+        key = str(override.key_or_group)
+        if override.is_sweep_override():
+            problems.append(f"{text!r}: sweeps are not supported; give one value, or a list in brackets: {key}=[...]")
+        elif override.is_delete():
+            problems.append(f"{text!r}: settings cannot be deleted; write {key}=null where null is allowed")
+        elif key in groups:
+            choices.append(text)
+            if override.value() not in groups[key]:
+                problems.append(f"{text}: no such choice; {key} is one of {', '.join(groups[key])}")
+        else:
+            values.append((current_path(key), _plain(override.value())))
+    if problems:
+        raise ConfigError(problems)
+    return choices, values
+
+
+def _plain(value: Any) -> Any:
+    """Hydra keeps quoted strings in an object of its own inside lists and mappings."""
+    from hydra.core.override_parser.types import QuotedString
+
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_plain(x) for x in value]
+    if isinstance(value, dict):
+        return {str(_plain(k)): _plain(v) for k, v in value.items()}
+    return value
+
+
+def _compose_files(name: str, choices: list[str], config_dir: Path | None) -> dict[str, Any]:
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    roots = _roots(config_dir)
+    if not any((root / f"{name}.yaml").is_file() for root in roots):
+        found = sorted({file.stem for root in roots for file in root.glob("*.yaml")})
+        raise ConfigError(f"--config-name {name}: no {name}.yaml in {roots[0]}; there are {', '.join(found)}")
+    # One's own directory comes first, so that its files win; configs/ stays reachable from its defaults lists.
+    search = [f"hydra.searchpath=['file://{CONFIG_DIR}']"] if len(roots) > 1 else []
+    try:
+        with initialize_config_dir(str(roots[0]), version_base="1.3"):
+            composed = OmegaConf.to_container(compose(name, overrides=[*choices, *search]))
+    except (HydraException, OmegaConfBaseException) as error:
+        remedy = "; its defaults list does not name that group" if "defaults list" in str(error) else ""
+        raise ConfigError(f"{name}.yaml: {_one_line(error)}{remedy}") from error
+    if not isinstance(composed, dict):
+        raise ConfigError(f"{name}.yaml: expected a mapping of settings")
+    return {str(key): value for key, value in composed.items()}
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` on top of ``base``: sections merge, anything else (lists too) is replaced."""
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        out[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return out
+
+
+def _assign(tree: dict[str, Any], path: str, value: Any) -> str | None:
+    """Set one dotted key; numbers index lists. Returns the problem, if there is one."""
+    parts = path.split(".")
+    node: Any = tree
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        where = ".".join(parts[:depth])
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                return f"{path}: {where} is a list of {len(node)}; its entries are numbered from 0"
+            key: Any = int(part)
+        elif isinstance(node, dict):
+            key = part
+        else:
+            return f"{path}: {where} is a single setting, not a section"
+        if last:
+            old = node[key] if isinstance(node, list) or key in node else None
+            if isinstance(old, dict) and not (value is None or isinstance(value, dict)):
+                return (
+                    f"{path} = {value!r}: {path} is a section; set one of {', '.join(f'{path}.{name}' for name in old)}"
+                )
+            node[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        else:
+            if isinstance(node, dict) and node.get(key) is None:
+                node[key] = {}  # a section that is off (wandb: null), or an unknown one, which the schema then names
+            node = node[key]
+    return None
+
+
+def _refuse_targets(tree: Mapping[str, Any]) -> list[str]:
+    """A ``_target_`` would make a configuration file run code; nothing here instantiates one."""
+    return [
+        f"{path}: _target_ keys are refused: settings are data and name no code to run"
+        for path in _walk(tree, "")
+        if path.rsplit(".", 1)[-1] == "_target_"
+    ]
+
+
+def _walk(value: Any, prefix: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield f"{prefix}{key}"
+            yield from _walk(item, f"{prefix}{key}.")
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _walk(item, f"{prefix}{i}.")
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,27 @@
+"""Errors that a user can mend: shown as one message without a traceback, with their own exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RlftError(Exception):
+    """A failure whose message says what is wrong and what to do; the command line prints no traceback for it."""
+
+    exit_code = 1
+
+
+class ConfigError(RlftError):
+    """Settings that cannot be used. Every problem is listed, not only the first.
+
+    Attributes:
+        problems: one line each: the field, its value, what is allowed, the remedy.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        count = len(self.problems)
+        head = "the configuration cannot be used" if count == 1 else f"{count} problems in the configuration"
+        super().__init__("\n".join([f"{head}:", *(f"  - {line}" for line in self.problems)]))
