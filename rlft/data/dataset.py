@@ -1,0 +1,157 @@
+"""Demonstrations in memory: the batches of supervised training, as the policy's own observations."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from rlft.data.episode import DatasetError, DemoMeta, Episode
+from rlft.data.layout import IMAGE_PREFIX, Layout, check, open_layout
+from rlft.data.writer import DemoWriter
+from rlft.types import Observation
+
+__all__ = ["DatasetError", "DemoBatch", "DemoMeta", "DemoSet", "DemoWriter", "Episode", "check"]
+
+
+@dataclass(frozen=True)
+class DemoBatch:
+    """B rows of supervised training.
+
+    Attributes:
+        obs: observations; images uint8 ``[B, height, width, 3]`` per camera, state float32 ``[B, S]``.
+        actions: float32 ``[B, H, d]``, controller units; beyond the episode's end its last action is repeated.
+        is_pad: bool ``[B, H]``, True beyond the episode's end.
+    """
+
+    obs: Observation
+    actions: torch.Tensor
+    is_pad: torch.Tensor
+
+
+class DemoSet:
+    """A whole dataset in memory, N frames in all.
+
+    Args:
+        meta: what the numbers mean.
+        images: camera name -> uint8 ``[N, height, width, 3]``.
+        state: float32 ``[N, S]``, physical units.
+        action: float32 ``[N, d]``, controller units.
+        lengths: int64 ``[episodes]``, steps per episode, in order.
+        tasks: N language instructions.
+        horizon: H, steps per action window.
+
+    Attributes:
+        episode: int64 ``[N]``, the episode of each frame.
+    """
+
+    def __init__(
+        self,
+        meta: DemoMeta,
+        images: dict[str, torch.Tensor],
+        state: torch.Tensor,
+        action: torch.Tensor,
+        lengths: torch.Tensor,
+        tasks: list[str],
+        horizon: int,
+    ) -> None:
+        if horizon < 1:
+            raise ValueError(f"horizon={horizon}; must be at least 1")
+        self.meta, self.images, self.state, self.action = meta, images, state, action
+        self.lengths, self.tasks, self.horizon = lengths, tasks, horizon
+        self.episode = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        self._last = (torch.cumsum(lengths, 0) - 1)[self.episode]  # the last frame of each frame's episode
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.action)
+
+    @classmethod
+    def load(cls, path: Path | str, horizon: int) -> Self:
+        """Read a LeRobotDataset v3 into memory.
+
+        Args:
+            path: dataset directory.
+            horizon: H.
+
+        Raises:
+            DatasetError: lists every problem found in the dataset.
+        """
+        layout = open_layout(path)
+        images = {name: torch.from_numpy(_frames(layout, name)) for name in layout.meta.cameras}
+        return cls(
+            layout.meta,
+            images,
+            torch.from_numpy(layout.columns["observation.state"].copy()),
+            torch.from_numpy(layout.columns["action"].copy()),
+            torch.from_numpy(layout.lengths),
+            [layout.tasks[i] for i in layout.columns["task_index"]],
+            horizon,
+        )
+
+    def rows(self, index: torch.Tensor) -> DemoBatch:
+        """The training rows that start at frames ``index``, int64 ``[B]``."""
+        steps = index[:, None] + torch.arange(self.horizon)
+        last = self._last[index][:, None]
+        obs = Observation(
+            images={name: frames[index] for name, frames in self.images.items()},
+            state=self.state[index],
+            task=[self.tasks[i] for i in index.tolist()],
+        )
+        return DemoBatch(obs, self.action[torch.minimum(steps, last)], steps > last)
+
+    def sample(self, generator: torch.Generator, batch: int) -> DemoBatch:
+        """B rows drawn evenly from all frames, with replacement.
+
+        Args:
+            generator: a CPU generator; the same state gives the same rows.
+            batch: B.
+        """
+        return self.rows(torch.randint(len(self), (batch,), generator=generator))
+
+
+def _frames(layout: Layout, camera: str) -> np.ndarray:
+    """All pictures of one camera, uint8 ``[N, height, width, 3]``."""
+    height, width, _ = layout.info["features"][f"{IMAGE_PREFIX}{camera}"]["shape"]
+    out = np.empty((int(layout.lengths.sum()), height, width, 3), dtype=np.uint8)
+    source = _video_frames if camera in layout.video_files else _png_frames
+    row = 0
+    for row, frame in enumerate(source(layout, camera), start=1):
+        if frame.shape != out.shape[1:]:
+            raise DatasetError(
+                layout.root,
+                [f"frame {row - 1} of camera {camera!r} is {list(frame.shape)}; wanted {list(out.shape[1:])}"],
+            )
+        out[row - 1] = frame
+    if row != len(out):
+        raise DatasetError(layout.root, [f"camera {camera!r} has {row} frames; the data files have {len(out)}"])
+    return out
+
+
+def _png_frames(layout: Layout, camera: str) -> Iterator[np.ndarray]:
+    from PIL import Image, UnidentifiedImageError
+
+    key, row = f"{IMAGE_PREFIX}{camera}", 0
+    for path in layout.data_files:
+        for item in pq.read_table(path, columns=[key]).column(key).to_pylist():
+            try:
+                yield np.asarray(Image.open(io.BytesIO(item["bytes"])).convert("RGB"))
+            except (UnidentifiedImageError, OSError, TypeError) as error:
+                problem = f"frame {row} of camera {camera!r} cannot be decoded: {error}"
+                raise DatasetError(layout.root, [problem]) from error
+            row += 1
+
+
+def _video_frames(layout: Layout, camera: str) -> Iterator[np.ndarray]:
+    import av
+
+    for path in layout.video_files[camera]:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="rgb24")

@@ -1,0 +1,172 @@
+"""One recorded episode, and what is known about a set of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlft.errors import RlftError
+
+META_FILE = "rlft.json"
+META_FORMAT = 1
+
+
+class DatasetError(RlftError):
+    """A dataset that cannot be written or used. Lists every problem, the first ten in the message.
+
+    Attributes:
+        problems: one line each.
+    """
+
+    exit_code = 2
+
+    def __init__(self, source: str | Path, problems: list[str]) -> None:
+        self.problems = problems
+        shown = [f"  - {line}" for line in problems[:10]]
+        if len(problems) > len(shown):
+            shown.append(f"  ... and {len(problems) - len(shown)} more")
+        super().__init__("\n".join([f"dataset {source} cannot be used:", *shown]))
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One demonstration of T steps: what was seen before each action, and the action.
+
+    Attributes:
+        images: camera name -> uint8 ``[T, height, width, 3]``, RGB.
+        state: float32 ``[T, S]``, physical units.
+        action: float32 ``[T, d]``, controller units.
+        task: language instruction.
+        seed: the seed that the environment was reset with.
+        success: whether the task was solved.
+    """
+
+    images: Mapping[str, np.ndarray]
+    state: np.ndarray
+    action: np.ndarray
+    task: str
+    seed: int
+    success: bool
+
+    def __len__(self) -> int:
+        """T."""
+        return len(self.action)
+
+    def problems(self) -> list[str]:
+        """What would make this episode poison a dataset; empty if nothing."""
+        steps, out = len(self.action), []
+        if steps == 0:
+            return ["the episode has no steps"]
+        if not self.task.strip():
+            out.append("task is empty; give env.instruction")
+        for name, values in (("state", self.state), ("action", self.action)):
+            if values.dtype != np.float32 or values.ndim != 2 or len(values) != steps:
+                out.append(f"{name} is {values.dtype} {list(values.shape)}; wanted float32 [{steps}, dimensions]")
+            elif not np.isfinite(values).all():
+                row, dim = np.argwhere(~np.isfinite(values))[0].tolist()
+                out.append(f"{name} is not finite, first at step {row}, dimension {dim}")
+        for name, frames in self.images.items():
+            if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) != steps:
+                out.append(
+                    f"camera {name!r} is {frames.dtype} {list(frames.shape)}; wanted uint8 [{steps}, height, width, 3]"
+                )
+        return out
+
+    def save(self, path: Path) -> None:
+        """Write an .npz file, whole or not at all."""
+        temporary = path.with_suffix(".tmp")
+        info = json.dumps({"task": self.task, "seed": self.seed, "success": self.success})
+        arrays: dict[str, Any] = {f"image:{name}": frames for name, frames in self.images.items()}
+        arrays |= {"state": self.state, "action": self.action, "info": np.frombuffer(info.encode(), dtype=np.uint8)}
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Episode:
+        """Read what :meth:`save` wrote; nothing in the file is executed."""
+        with np.load(path, allow_pickle=False) as data:
+            info = json.loads(bytes(data["info"]).decode())
+            images = {key.removeprefix("image:"): data[key] for key in data.files if key.startswith("image:")}
+            return cls(images=images, state=data["state"], action=data["action"], **info)
+
+
+@dataclass(frozen=True)
+class DemoMeta:
+    """What a dataset's numbers mean; stored beside them as ``rlft.json``.
+
+    Attributes:
+        env_id: the environment that was recorded.
+        control_mode: the controller that the actions are meant for.
+        cameras: camera names, in order.
+        state_terms: what the state vector is made of.
+        fps: control steps per second.
+        planner: who demonstrated.
+        run_seed: the seed that the episodes' seeds are derived from.
+        seeds: one per episode.
+        constant_state: state dimensions that never change on purpose.
+        constant_action: action dimensions that never change on purpose (a gripper that stays closed).
+        versions: package name -> version.
+        fingerprint: see :func:`fingerprint`.
+        format: of this file.
+    """
+
+    env_id: str
+    control_mode: str
+    cameras: tuple[str, ...]
+    state_terms: tuple[str, ...]
+    fps: int
+    planner: str
+    run_seed: int
+    seeds: tuple[int, ...] = ()
+    constant_state: tuple[int, ...] = ()
+    constant_action: tuple[int, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: str = ""
+    format: int = META_FORMAT
+
+    def save(self, root: Path) -> None:
+        """Write ``rlft.json`` into a dataset directory."""
+        (root / META_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, root: Path) -> DemoMeta:
+        """Read ``rlft.json``.
+
+        Raises:
+            DatasetError: the file is missing, broken, or of another format.
+        """
+        path = root / META_FILE
+        try:
+            data: dict[str, Any] = json.loads(path.read_text())
+            found = data["format"]
+            if found != META_FORMAT:
+                raise DatasetError(root, [f"{META_FILE} has format {found}; this version reads {META_FORMAT}"])
+            known: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in data.items()}
+            return cls(**known)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DatasetError(
+                root,
+                [
+                    f"{META_FILE} cannot be read ({type(error).__name__}: {error}); collect the demonstrations anew, "
+                    "or write this file for a dataset from elsewhere (rlft.data.episode.DemoMeta)"
+                ],
+            ) from error
+
+
+def fingerprint(episodes: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
+    """The sha256 over (state ``[T, S]``, action ``[T, d]``) of every episode and their lengths, in order."""
+    digest = hashlib.sha256()
+    for state, action in episodes:
+        digest.update(np.asarray([len(action), state.shape[1], action.shape[1]], dtype="<i8").tobytes())
+        digest.update(np.ascontiguousarray(state, dtype="<f4").tobytes())
+        digest.update(np.ascontiguousarray(action, dtype="<f4").tobytes())
+    return digest.hexdigest()

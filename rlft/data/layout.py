@@ -1,0 +1,226 @@
+"""Reads the files of a LeRobotDataset v3 and lists everything that is wrong with them.
+
+The parquet files are read directly: no second copy in a cache, and nothing is fetched from a network where a
+file is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rlft.data.episode import DatasetError, DemoMeta, fingerprint
+
+VERSION = "v3."
+IMAGE_PREFIX = "observation.images."
+NUMBERS = ("observation.state", "action")
+COLUMNS = (*NUMBERS, "episode_index", "frame_index", "index", "task_index")
+
+
+@dataclass
+class Layout:
+    """A dataset directory, opened and checked.
+
+    Attributes:
+        root: the directory.
+        meta: what the numbers mean.
+        info: lerobot's own description.
+        lengths: steps per episode.
+        data_files: data files in order.
+        video_files: camera name -> video files in order, empty where pictures lie in the data files.
+        columns: ``observation.state`` float32 ``[N, S]``, ``action`` float32 ``[N, d]``, the integer columns ``[N]``.
+        tasks: language instruction per task index.
+    """
+
+    root: Path
+    meta: DemoMeta
+    info: dict[str, Any]
+    lengths: np.ndarray
+    data_files: list[Path]
+    video_files: dict[str, list[Path]]
+    columns: dict[str, np.ndarray]
+    tasks: list[str]
+
+
+def check(root: Path | str) -> list[str]:
+    """Everything that is wrong with a dataset, one line each; empty where it can be used."""
+    try:
+        open_layout(root)
+    except DatasetError as error:
+        return error.problems
+    return []
+
+
+def open_layout(root: Path | str) -> Layout:
+    """Open and check a dataset; pictures are looked for but not decoded.
+
+    Raises:
+        DatasetError: lists every problem.
+    """
+    root = Path(root)
+    info = _read_info(root)
+    meta = DemoMeta.load(root)
+    episodes = _read_tables(root, sorted((root / "meta" / "episodes").glob("*/*.parquet")), "meta/episodes")
+    cameras = {name: f"{IMAGE_PREFIX}{name}" for name in meta.cameras}
+    problems = [
+        f"feature {key!r} is missing from meta/info.json"
+        for key in (*NUMBERS, *cameras.values())
+        if key not in info["features"]
+    ]
+    data_files = _referenced(root, info["data_path"], episodes, "data", {})
+    video_files = {
+        name: _referenced(root, info["video_path"], episodes, f"videos/{key}", {"video_key": key})
+        for name, key in cameras.items()
+        if key in info["features"] and info["features"][key]["dtype"] == "video"
+    }
+    wanted = data_files + [path for paths in video_files.values() for path in paths]
+    problems += [f"{path.relative_to(root)} is missing" for path in wanted if not path.is_file()]
+    if problems:
+        raise DatasetError(root, problems)
+    table = _read_tables(root, data_files, "data", list(COLUMNS))
+    columns = {key: _numpy(table.column(key)) for key in COLUMNS}
+    tasks_table = _read_tables(root, [root / "meta" / "tasks.parquet"], "meta/tasks").to_pydict()
+    tasks = [text for _, text in sorted(zip(tasks_table["task_index"], tasks_table["task"]))]
+    lengths = np.asarray(episodes.column("length").to_pylist(), dtype=np.int64)
+    layout = Layout(root, meta, info, lengths, data_files, video_files, columns, tasks)
+    problems = _problems(layout, episodes) + _video_problems(layout)
+    if problems:
+        raise DatasetError(root, problems)
+    return layout
+
+
+def _read_info(root: Path) -> dict[str, Any]:
+    path = root / "meta" / "info.json"
+    if not path.is_file():
+        raise DatasetError(root, ["meta/info.json is missing: this is no LeRobotDataset; run scripts/collect_demos.py"])
+    try:
+        info: dict[str, Any] = json.loads(path.read_text())
+        version = str(info["codebase_version"])
+        missing = [key for key in ("features", "total_frames", "total_episodes", "data_path") if key not in info]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DatasetError(root, [f"meta/info.json cannot be read ({type(error).__name__}: {error})"]) from error
+    if not version.startswith(VERSION):
+        raise DatasetError(
+            root,
+            [f"codebase_version is {version}; wanted {VERSION}x: convert it with lerobot's v2.1-to-v3.0 script"],
+        )
+    if missing:
+        raise DatasetError(root, [f"meta/info.json lacks {missing}"])
+    return info
+
+
+def _read_tables(root: Path, paths: list[Path], what: str, columns: list[str] | None = None) -> pa.Table:
+    if not paths:
+        raise DatasetError(root, [f"{what} has no parquet file"])
+    tables = []
+    for path in paths:
+        try:
+            tables.append(pq.read_table(path, columns=columns))
+        except (OSError, pa.ArrowException) as error:
+            raise DatasetError(root, [f"{path.relative_to(root)} cannot be read: {error}"]) from error
+    table = pa.concat_tables(tables, promote_options="default")
+    lacking = [name for name in columns or () if name not in table.column_names]
+    if lacking:
+        raise DatasetError(root, [f"{what} lacks the columns {lacking}"])
+    return table
+
+
+def _referenced(root: Path, template: str, episodes: pa.Table, prefix: str, names: dict[str, str]) -> list[Path]:
+    """The files that the episode table names, in the order of the episodes."""
+    keys = [f"{prefix}/chunk_index", f"{prefix}/file_index"]
+    lacking = [key for key in keys if key not in episodes.column_names]
+    if lacking:
+        raise DatasetError(root, [f"meta/episodes lacks the columns {lacking}"])
+    pairs = dict.fromkeys(zip(*(episodes.column(key).to_pylist() for key in keys)))
+    try:
+        paths = [root / template.format(chunk_index=chunk, file_index=file, **names) for chunk, file in pairs]
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise DatasetError(root, [f"meta/info.json: the path template {template!r} cannot be filled in"]) from error
+    outside = [path for path in paths if not path.resolve().is_relative_to(root.resolve())]
+    if outside:
+        raise DatasetError(root, [f"{path} lies outside the dataset" for path in outside])
+    return paths
+
+
+def _numpy(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of numbers or of equally long lists as an array; ragged lists become an empty one."""
+    array = column.combine_chunks()
+    if pa.types.is_fixed_size_list(array.type):
+        return array.flatten().to_numpy(zero_copy_only=False).reshape(-1, array.type.list_size).astype(np.float32)
+    if pa.types.is_list(array.type):
+        rows = array.to_pylist()
+        same = len({len(row) for row in rows}) == 1
+        return np.asarray(rows, dtype=np.float32) if same else np.zeros((0, 0), dtype=np.float32)
+    return array.to_numpy(zero_copy_only=False)
+
+
+def _problems(layout: Layout, episodes: pa.Table) -> list[str]:
+    out = []
+    frames, lengths, columns = len(layout.columns["index"]), layout.lengths, layout.columns
+    numbers = episodes.column("episode_index").to_pylist()
+    if numbers != list(range(len(numbers))):
+        out.append("meta/episodes: episode_index does not count 0, 1, 2, ...")
+    out += [f"episode {i} has no steps" for i in np.flatnonzero(lengths < 1)]
+    for name, found in (("total_episodes", len(lengths)), ("total_frames", frames)):
+        if layout.info[name] != found:
+            out.append(f"meta/info.json: {name} is {layout.info[name]}, but {found} are in the files")
+    counts = np.bincount(columns["episode_index"].astype(np.int64), minlength=len(lengths))
+    for i in range(max(len(counts), len(lengths))):
+        found, wanted = int(counts[i]), int(lengths[i]) if i < len(lengths) else 0
+        if found != wanted:
+            out.append(f"episode {i} has {found} frames in the data files; meta/episodes says {wanted}")
+    if not np.array_equal(columns["index"], np.arange(frames)):
+        out.append("index does not count 0, 1, 2, ...: frames are missing, doubled or out of order")
+    if not out and not np.array_equal(columns["frame_index"], np.concatenate([np.arange(n) for n in lengths])):
+        out.append("frame_index does not count 0, 1, 2, ... within every episode")
+    if len(columns["task_index"]) and int(columns["task_index"].max()) >= len(layout.tasks):
+        out.append(f"task_index reaches {int(columns['task_index'].max())}; meta/tasks has {len(layout.tasks)} tasks")
+    for key in NUMBERS:
+        values = columns[key]
+        width = tuple(layout.info["features"][key]["shape"])
+        if values.shape != (frames, *width):
+            out.append(f"{key} is {list(values.shape)}; wanted {[frames, *width]}")
+            continue
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(bad):
+            row = int(bad[0])
+            out.append(
+                f"{key} is not finite in {len(bad)} frames, first in episode {int(columns['episode_index'][row])}, "
+                f"step {int(columns['frame_index'][row])}"
+            )
+    if not out and layout.meta.fingerprint != (found_print := fingerprint(split(columns, lengths))):
+        out.append(
+            f"the fingerprint is {found_print[:12]}..., rlft.json says {layout.meta.fingerprint[:12] or 'none'}...: "
+            "the numbers were changed after recording"
+        )
+    return out
+
+
+def split(columns: dict[str, np.ndarray], lengths: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(state, action) per episode."""
+    cuts = np.cumsum(lengths)[:-1]
+    return list(zip(np.split(columns["observation.state"], cuts), np.split(columns["action"], cuts)))
+
+
+def _video_problems(layout: Layout) -> list[str]:
+    import av
+
+    out = []
+    for name, paths in layout.video_files.items():
+        found = 0
+        for path in paths:
+            try:
+                with av.open(str(path)) as container:
+                    stream = container.streams.video[0]
+                    found += stream.frames or sum(1 for _ in container.decode(stream))
+            except (av.FFmpegError, IndexError) as error:
+                out.append(f"{path.relative_to(layout.root)} cannot be decoded: {error}")
+        if found != (wanted := int(layout.lengths.sum())) and not out:
+            out.append(f"the videos of camera {name!r} hold {found} frames; the data files {wanted}")
+    return out

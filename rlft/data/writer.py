@@ -1,0 +1,170 @@
+"""Writes demonstrations as a LeRobotDataset v3, whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from rlft.data.episode import DatasetError, DemoMeta, Episode, fingerprint
+
+log = logging.getLogger(__name__)
+
+REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+MAX_REPO_ID = 96
+MAX_NAME = 255
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Refuse a name that could lead out of its directory.
+
+    Raises:
+        DatasetError: says what is allowed.
+    """
+    if len(repo_id) > MAX_REPO_ID or ".." in repo_id or not REPO_ID.fullmatch(repo_id):
+        raise DatasetError(
+            repr(repo_id[:MAX_REPO_ID]),
+            [
+                f"dataset.repo_id={repo_id[:MAX_REPO_ID]!r} is no name of the form owner/name: letters, digits, "
+                f"'.', '_' and '-', each part starting with a letter or digit, no '..', "
+                f"at most {MAX_REPO_ID} characters"
+            ],
+        )
+
+
+def check_root(root: Path) -> None:
+    """Refuse a directory that must not be written.
+
+    Raises:
+        DatasetError: NUL or ``..`` in the path, a part that is too long, or something that is there already.
+    """
+    text = str(root)
+    problems = []
+    if "\0" in text:
+        problems.append("the path holds a NUL character")
+    if ".." in root.parts:
+        problems.append("the path holds '..'; name the directory itself")
+    if any(len(part.encode()) > MAX_NAME for part in root.parts):
+        problems.append(f"a part of the path is longer than {MAX_NAME} bytes")
+    if not problems and (root.is_symlink() or root.exists()):
+        problems.append("it exists; remove it, or choose another dataset.path")
+    if problems:
+        raise DatasetError(text[:MAX_NAME].replace("\0", "\\0"), problems)
+
+
+class DemoWriter:
+    """Collects episodes in a temporary directory beside the target and renames it at the end.
+
+    Use as a context manager: leaving it without :meth:`finish`, or by an exception, removes what was written.
+
+    Args:
+        root: the dataset directory; must not exist.
+        repo_id: name stored with the dataset.
+        meta: what the numbers mean; seeds and fingerprint are filled in.
+        video: store pictures as video (AV1, lossy) instead of PNG inside parquet.
+
+    Raises:
+        DatasetError: a path or name that is not allowed.
+    """
+
+    def __init__(self, root: Path, repo_id: str, meta: DemoMeta, *, video: bool = False) -> None:
+        check_repo_id(repo_id)
+        check_root(root)
+        self.root, self.repo_id, self.meta, self.video = root, repo_id, meta, video
+        self._temporary = root.with_name(f".{root.name}.partial")
+        self._dataset: Any = None
+        self._numbers: list[tuple[np.ndarray, np.ndarray]] = []
+        self._seeds: list[int] = []
+
+    def __enter__(self) -> Self:
+        self._temporary.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._temporary, ignore_errors=True)  # what an interrupted writer left
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._dataset is not None:
+            self._dataset.finalize()
+            self._dataset = None
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _create(self, first: Episode) -> Any:
+        from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+        kind = "video" if self.video else "image"
+        features: dict[str, dict[str, Any]] = {
+            f"observation.images.{name}": {
+                "dtype": kind,
+                "shape": first.images[name].shape[1:],
+                "names": ["height", "width", "channels"],
+            }
+            for name in self.meta.cameras
+        }
+        for key, values in (("observation.state", first.state), ("action", first.action)):
+            width = values.shape[1]
+            features[key] = {"dtype": "float32", "shape": (width,), "names": [f"{key}_{i}" for i in range(width)]}
+        return LeRobotDataset.create(
+            self.repo_id,
+            fps=self.meta.fps,
+            root=self._temporary,
+            features=features,
+            use_videos=self.video,
+            video_backend="pyav",
+        )
+
+    def add(self, episode: Episode) -> None:
+        """Append one episode.
+
+        Raises:
+            DatasetError: the episode holds non-finite numbers or wrong shapes, or differs from the ones before.
+        """
+        number = len(self._seeds)
+        problems = episode.problems()
+        if tuple(episode.images) != tuple(self.meta.cameras):
+            problems.append(f"cameras are {list(episode.images)}; the dataset has {list(self.meta.cameras)}")
+        if problems:
+            raise DatasetError(self.root, [f"episode {number} (seed {episode.seed}): {line}" for line in problems])
+        if self._dataset is None:
+            self._dataset = self._create(episode)
+        for step in range(len(episode)):
+            frame: dict[str, Any] = {
+                f"observation.images.{name}": frames[step] for name, frames in episode.images.items()
+            }
+            frame |= {"observation.state": episode.state[step], "action": episode.action[step], "task": episode.task}
+            try:
+                self._dataset.add_frame(frame)
+            except ValueError as error:
+                raise DatasetError(
+                    self.root, [f"episode {number} (seed {episode.seed}), step {step}: {error}"]
+                ) from error
+        self._dataset.save_episode(parallel_encoding=False)
+        self._numbers.append((episode.state, episode.action))
+        self._seeds.append(episode.seed)
+
+    def finish(self) -> DemoMeta:
+        """Complete the dataset and move it to its place.
+
+        Returns:
+            the metadata as stored, with seeds and fingerprint.
+
+        Raises:
+            DatasetError: no episode was added.
+        """
+        if self._dataset is None:
+            raise DatasetError(self.root, ["no episode was recorded"])
+        self._dataset.finalize()
+        self._dataset = None
+        meta = dataclasses.replace(self.meta, seeds=tuple(self._seeds), fingerprint=fingerprint(self._numbers))
+        meta.save(self._temporary)
+        self._temporary.rename(self.root)
+        log.info(
+            "wrote %d episodes, %d frames to %s", len(self._seeds), sum(len(a) for _, a in self._numbers), self.root
+        )
+        return meta
