@@ -1,0 +1,244 @@
+"""Reading a run directory: every file that a report is made of, checked once, errors naming file and line."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlft.errors import RlftError
+from rlft.metrics import wilson_interval
+
+VIDEO_NAME = re.compile(r"(?P<label>.+)_(?P<index>\d+)_(?P<outcome>success|failure)\.mp4")
+ITERATION_LABEL = re.compile(r"rl_(\d+)")
+
+
+class RunFileError(RlftError, ValueError):
+    """A file of the run directory that is damaged or contradicts itself."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One evaluation episode. ``steps`` counts environment steps."""
+
+    seed: int
+    success: bool
+    steps: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One ``eval_<label>.json``.
+
+    Attributes:
+        label: which policy was evaluated.
+        episodes: in the order of their index.
+        max_episode_len: time limit, environment steps.
+        raw: the whole file.
+    """
+
+    label: str
+    episodes: tuple[Episode, ...]
+    max_episode_len: int
+    raw: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def successes(self) -> int:
+        """Episodes that succeeded."""
+        return sum(episode.success for episode in self.episodes)
+
+    @property
+    def success(self) -> float:
+        """Success rate, 0..1."""
+        return self.successes / len(self.episodes)
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """Wilson's 95 % interval, from the counts."""
+        return wilson_interval(self.successes, len(self.episodes))
+
+
+@dataclass(frozen=True)
+class Video:
+    """One recorded evaluation episode; ``index`` is the episode's index within its evaluation."""
+
+    path: Path
+    label: str
+    index: int
+    success: bool
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run directory holds. A stage that was not run is None or absent.
+
+    Attributes:
+        directory: the run directory.
+        config_text: config.yaml as it stands, or None.
+        config: the same, parsed; empty where it is missing.
+        metrics: the lines of metrics.jsonl, in order.
+        collect: collect.json.
+        sft: sft.json.
+        rl: rl.json.
+        evaluations: label -> evaluation.
+        videos: by label and index.
+        provenance: lines of provenance.jsonl: the commands that made this directory.
+        missing: names of expected files that are not there.
+    """
+
+    directory: Path
+    config_text: str | None
+    config: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...]
+    collect: Mapping[str, Any] | None
+    sft: Mapping[str, Any] | None
+    rl: Mapping[str, Any] | None
+    evaluations: Mapping[str, Evaluation]
+    videos: tuple[Video, ...]
+    provenance: tuple[Mapping[str, Any], ...]
+    missing: tuple[str, ...]
+
+    @property
+    def before(self) -> Evaluation | None:
+        """The warm-up's evaluation: ``sft``, or the one before the first PPO iteration."""
+        return self.evaluations.get("sft") or self.evaluations.get("rl_00000")
+
+    @property
+    def after(self) -> Evaluation | None:
+        """PPO's evaluation: ``rl``, or that of the latest iteration."""
+        numbered = {int(m[1]): e for label, e in self.evaluations.items() if (m := ITERATION_LABEL.fullmatch(label))}
+        latest = numbered[max(numbered)] if numbered and max(numbered) > 0 else None
+        return self.evaluations.get("rl") or latest
+
+
+def read_run(directory: Path) -> RunFiles:
+    """Read everything that a report needs.
+
+    Args:
+        directory: ``outputs/<name>``.
+
+    Raises:
+        NotADirectoryError: there is no such directory.
+        RunFileError: a file is damaged; names the file, the line and the remedy.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise NotADirectoryError(f"{directory}: no run directory; give one that a stage has written (outputs/<name>)")
+    config_text, config = _read_config(directory / "config.yaml")
+    stages = {name: _read_json(directory / f"{name}.json") for name in ("collect", "sft", "rl")}
+    evaluations = {e.label: e for e in map(_read_evaluation, sorted(directory.glob("eval_*.json")))}
+    run = RunFiles(
+        directory=directory,
+        config_text=config_text,
+        config=config,
+        metrics=_read_lines(directory / "metrics.jsonl", required=("time", "stage", "step")),
+        evaluations=evaluations,
+        videos=_list_videos(directory / "videos"),
+        provenance=_read_lines(directory / "provenance.jsonl", required=("command",)),
+        missing=(),
+        **stages,
+    )
+    return _with_missing(run)
+
+
+def _with_missing(run: RunFiles) -> RunFiles:
+    absent = {
+        "config.yaml": run.config_text is None,
+        "metrics.jsonl": not run.metrics,
+        "collect.json": run.collect is None,
+        "sft.json": run.sft is None,
+        "eval_sft.json": run.before is None,
+        "rl.json": run.rl is None,
+        "eval_rl.json": run.after is None,
+        "provenance.jsonl": not run.provenance,
+        "videos/": not run.videos,
+    }
+    return RunFiles(**{**vars(run), "missing": tuple(name for name, gone in absent.items() if gone)})
+
+
+def _read_config(path: Path) -> tuple[str | None, Mapping[str, Any]]:
+    if not path.is_file():
+        return None, {}
+    text = path.read_text(encoding="utf-8")
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise RunFileError(f"{path}:{line}: not YAML ({error}); restore it from the checkpoint's copy") from error
+    if not isinstance(config, Mapping):
+        raise RunFileError(
+            f"{path}:1: holds a {type(config).__name__}, not settings; restore it or run the stage again"
+        )
+    return text, config
+
+
+def _read_json(path: Path) -> Mapping[str, Any] | None:
+    if not path.is_file():
+        return None
+    return _parse_object(path, 1, path.read_text(encoding="utf-8"), "run the stage again")
+
+
+def _read_lines(path: Path, required: tuple[str, ...]) -> tuple[Mapping[str, Any], ...]:
+    if not path.is_file():
+        return ()
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        record = _parse_object(path, number, line, "delete the line, or run the stage again")
+        lacking = [key for key in required if key not in record]
+        if lacking:
+            raise RunFileError(f"{path}:{number}: lacks {', '.join(lacking)}; delete the line, or run the stage again")
+        records.append(record)
+    return tuple(records)
+
+
+def _parse_object(path: Path, line: int, text: str, remedy: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"{path}:{line + error.lineno - 1}"
+        raise RunFileError(f"{where}: not JSON ({error.msg} at column {error.colno}); {remedy}") from error
+    if not isinstance(value, dict):
+        raise RunFileError(f"{path}:{line}: holds a {type(value).__name__}, not an object; {remedy}")
+    return value
+
+
+def _read_evaluation(path: Path) -> Evaluation:
+    raw = _parse_object(path, 1, path.read_text(encoding="utf-8"), "run the evaluation again")
+    label = path.stem.removeprefix("eval_")
+    try:
+        episodes = tuple(Episode(int(e["seed"]), bool(e["success"]), int(e["steps"])) for e in raw["per_episode"])
+        limit, counted, wins = int(raw["max_episode_len"]), int(raw["episodes"]), int(raw["successes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFileError(f"{path}:1: lacks or misspells {error}; run the evaluation again") from error
+    if not episodes:
+        raise RunFileError(f"{path}:1: per_episode is empty; run the evaluation again")
+    if (len(episodes), sum(e.success for e in episodes)) != (counted, wins):
+        raise RunFileError(
+            f"{path}:1: episodes={counted}, successes={wins} contradict per_episode, which holds "
+            f"{sum(e.success for e in episodes)} of {len(episodes)}; run the evaluation again"
+        )
+    return Evaluation(label=label, episodes=episodes, max_episode_len=limit, raw=raw)
+
+
+def _list_videos(directory: Path) -> tuple[Video, ...]:
+    found = []
+    for path in sorted(directory.glob("*.mp4")):
+        if match := VIDEO_NAME.fullmatch(path.name):
+            found.append(Video(path, match["label"], int(match["index"]), match["outcome"] == "success"))
+    return tuple(sorted(found, key=lambda video: (video.label, video.index)))
+
+
+def number(value: Any) -> float:
+    """A logged scalar as a float. The tracker writes what is not finite as text; null and absent ones are NaN."""
+    if isinstance(value, str):
+        return {"inf": math.inf, "-inf": -math.inf}.get(value, math.nan)
+    return float(value) if isinstance(value, int | float) else math.nan

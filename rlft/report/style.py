@@ -1,0 +1,102 @@
+"""How figures look: one palette, few lines, no boxes. In SVG the colours follow the page's light or dark theme."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.style import context
+
+INK, MUTED, GRID, PAPER = "#23292f", "#69737d", "#dfe3e7", "#ffffff"
+BEFORE, AFTER, ACCENT = "#8a97a6", "#0e7c74", "#c4812b"
+
+# What each colour becomes inside a page; the variables are defined in rlft.report.page_style.
+THEME = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)", BEFORE: "var(--before)"} | {
+    AFTER: "var(--after)",
+    ACCENT: "var(--accent)",
+}
+
+RC = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 8.5,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10.0,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "xtick.major.size": 0.0,
+    "ytick.major.size": 0.0,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    "legend.labelcolor": INK,
+    "figure.facecolor": PAPER,
+    "svg.fonttype": "none",
+}
+
+
+def render_png(draw: Callable[[Figure], None], size: tuple[float, float], dpi: int) -> bytes:
+    """Draw a figure and encode it.
+
+    Args:
+        draw: fills the figure.
+        size: width and height, inches.
+        dpi: pixels per inch.
+    """
+    with context(RC):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def render_svg(name: str, draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
+    """Draw one set of axes as an SVG element for a page.
+
+    Args:
+        name: letters and digits, unique within the page: it prefixes every id, and makes the ids reproducible.
+        draw: fills the axes.
+        size: width and height, inches.
+    """
+    with context({**RC, "svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained", facecolor="none")
+        FigureCanvasSVG(figure)
+        draw(figure.add_subplot())
+        buffer = io.StringIO()
+        nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    return _for_page(buffer.getvalue(), name)
+
+
+def _for_page(svg: str, name: str) -> str:
+    """Keep the element alone, with ids of its own and colours of the page's theme."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    for colour, variable in THEME.items():
+        svg = svg.replace(colour, variable)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)

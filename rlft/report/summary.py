@@ -1,0 +1,134 @@
+"""``summary.json``: a run in numbers, computed from its files and nothing else."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from rlft.report.rundir import Evaluation, RunFiles
+from rlft.report.statistics import PairedOutcome, pair_outcomes
+
+# Two evaluations can be compared only where these agree.
+PROTOCOL_KEYS = ("env_id", "max_episode_len", "num_steps", "act_steps")
+
+
+def summarise(run: RunFiles) -> dict[str, Any]:
+    """Gather the run's numbers.
+
+    Returns:
+        plain JSON data. A stage that was not run is None; ``missing`` names the absent files.
+    """
+    rl = run.rl or {}
+    last = run.provenance[-1] if run.provenance else {}
+    return {
+        "name": run.directory.resolve().name,
+        "env_id": _env_id(run),
+        "seed": run.config.get("seed"),
+        "cameras": _cameras(run),
+        "policy": {
+            "parameters": (run.sft or rl).get("parameters"),
+            "trained_parameters": rl.get("trained_parameters"),
+        },
+        "collect": _pick(run.collect, "episodes", "attempts", "success_rate", "seconds", "failures"),
+        "sft": _stage(run.sft, ("steps", "final_loss"), run.before),
+        "rl": _stage(run.rl, ("iterations", "env_steps"), run.after),
+        "evaluations": {label: _result(evaluation) for label, evaluation in run.evaluations.items()},
+        "comparison": comparison(run),
+        "throughput": {key: rl.get(key) for key in ("env_steps_per_s", "samples_per_s_update")},
+        "seconds": seconds(run),
+        "versions": {"python": last.get("python"), **last.get("versions", {})} if last else None,
+        "machine": _pick(last or None, "system", "cpu_cores", "memory_gib", "torch_threads"),
+        "git_commit": last.get("git_commit"),
+        "command": commands(run),
+        "missing": list(run.missing),
+    }
+
+
+def comparison(run: RunFiles) -> dict[str, Any] | None:
+    """Before against after on the same seeds; None where one of them is missing.
+
+    Returns:
+        the two labels, the four counts, points gained, the exact p-value, whether the two intervals are apart, and
+        ``differences``: why the two cannot be compared (other limits, other seeds), empty where they can.
+    """
+    before, after = run.before, run.after
+    if before is None or after is None:
+        return None
+    paired = paired_outcomes(before, after)
+    return {
+        "before": before.label,
+        "after": after.label,
+        **vars(paired),
+        "pairs": paired.pairs,
+        "gain_points": paired.gain_points,
+        "p_value": paired.p_value,
+        "intervals_apart": after.ci95[0] > before.ci95[1] or before.ci95[0] > after.ci95[1],
+        "differences": differences(before, after),
+    }
+
+
+def paired_outcomes(before: Evaluation, after: Evaluation) -> PairedOutcome:
+    """The four counts over the seeds that both evaluations ran."""
+    return pair_outcomes(*({e.seed: e.success for e in evaluation.episodes} for evaluation in (before, after)))
+
+
+def differences(before: Evaluation, after: Evaluation) -> list[str]:
+    """What keeps two evaluations from being comparable, one line each."""
+    unequal = [
+        f"{key}: {before.raw.get(key)} before, {after.raw.get(key)} after"
+        for key in PROTOCOL_KEYS
+        if before.raw.get(key) != after.raw.get(key)
+    ]
+    seeds = [{episode.seed for episode in evaluation.episodes} for evaluation in (before, after)]
+    if alone := seeds[0] ^ seeds[1]:
+        unequal.append(f"seeds: {len(alone)} were run on one side only")
+    return unequal
+
+
+def seconds(run: RunFiles) -> dict[str, float]:
+    """Wall time of every stage that reported one, and their total, seconds.
+
+    PPO's own evaluations (``rl_<iteration>``) lie inside the RL stage, so they are not counted twice.
+    """
+    parts: dict[str, Mapping[str, Any] | None] = {"collect": run.collect, "sft": run.sft, "rl": run.rl}
+    parts |= {f"eval_{label}": e.raw for label, e in run.evaluations.items() if not label.startswith("rl_")}
+    known = {name: float(part["seconds"]) for name, part in parts.items() if part and "seconds" in part}
+    return known | {"total": sum(known.values())}
+
+
+def commands(run: RunFiles) -> list[str]:
+    """The commands that made this directory, in order, ready for a shell; repeated ones once."""
+    return list(dict.fromkeys(shlex.join(map(str, line["command"])) for line in run.provenance))
+
+
+def _env_id(run: RunFiles) -> str | None:
+    named = [e.raw.get("env_id") for e in (run.after, run.before) if e is not None]
+    return named[0] if named else (run.config.get("env") or {}).get("id")
+
+
+def _cameras(run: RunFiles) -> list[dict[str, Any]]:
+    cameras = (run.config.get("env") or {}).get("cameras") or []
+    return [{key: camera.get(key) for key in ("name", "height", "width")} for camera in cameras]
+
+
+def _pick(source: Mapping[str, Any] | None, *keys: str) -> dict[str, Any] | None:
+    return None if source is None else {key: source.get(key) for key in keys}
+
+
+def _stage(source: Mapping[str, Any] | None, keys: tuple[str, ...], result: Evaluation | None) -> dict[str, Any] | None:
+    if source is None and result is None:
+        return None
+    scores = _result(result) if result else dict.fromkeys(("success", "episodes", "ci95"))
+    return {key: (source or {}).get(key) for key in keys} | scores
+
+
+def _result(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "success": evaluation.success,
+        "episodes": len(evaluation.episodes),
+        "successes": evaluation.successes,
+        "ci95": list(evaluation.ci95),
+        "mean_steps": sum(e.steps for e in evaluation.episodes) / len(evaluation.episodes),
+        "max_episode_len": evaluation.max_episode_len,
+    }
