@@ -1,0 +1,143 @@
+"""Devices of simulator, policy and rollout buffer: parsed once, checked, and every copy between them made here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlft.config.schema import RunConfig
+from rlft.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where simulator, policy and buffer live.
+
+    Attributes:
+        sim: device of physics and of the observations that a GPU simulator returns; ``cpu`` for CPU physics.
+        policy: device of the network.
+        buffer: device of the stored rollout.
+        sim_tensors: whether the simulator takes tensors on ``sim`` (GPU physics) or numpy arrays (CPU physics).
+    """
+
+    sim: torch.device
+    policy: torch.device
+    buffer: torch.device
+    sim_tensors: bool = False
+
+    @classmethod
+    def from_config(cls, cfg: RunConfig) -> Placement:
+        """Parse and check ``sim.device``, ``model.device`` and ``buffer.device``. Nothing falls back to another device.
+
+        Raises:
+            ConfigError: a device is misspelled or not in this machine; all three settings are reported together.
+        """
+        wanted = {"sim.device": cfg.sim.device, "model.device": cfg.model.device, "buffer.device": cfg.buffer.device}
+        problems = [text for key, name in wanted.items() if (text := device_problem(key, name)) is not None]
+        sim_is_cuda = cfg.sim.device.startswith("cuda")
+        if cfg.sim.backend == "gpu" and not sim_is_cuda:
+            problems.append(
+                f"sim.backend = gpu with sim.device = {cfg.sim.device}: GPU physics needs a CUDA device; "
+                "set sim.device=cuda:0, or sim.backend=cpu"
+            )
+        if problems:
+            raise ConfigError(problems)
+        sim, policy, buffer = (parse_device(name) for name in wanted.values())
+        shared = [d for d, count in Counter((sim, policy, buffer)).items() if count > 1 and d.type == "cuda"]
+        if shared and torch.cuda.device_count() > 1:
+            log.warning(
+                "%s is shared by several parts while %d GPUs are visible; placement=three_gpus spreads them",
+                shared[0],
+                torch.cuda.device_count(),
+            )
+        on_gpu = cfg.sim.backend == "gpu" or (cfg.sim.backend == "auto" and sim_is_cuda)
+        return cls(sim, policy, buffer, on_gpu)
+
+    def to_policy(self, value: Any) -> Any:
+        """Copy to the policy's device.
+
+        Args:
+            value: a numpy array, a tensor, a bundle of rows (:class:`rlft.policy.base.TensorRows`), or a dict, list or
+                tuple of these. Other values (texts, None) pass unchanged.
+        """
+        return move(value, self.policy)
+
+    def to_buffer(self, value: Any) -> Any:
+        """Copy to the buffer's device; arguments as in :meth:`to_policy`."""
+        return move(value, self.buffer)
+
+    def to_sim(self, value: Any) -> Any:
+        """Copy to where the simulator takes its input: tensors on ``sim`` for GPU physics, numpy arrays otherwise."""
+        if self.sim_tensors:
+            return move(value, self.sim)
+        return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+
+    def describe(self) -> str:
+        """One line for the log."""
+        return f"simulator on {self.sim}, policy on {self.policy}, buffer on {self.buffer}"
+
+
+def parse_device(name: str) -> torch.device:
+    """``cpu``, ``cuda`` (the first one) or ``cuda:N``."""
+    return torch.device("cuda:0" if name == "cuda" else name)
+
+
+def device_problem(key: str, name: str) -> str | None:
+    """What is wrong with one device setting on this machine, or None."""
+    if not DEVICE.fullmatch(name):
+        return f"{key} = {name!r}: must be cpu, or cuda:N with N from 0"
+    if name == "cpu":
+        return None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        return f"{key} = {name}: no CUDA device is visible ({_why_no_cuda()}); set {key}=cpu, or placement=cpu for all"
+    index = parse_device(name).index
+    if index >= count:
+        return f"{key} = {name}: this process sees {count} CUDA device(s), cuda:0 to cuda:{count - 1}"
+    return None
+
+
+def _why_no_cuda() -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and not visible.strip():
+        return "CUDA_VISIBLE_DEVICES is set and empty"
+    if not torch.backends.cuda.is_built():
+        return "this build of torch has no CUDA"
+    return "no NVIDIA driver or device was found" + (f", CUDA_VISIBLE_DEVICES={visible}" if visible else "")
+
+
+def move(value: Any, device: torch.device) -> Any:
+    """Bring arrays, tensors, bundles and containers of them to a device; on the same device memory may be shared."""
+    if isinstance(value, np.ndarray):
+        # torch cannot mark a tensor read-only, and a simulator's read-only array must not become writable by it.
+        value = torch.from_numpy(value if value.flags.writeable else value.copy())
+    if isinstance(value, torch.Tensor):
+        return _move_tensor(value, device)
+    if isinstance(value, dict):
+        return {key: move(item, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(move(item, device) for item in value)
+    from rlft.policy.base import TensorRows
+
+    return value.map(lambda tensor: _move_tensor(tensor, device)) if isinstance(value, TensorRows) else value
+
+
+def _move_tensor(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if tensor.device == device:
+        return tensor
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        # Pinned host memory lets the copy overlap with compute; the stream orders it before any use on the device.
+        return tensor.pin_memory().to(device, non_blocking=True)
+    # Device to host must block: the host would otherwise read memory that is not written yet.
+    return tensor.to(device)
