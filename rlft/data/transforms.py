@@ -95,7 +95,8 @@ class ObservationTransform:
     Attributes:
         cameras: the cameras that the policy reads, in order.
         image_size: the model's resolution, pixels.
-        state_width: D, the padded state's width.
+        state_width: the padded state's width.
+        state_dims: where the S state dimensions sit in it.
         stats: normalisation.
         tokenizer: prompts to ids.
         state_in_prompt: π0.5: the state is written into the prompt.
@@ -104,6 +105,7 @@ class ObservationTransform:
     cameras: tuple[str, ...]
     image_size: int
     state_width: int
+    state_dims: tuple[int, ...]
     stats: NormStats
     tokenizer: PromptTokenizer
     state_in_prompt: bool
@@ -130,8 +132,13 @@ class ObservationTransform:
             images=stack_cameras(obs.images, self.cameras, self.image_size, device, rows=rows),
             tokens=tokens.to(device),
             token_mask=mask.to(device),
-            state=F.pad(state, (0, self.state_width - state.shape[1])),
+            state=self._pad(state),
         )
+
+    def _pad(self, state: Tensor) -> Tensor:
+        padded = state.new_zeros(len(state), self.state_width)
+        padded[:, self.state_dims] = state
+        return padded
 
 
 def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

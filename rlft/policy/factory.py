@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +18,12 @@ from rlft.data.normalize import NormStats
 from rlft.policy.pi0 import Pi0Policy
 from rlft.policy.small import SmallPI0, SmallPI0Config, SmallPI05, SmallPI05Config, SmallSize
 from rlft.policy.tokenizer import PALIGEMMA, PromptTokenizer, build_small_tokenizer, load_tokenizer
+from rlft.policy.weights import load_weights
 from rlft.seeding import seed_for
 
+TOKENIZER_OF_SMALL = "rlft-small"
 PALIGEMMA_VOCAB = 257152
-ARCHITECTURES: dict[str, tuple[type, type]] = {
+ARCHITECTURES: dict[str, tuple[Any, Any]] = {
     "small": (SmallPI0Config, SmallPI0),
     "small_pi05": (SmallPI05Config, SmallPI05),
     "pi0": (PI0Config, PI0Pytorch),
@@ -37,47 +40,59 @@ def build_policy(
     small: SmallSize | Mapping[str, Any] | None = None,
     dtype: str = "float32",
     tokenizer_path: str | None = None,
+    tokenizer_source: str | None = None,
     token_length: int | None = None,
     act_dims: Sequence[int] | None = None,
+    state_dims: Sequence[int] | None = None,
     train_vlm: bool = False,
     recompute: bool = False,
     num_steps: int = 10,
     seed: int = 0,
+    weights: Path | None = None,
 ) -> Pi0Policy:
-    """Build a policy with random weights.
+    """Build a policy, with random weights or those of a file.
 
     Args:
         kind: ``small``, ``small_pi05``, ``pi0`` or ``pi05``.
         stats: normalisation statistics; they also say the widths and the cameras.
         horizon: H.
-        device: where the weights go; the meta device builds the shapes alone (see :mod:`rlft.policy.weights`).
+        device: where the weights go; the meta device builds the shapes alone.
         small: sizes of the small kinds.
         dtype: ``float32`` or ``bfloat16`` (SigLIP, norms and buffers stay float32, as in lerobot).
         tokenizer_path: directory or hub name; None: the built-in one for small kinds, PaliGemma's for real ones.
+        tokenizer_source: the name that a checkpoint remembers, where the path is a copy.
         token_length: fixed prompt length, tokens; None: grown to the longest prompt (π0), or the longest
             that the model takes (π0.5).
         act_dims: positions of the d action dimensions in the model's D; None: the first d.
+        state_dims: positions of the S state dimensions in the model's state; None: the first S.
         train_vlm: let gradients reach the prefix.
         recompute: gradient checkpointing.
         num_steps: denoise steps written into lerobot's configuration; rlft's samplers take their own.
         seed: of the initial weights.
+        weights: safetensors file in lerobot's or ``lerobot/pi0_base``'s layout; the model is built as shapes
+            alone and then filled, so that it never exists twice.
 
     Raises:
         ValueError: a name or a size is wrong.
+        WeightsError: the file is damaged or does not fit.
     """
-    config = lerobot_config(kind, stats, horizon=horizon, small=small, dtype=dtype, num_steps=num_steps)
-    shapes_only = device.type == "meta"
-    with torch.random.fork_rng(devices=[]), device if shapes_only else contextlib.nullcontext():
+    config = lerobot_config(kind, stats, horizon=horizon, device=device, small=small, dtype=dtype, num_steps=num_steps)
+    tokenizer = _tokenizer(config, tokenizer_path, tokenizer_source, token_length)
+    shapes_only = device.type == "meta" or weights is not None
+    with torch.random.fork_rng(devices=[]), torch.device("meta") if shapes_only else contextlib.nullcontext():
         torch.manual_seed(seed_for(seed, "policy-weights"))
         model = ARCHITECTURES[kind][1](config)
-    model.to(device)
-    if not shapes_only:
-        restore_buffers(model)
+    if weights is None:
+        model.to(device)
+    else:
+        load_weights(model, weights, device)
+    restore_buffers(model)
     return Pi0Policy(
         model,
         stats,
-        _tokenizer(config, tokenizer_path, token_length),
+        tokenizer,
         act_dims=act_dims,
+        state_dims=state_dims,
         train_vlm=train_vlm,
         recompute=recompute,
     )
@@ -88,6 +103,7 @@ def lerobot_config(
     stats: NormStats,
     *,
     horizon: int,
+    device: torch.device,
     small: SmallSize | Mapping[str, Any] | None = None,
     dtype: str = "float32",
     num_steps: int = 10,
@@ -117,7 +133,7 @@ def lerobot_config(
         n_action_steps=horizon,
         num_inference_steps=num_steps,
         image_resolution=(side, side),
-        device="cpu",
+        device=None if device.type == "meta" else device.type,
         input_features={**pictures, **state},
         output_features={"action": PolicyFeature(type=FeatureType.ACTION, shape=(stats.act_dim,))},
         normalization_mapping={
@@ -163,7 +179,7 @@ def restore_buffers(model: Any) -> None:
     vision.position_ids = torch.arange(vision.num_positions, device=device)[None]
 
 
-def _tokenizer(config: Any, path: str | None, token_length: int | None) -> PromptTokenizer:
+def _tokenizer(config: Any, path: str | None, source: str | None, token_length: int | None) -> PromptTokenizer:
     is_small = isinstance(config, SmallPI0Config | SmallPI05Config)
     tokenizer = (
         build_small_tokenizer(config.size.vocab) if is_small and path is None else load_tokenizer(path or PALIGEMMA)
@@ -173,4 +189,6 @@ def _tokenizer(config: Any, path: str | None, token_length: int | None) -> Promp
         raise ValueError(f"model.tokenizer_path={path!r}: {len(tokenizer)} tokens, but the model knows {vocab}.")
     if token_length is None and isinstance(config, PI05Config):
         token_length = config.tokenizer_max_length
-    return PromptTokenizer(tokenizer, config.tokenizer_max_length, fixed_length=token_length)
+    if source is None:
+        source = path or (TOKENIZER_OF_SMALL if is_small else PALIGEMMA)
+    return PromptTokenizer(tokenizer, config.tokenizer_max_length, source=source, fixed_length=token_length)

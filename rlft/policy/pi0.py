@@ -29,8 +29,12 @@ class Pi0Policy(nn.Module):
         stats: normalisation statistics.
         cameras: cameras that are read, in order; absent ones are never encoded.
         act_dims: where the robot's d action dimensions sit among the D of the model.
+        state_dims: where the S state dimensions sit in the model's state.
         train_vlm: whether gradients reach SigLIP and the language tower.
     """
+
+    model: Any  # lerobot is untyped
+    config: Any
 
     def __init__(
         self,
@@ -39,12 +43,13 @@ class Pi0Policy(nn.Module):
         tokenizer: PromptTokenizer,
         *,
         act_dims: Sequence[int] | None = None,
+        state_dims: Sequence[int] | None = None,
         train_vlm: bool = False,
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.model: Any = model
-        self.config: Any = model.config
+        self.model = model
+        self.config = self.model.config
         self.stats = stats
         self.tokenizer = tokenizer
         self.cameras = stats.cameras
@@ -52,16 +57,14 @@ class Pi0Policy(nn.Module):
         self.horizon: int = self.config.chunk_size
         self.action_width: int = self.config.max_action_dim
         self.feature_dim: int = self.model.action_in_proj.out_features
-        self.act_dims = _checked_dims(act_dims, stats.act_dim, self.action_width)
+        self.act_dims = _checked_dims("act_dims", act_dims, stats.act_dim, self.action_width)
+        self.state_dims = _checked_dims("state_dims", state_dims, stats.state_dim, self.config.max_state_dim)
         self.recompute = recompute
-        if stats.state_dim > self.config.max_state_dim:
-            raise ValueError(
-                f"The state has {stats.state_dim} dimensions; the model reads at most {self.config.max_state_dim}."
-            )
         self.transform = ObservationTransform(
             cameras=self.cameras,
             image_size=self.config.image_resolution[0],
             state_width=self.config.max_state_dim,
+            state_dims=tuple(self.state_dims),
             stats=stats,
             tokenizer=tokenizer,
             state_in_prompt=self.is_pi05,
@@ -159,8 +162,8 @@ class Pi0Policy(nn.Module):
         return torch.tensor(self.act_dims, device=self.device)
 
 
-def _checked_dims(act_dims: Sequence[int] | None, act_dim: int, width: int) -> list[int]:
-    dims = list(range(act_dim)) if act_dims is None else [int(index) for index in act_dims]
-    if len(dims) != act_dim or len(set(dims)) != len(dims) or not all(0 <= index < width for index in dims):
-        raise ValueError(f"act_dims={dims}: wanted {act_dim} different indices below {width}.")
+def _checked_dims(name: str, given: Sequence[int] | None, count: int, width: int) -> list[int]:
+    dims = list(range(count)) if given is None else [int(index) for index in given]
+    if len(dims) != count or len(set(dims)) != len(dims) or not all(0 <= index < width for index in dims):
+        raise ValueError(f"{name}={dims}: wanted {count} different indices below {width}.")
     return dims

@@ -121,7 +121,8 @@ class SmallPaliGemmaWithExpert(PaliGemmaWithExpertModel):
             projector_hidden_act="gelu_fast",
             dtype="float32",
         )
-        expert = CONFIG_MAPPING["gemma"](
+        gemma: Any = CONFIG_MAPPING["gemma"]
+        expert = gemma(
             **shared,
             hidden_size=size.expert_width,
             intermediate_size=size.expert_width * size.mlp_ratio,

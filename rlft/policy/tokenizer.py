@@ -78,13 +78,17 @@ class PromptTokenizer:
     line); ``fixed_length`` sets it once and for all, which π0.5 needs, because its prompt holds the state.
 
     Attributes:
+        source: where the tokenizer came from: a hub name, a path, or the built-in one's name.
         length: present padded length, tokens.
         overlong: how many prompts were cut at ``max_length`` so far.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, *, fixed_length: int | None = None) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, max_length: int, *, source: str, fixed_length: int | None = None
+    ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.source = source
         self.length = fixed_length or 0
         self.overlong = 0
         self._cache: dict[str, list[int]] = {}

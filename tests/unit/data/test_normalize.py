@@ -1,0 +1,156 @@
+"""Normalisation statistics: computed right, refused when wrong, compared with where they are used."""
+
+import dataclasses
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from rlft.data.normalize import NormStats, StatsError
+from rlft.types import CameraSettings, EnvSpec
+
+ORIGIN = {
+    "env_id": "PushCube-v1",
+    "control_mode": "pd_ee_delta_pos",
+    "cameras": ("front",),
+    "state_terms": ("tcp_pos",),
+}
+
+
+def make_spec(**changes):
+    facts = {
+        "env_id": "PushCube-v1",
+        "num_envs": 2,
+        "action_low": (-1.0, -1.0),
+        "action_high": (1.0, 3.0),
+        "state_dim": 3,
+        "cameras": (CameraSettings("front", 56, 56),),
+        "control_mode": "pd_ee_delta_pos",
+        "control_hz": 20.0,
+        "max_episode_steps": 50,
+    }
+    return EnvSpec(**(facts | changes))
+
+
+def make_stats(seed=0, **kwargs):
+    rng = np.random.default_rng(seed)
+    state, actions = rng.normal(2.0, 3.0, (500, 3)), rng.uniform(-1, 1, (500, 2))
+    return NormStats.from_arrays(state, actions, **ORIGIN, **kwargs), state, actions
+
+
+def test_mean_and_std_of_the_data():
+    stats, state, actions = make_stats()
+    np.testing.assert_allclose(stats.state_mean, state.mean(axis=0))
+    np.testing.assert_allclose(stats.action_std, actions.std(axis=0))
+    assert (stats.state_dim, stats.act_dim) == (3, 2)
+
+
+def test_quantiles_map_to_minus_one_and_one():
+    stats, state, _ = make_stats(method="quantiles")
+    low, high = np.quantile(state, [0.01, 0.99], axis=0)
+    np.testing.assert_allclose((low - stats.state_mean) / stats.state_std, -1.0)
+    np.testing.assert_allclose((high - stats.state_mean) / stats.state_std, 1.0)
+
+
+def test_json_round_trip_is_exact(tmp_path):
+    stats, _, _ = make_stats(fingerprint="abc")
+    stats.save(tmp_path / "stats.json")
+    assert NormStats.load(tmp_path / "stats.json") == stats
+
+
+def test_constant_dimensions_are_listed_unless_declared():
+    state, actions = np.random.default_rng(0).normal(size=(50, 3)), np.ones((50, 2))
+    actions[:, 0] = np.arange(50)
+    state[:, [0, 2]] = 0.3
+    with pytest.raises(StatsError, match=r"state_std .* dimensions \[0, 2\].*constant_state"):
+        NormStats.from_arrays(state, actions, **ORIGIN)
+    with pytest.raises(StatsError, match=r"action_std .* dimensions \[1\]"):
+        NormStats.from_arrays(state, actions, **ORIGIN, constant_state=(0, 2))
+    stats = NormStats.from_arrays(state, actions, **ORIGIN, constant_state=(0, 2), constant_action=(1,))
+    assert stats.state_std[0] == stats.state_std[2] == stats.action_std[1] == 1.0
+
+
+def test_nan_in_the_data_is_located():
+    state, actions = np.ones((50, 3)), np.ones((50, 2))
+    state[7, 2] = np.nan
+    with pytest.raises(StatsError, match=r"state .* frame 7, dimension 2"):
+        NormStats.from_arrays(state, actions, **ORIGIN)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (5,)])
+def test_data_without_frames_is_refused(shape):
+    with pytest.raises(StatsError, match="shape"):
+        NormStats.from_arrays(np.ones(shape), np.ones((5, 2)), **ORIGIN)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"action_mean": (0.0, float("nan"))}, r"action_mean is not finite in dimensions \[1\]"),
+        ({"action_std": (1.0, float("inf"))}, r"action_std is not finite"),
+        ({"action_std": (1.0, 0.0)}, r"action_std is below .* dimensions \[1\]"),
+        ({"action_std": (1.0, -1.0)}, r"dimensions \[1\]"),
+        ({"state_mean": (0.0,)}, "state_mean has 1 numbers and state_std 3"),
+    ],
+)
+def test_broken_statistics_are_refused(change, message):
+    with pytest.raises(StatsError, match=message):
+        dataclasses.replace(make_stats()[0], **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"state_dim": 4}, "state_dim is 3 in the statistics and 4 here"),
+        ({"action_low": (-1.0,), "action_high": (1.0,)}, "act_dim is 2 .* 1 here"),
+        ({"cameras": (CameraSettings("wrist", 56, 56),)}, r"cameras is \('front',\) .* \('wrist',\)"),
+        ({"env_id": "PickCube-v1"}, "env_id is 'PushCube-v1' .* 'PickCube-v1'.*allow_stats_mismatch"),
+        ({"control_mode": "pd_joint_pos"}, "control_mode is"),
+    ],
+)
+def test_another_environment_is_refused_by_name_and_value(change, message):
+    stats, _, _ = make_stats()
+    stats.check(make_spec())
+    with pytest.raises(StatsError, match=message):
+        stats.check(make_spec(**change))
+
+
+def test_another_dataset_is_refused_or_accepted_aloud(caplog):
+    stats, _, _ = make_stats(fingerprint="abc")
+    stats.check(make_spec(), fingerprint="abc")
+    with pytest.raises(StatsError, match="fingerprint is 'abc'"):
+        stats.check(make_spec(), fingerprint="def")
+    with caplog.at_level(logging.WARNING):
+        stats.check(make_spec(env_id="Other-v1"), fingerprint="def", allow_mismatch=True)
+    assert "env_id is 'PushCube-v1'" in caplog.text
+    assert "fingerprint" in caplog.text
+    with pytest.raises(StatsError, match="state_dim"):
+        stats.check(make_spec(state_dim=9), allow_mismatch=True)
+
+
+def test_without_data_actions_get_their_bounds_and_a_loud_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        stats = NormStats.from_spec(make_spec())
+    assert "NO NORMALISATION STATISTICS" in caplog.text
+    assert (stats.action_mean, stats.action_std) == ((0.0, 1.0), (1.0, 2.0))
+    assert (stats.state_mean, stats.state_std) == ((0.0,) * 3, (1.0,) * 3)
+    stats.check(make_spec())
+    with pytest.raises(StatsError, match="unbounded"):
+        NormStats.from_spec(make_spec(action_high=(1.0, float("inf"))))
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"state_mean": [0]}', "null"])
+def test_unreadable_files_name_the_setting(content, tmp_path):
+    path = tmp_path / "stats.json"
+    path.write_text(content)
+    with pytest.raises(StatsError, match="dataset_stats="):
+        NormStats.load(path)
+    with pytest.raises(StatsError, match="dataset_stats="):
+        NormStats.load(tmp_path / "missing.json")
+
+
+def test_unknown_fields_are_refused():
+    data = json.loads(json.dumps(make_stats()[0].to_dict()))
+    with pytest.raises(StatsError, match=r"unknown fields \['state_sdt'\]"):
+        NormStats.from_dict(data | {"state_sdt": [1]})

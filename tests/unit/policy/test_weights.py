@@ -1,0 +1,201 @@
+"""Checkpoints: what is saved comes back bit-equal, and whatever is wrong with a file is named."""
+
+import json
+import struct
+
+import pytest
+import torch
+from lerobot.configs import PreTrainedConfig
+from lerobot.processor import PolicyProcessorPipeline
+from pi0_cases import CPU, make_chunk, make_observation, make_policy, make_stats
+from safetensors.torch import load_file, save_file
+
+from rlft.data.normalize import StatsError
+from rlft.policy.factory import build_policy
+from rlft.policy.pretrained import load_pretrained, save_pretrained
+from rlft.policy.weights import EMBEDDING, HEAD, WeightsError, verify_manifest, write_manifest
+
+
+@pytest.fixture
+def policy():
+    return make_policy()
+
+
+@pytest.fixture
+def checkpoint(policy, tmp_path):
+    save_pretrained(policy, tmp_path / "pretrained_model")
+    return tmp_path / "pretrained_model"
+
+
+def rewrite(checkpoint, change):
+    """Change the stored tensors, and make the manifest agree, so that the loader itself has to notice."""
+    state = load_file(checkpoint / "model.safetensors")
+    change(state)
+    save_file(state, checkpoint / "model.safetensors")
+    write_manifest(checkpoint)
+
+
+@pytest.mark.parametrize("kind", ["small", "small_pi05"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_round_trip_is_bit_equal(kind, dtype, tmp_path):
+    policy = make_policy(kind, dtype=dtype, act_dims=[3, 4, 9], state_dims=[1, 2, 3, 4])
+    obs, (x, t) = make_observation(), make_chunk()
+    before = policy.velocity(policy.encode(policy.prepare(obs)), x, t)[0]
+    save_pretrained(policy, tmp_path)
+    again = load_pretrained(tmp_path, device=CPU)
+    for (name, a), (_, b) in zip(policy.state_dict().items(), again.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+        assert a.dtype == b.dtype, name
+    assert torch.equal(before, again.velocity(again.encode(again.prepare(obs)), x, t)[0])
+    assert (again.stats, again.act_dims, again.state_dims) == (policy.stats, [3, 4, 9], [1, 2, 3, 4])
+    assert again.tokenizer.source == policy.tokenizer.source
+
+
+def test_a_checkpoint_of_a_checkpoint_is_the_same_files(checkpoint, tmp_path):
+    save_pretrained(load_pretrained(checkpoint, device=CPU), tmp_path / "again")
+    first, second = (
+        json.loads((path / "manifest.json").read_text())["sha256"] for path in (checkpoint, tmp_path / "again")
+    )
+    noted = "tokenizer/tokenizer_config.json"  # transformers notes in it whether the tokenizer came from a directory
+    assert first.pop(noted) != second.pop(noted)
+    assert first == second
+    assert len(first) >= 8
+
+
+def test_loading_draws_nothing_and_leaves_nothing_on_the_meta_device(checkpoint):
+    before = torch.get_rng_state()
+    policy = load_pretrained(checkpoint, device=CPU)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not any(tensor.is_meta for tensor in [*policy.parameters(), *policy.buffers()])
+
+
+def test_lerobot_reads_the_configuration_and_the_pipelines(checkpoint, policy):
+    config = PreTrainedConfig.from_pretrained(checkpoint)
+    assert config == policy.config
+    overrides = {"tokenizer_processor": {"tokenizer_name": str(checkpoint / "tokenizer")}}
+    before = PolicyProcessorPipeline.from_pretrained(checkpoint, "policy_preprocessor.json", overrides=overrides)
+    obs = make_observation(1)
+    batch = {"observation.state": torch.tensor(obs.state[0]), "task": obs.task[0]}
+    batch |= {f"observation.images.{name}": torch.zeros(3, 56, 56) for name in obs.images}
+    ready = before(batch)
+    inputs = policy.prepare(obs)
+    torch.testing.assert_close(ready["observation.state"], inputs.state[:, :4])
+    length = inputs.tokens.shape[1]
+    assert torch.equal(ready["observation.language.tokens"][:, :length], inputs.tokens)
+    assert torch.equal(ready["observation.language.attention_mask"][:, :length], inputs.token_mask)
+
+
+@pytest.mark.parametrize("layout", ["lerobot", "hub"])
+def test_both_key_layouts_load(layout, checkpoint, policy):
+    def to_hub(state):
+        for key in list(state):
+            state[key.removeprefix("model.")] = state.pop(key)
+        state[HEAD] = state.pop(EMBEDDING)
+
+    if layout == "hub":
+        rewrite(checkpoint, to_hub)
+    loaded = build_policy("small", make_stats(), horizon=5, device=CPU, weights=checkpoint / "model.safetensors")
+    wanted = policy.model.state_dict()
+    if layout == "hub":
+        wanted[HEAD] = wanted[EMBEDDING]
+    for name, tensor in loaded.model.state_dict().items():
+        assert torch.equal(tensor, wanted[name]), name
+
+
+def test_loaded_head_and_embedding_do_not_share_memory(checkpoint):
+    rewrite(checkpoint, lambda state: state.pop("model." + EMBEDDING))
+    state = load_pretrained(checkpoint, device=CPU).model.state_dict()
+    assert state[HEAD].data_ptr() != state[EMBEDDING].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("model.action_out_proj.bias"), r"1 missing: action_out_proj\.bias"),
+        (lambda s: s.update({"model.extra.weight": torch.zeros(1)}), r"1 unexpected: extra\.weight"),
+        (
+            lambda s: s.update({"model.action_out_proj.bias": torch.zeros(31)}),
+            r"action_out_proj\.bias is \[31\], wanted \[32\]",
+        ),
+        (lambda s: s["model.state_proj.bias"].fill_(float("nan")), r"state_proj\.bias holds NaN"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(change, message, checkpoint):
+    rewrite(checkpoint, change)
+    with pytest.raises(WeightsError, match=message):
+        load_pretrained(checkpoint, device=CPU)
+
+
+def test_another_architecture_is_refused(checkpoint):
+    with pytest.raises(WeightsError, match=r"14 missing: .*11 unexpected: action_time_mlp_in"):
+        build_policy("small_pi05", make_stats(), horizon=5, device=CPU, weights=checkpoint / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>Sign in</html>", "web page"),
+        (b"\n <HTML>404", "web page"),
+        (struct.pack("<Q", 1 << 40) + b"{", "no whole safetensors"),
+    ],
+)
+def test_files_that_are_no_weights_are_named(content, message, checkpoint):
+    (checkpoint / "model.safetensors").write_bytes(content)
+    (checkpoint / "manifest.json").unlink()
+    with pytest.raises(WeightsError, match=message):
+        load_pretrained(checkpoint, device=CPU)
+
+
+def test_a_truncated_file_is_refused_without_a_manifest_too(checkpoint):
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    (checkpoint / "manifest.json").unlink()
+    with pytest.raises(WeightsError, match="no whole safetensors"):
+        load_pretrained(checkpoint, device=CPU)
+
+
+def test_a_flipped_bit_is_refused(checkpoint):
+    path = checkpoint / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-50] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"model\.safetensors: its content is not what was saved"):
+        load_pretrained(checkpoint, device=CPU)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "rlft_policy.json", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_missing_file_is_named(name, listed, checkpoint):
+    (checkpoint / name).unlink()
+    if not listed:
+        write_manifest(checkpoint)
+    with pytest.raises((WeightsError, FileNotFoundError), match=name.split("/", maxsplit=1)[0]):
+        load_pretrained(checkpoint, device=CPU)
+
+
+def test_a_missing_directory_is_named(tmp_path):
+    with pytest.raises(WeightsError, match="nowhere is no checkpoint"):
+        load_pretrained(tmp_path / "nowhere", device=CPU)
+
+
+def test_a_manifest_does_not_reach_outside(checkpoint):
+    (checkpoint / "manifest.json").write_text(json.dumps({"sha256": {"../secret": "0"}}))
+    with pytest.raises(WeightsError, match="outside"):
+        verify_manifest(checkpoint)
+
+
+def test_broken_statistics_inside_are_refused(checkpoint):
+    path = checkpoint / "rlft_policy.json"
+    facts = json.loads(path.read_text())
+    facts["stats"]["action_std"][1] = 0.0
+    path.write_text(json.dumps(facts))
+    write_manifest(checkpoint)
+    with pytest.raises(StatsError, match=r"action_std .* dimensions \[1\]"):
+        load_pretrained(checkpoint, device=CPU)
+
+
+def test_a_checkpoint_is_not_written_over_another(checkpoint, policy):
+    with pytest.raises(FileExistsError, match="not empty"):
+        save_pretrained(policy, checkpoint)
