@@ -18,7 +18,7 @@ from rlft.data.normalize import NormStats
 from rlft.policy.pi0 import Pi0Policy
 from rlft.policy.small import SmallPI0, SmallPI0Config, SmallPI05, SmallPI05Config, SmallSize
 from rlft.policy.tokenizer import PALIGEMMA, PromptTokenizer, build_small_tokenizer, load_tokenizer
-from rlft.policy.weights import load_weights
+from rlft.policy.strict import load_weights
 from rlft.seeding import seed_for
 
 TOKENIZER_OF_SMALL = "rlft-small"

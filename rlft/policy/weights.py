@@ -1,170 +1,177 @@
-"""Strict loading: every weight comes from the file, or the error says which one did not, and why.
+"""The checkpoint of a policy: lerobot's layout, with what lerobot does not record beside it.
 
-Two key layouts are read: lerobot's own (``model.`` before every key) and that of ``lerobot/pi0_base`` (no
-prefix, and no ``embed_tokens``, because the language head holds the same numbers).
+``pretrained_model/``::
+
+    config.json, model.safetensors                       lerobot's configuration and weights
+    policy_preprocessor.json, policy_postprocessor.json  lerobot's pipelines, with the normalisation statistics
+    rlft_policy.json                                     kind, sizes, action dimensions, cameras, statistics
+    tokenizer/                                           the tokenizer itself
+    manifest.json                                        SHA-256 of all of these
 """
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from lerobot.policies.pi0.processor_pi0 import Pi0NewLineProcessor
+from lerobot.policies.pi05.processor_pi05 import Pi05PrepareStateTokenizerProcessorStep
+from lerobot.processor import (
+    AbsoluteActionsProcessorStep,
+    ProcessorStep,
+    RelativeActionsProcessorStep,
+    TokenizerProcessorStep,
+    make_default_policy_processor_steps,
+    make_policy_processor_pipelines,
+)
 
-PREFIX = "model."
-HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
-EMBEDDING = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
-MANIFEST = "manifest.json"
-SHOWN = 5  # names listed in an error
-CHUNK = 1 << 22
+from rlft.data.normalize import NormStats
+from rlft.policy.factory import ARCHITECTURES, build_policy
+from rlft.policy.pi0 import Pi0Policy
+from rlft.policy.strict import WeightsError, save_weights, verify_manifest, write_manifest
+
+WEIGHTS = "model.safetensors"
+POLICY = "rlft_policy.json"
+TOKENIZER = "tokenizer"
+FORMAT = 1
 
 
-class WeightsError(RuntimeError):
-    """A checkpoint file that cannot be trusted."""
-
-
-def read_weights(path: Path, targets: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Read exactly the wanted tensors.
-
-    Args:
-        path: a safetensors file.
-        targets: core key -> tensor whose shape and type are wanted (may be on the meta device).
-        device: where the tensors go.
-
-    Returns:
-        core key -> tensor of the wanted shape and type.
+def save_pretrained(policy: Pi0Policy, directory: str | Path) -> None:
+    """Write the checkpoint into a new or empty directory (the caller renames it into place).
 
     Raises:
-        WeightsError: the file is missing or no safetensors file; keys are missing, unexpected or of another
-            shape; a tensor holds NaN or infinity. Names file and keys.
+        FileExistsError: the directory holds something.
     """
-    check_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            stored = {key.removeprefix(PREFIX): key for key in file.keys()}  # noqa: SIM118 - not a dict
-            if EMBEDDING in targets and EMBEDDING not in stored and HEAD in stored:
-                stored[EMBEDDING] = stored[HEAD]
-            shapes = {key: tuple(file.get_slice(name).get_shape()) for key, name in stored.items()}
-            _compare(path, targets, shapes)
-            return {
-                key: _convert(path, key, file.get_tensor(stored[key]), want, device) for key, want in targets.items()
-            }
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: no whole safetensors file ({error}). Copy or download it again.") from error
+    target = Path(directory)
+    target.mkdir(parents=True, exist_ok=True)
+    if any(target.iterdir()):
+        raise FileExistsError(f"{target} is not empty; a checkpoint is written into a new directory.")
+    policy.config._save_pretrained(target)
+    save_weights(policy.model, target / WEIGHTS)
+    for pipeline in _lerobot_pipelines(policy):
+        pipeline.save_pretrained(target)
+    policy.tokenizer.save(target / TOKENIZER)
+    (target / POLICY).write_text(json.dumps(_describe(policy), indent=2) + "\n")
+    write_manifest(target)
 
 
-def load_weights(model: torch.nn.Module, path: Path, device: torch.device) -> None:
-    """Fill lerobot's core with the weights of a file, completely or not at all.
+def load_pretrained(
+    directory: str | Path,
+    *,
+    device: torch.device,
+    dtype: str | None = None,
+    stats: NormStats | None = None,
+    tokenizer_path: str | None = None,
+    train_vlm: bool = False,
+    recompute: bool = False,
+) -> Pi0Policy:
+    """Load a checkpoint that :func:`save_pretrained` wrote; nothing is left at random.
 
     Args:
-        model: the core, on the meta device (it is materialised on ``device``) or on ``device``.
-        path: a safetensors file.
+        directory: ``pretrained_model/``.
         device: where the weights go.
+        dtype: ``float32`` or ``bfloat16``; None: as saved.
+        stats: other statistics than those of the checkpoint.
+        tokenizer_path: another tokenizer than that of the checkpoint.
+        train_vlm: see :func:`rlft.policy.factory.build_policy`.
+        recompute: see there.
 
     Raises:
-        WeightsError: see :func:`read_weights`.
+        WeightsError: a file is missing, damaged, or does not fit; it is named.
+        StatsError: the statistics are broken.
     """
-    targets = model.state_dict()
-    on_meta = any(tensor.is_meta for tensor in targets.values())
-    model.load_state_dict(read_weights(path, targets, device), strict=True, assign=on_meta)
+    source = Path(directory)
+    verify_manifest(source)
+    facts = _read_description(source)
+    return build_policy(
+        facts["kind"],
+        stats or NormStats.from_dict(facts["stats"], source=str(source / POLICY)),
+        horizon=facts["horizon"],
+        device=device,
+        small=facts["small"],
+        dtype=dtype or facts["dtype"],
+        tokenizer_path=tokenizer_path or str(source / TOKENIZER),
+        tokenizer_source=tokenizer_path or facts["tokenizer_source"],
+        token_length=facts["token_length"],
+        act_dims=facts["act_dims"],
+        state_dims=facts["state_dims"],
+        train_vlm=train_vlm,
+        recompute=recompute,
+        num_steps=facts["num_steps"],
+        weights=source / WEIGHTS,
+    )
 
 
-def save_weights(model: torch.nn.Module, path: Path) -> None:
-    """Write lerobot's own layout."""
-    state = {PREFIX + key: tensor.detach().contiguous() for key, tensor in model.state_dict().items()}
-    save_file(state, path, metadata={"format": "pt"})
+def _describe(policy: Pi0Policy) -> dict[str, Any]:
+    kind = next(name for name, (config, _) in ARCHITECTURES.items() if type(policy.config) is config)
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        "small": dataclasses.asdict(policy.config.size) if kind.startswith("small") else None,
+        "horizon": policy.horizon,
+        "dtype": policy.config.dtype,
+        "num_steps": policy.config.num_inference_steps,
+        "act_dims": policy.act_dims,
+        "state_dims": policy.state_dims,
+        "token_length": policy.tokenizer.length or None,
+        "tokenizer_source": policy.tokenizer.source,
+        "stats": policy.stats.to_dict(),
+    }
 
 
-def check_file(path: Path) -> None:
-    """Refuse what is known not to be a weights file, in words.
-
-    Raises:
-        WeightsError: missing, a directory, empty, a Git LFS pointer, or a web page.
-    """
+def _read_description(source: Path) -> dict[str, Any]:
+    path = source / POLICY
     if not path.is_file():
-        there = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else "no such directory"
-        raise WeightsError(f"{path}: there is no such file (in its place: {there}).")
-    if path.stat().st_size == 0:
-        raise WeightsError(f"{path}: the file is empty; a download or a copy was cut off at its start.")
-    with path.open("rb") as file:
-        start = file.read(256).lstrip().lower()
-    if start.startswith(b"version https://git-lfs"):
+        what = "a lerobot checkpoint without it" if (source / WEIGHTS).is_file() else "no checkpoint"
         raise WeightsError(
-            f"{path}: this is a Git LFS pointer, not the weights; run `git lfs pull` where it came from."
+            f"{path} is missing: {source} is {what}. For weights of lerobot's own, give model.kind and dataset_stats, "
+            "so that the policy can be built around them."
         )
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise WeightsError(f"{path}: this is a web page, not the weights; the download met a login or an error page.")
-
-
-def write_manifest(directory: Path) -> None:
-    """Write the SHA-256 of every file below the directory into ``manifest.json``."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
-    hashes = {path.relative_to(directory).as_posix(): _sha256(path) for path in files}
-    (directory / MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=2) + "\n")
-
-
-def verify_manifest(directory: Path) -> bool:
-    """Compare every file with the manifest.
-
-    Returns:
-        whether there is a manifest.
-
-    Raises:
-        WeightsError: a listed file is missing or has changed; safetensors itself does not notice a flipped bit.
-    """
-    path = directory / MANIFEST
-    if not path.is_file():
-        return False
     try:
-        hashes = dict(json.loads(path.read_text())["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: no readable manifest ({error!r}).") from error
-    for name, expected in hashes.items():
-        file = directory / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise WeightsError(f"{path}: lists {name!r}, which is outside of the checkpoint.")
-        if not file.is_file():
-            raise WeightsError(f"{file}: listed in {MANIFEST}, but missing.")
-        if _sha256(file) != expected:
-            raise WeightsError(f"{file}: its content is not what was saved (SHA-256 differs from {MANIFEST}).")
-    return True
+        facts = json.loads(path.read_text())
+    except ValueError as error:
+        raise WeightsError(f"{path}: no readable JSON ({error}).") from error
+    wanted = {"format", "kind", "small", "horizon", "dtype", "num_steps", "act_dims", "state_dims"}
+    wanted |= {"token_length", "tokenizer_source", "stats"}
+    if not isinstance(facts, dict) or set(facts) != wanted:
+        got = sorted(facts) if isinstance(facts, dict) else type(facts).__name__
+        raise WeightsError(f"{path}: wanted the fields {sorted(wanted)}, got {got}.")
+    if facts["format"] != FORMAT:
+        raise WeightsError(f"{path}: format {facts['format']!r}; this version reads {FORMAT}.")
+    return facts
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _lerobot_pipelines(policy: Pi0Policy) -> tuple[Any, Any]:
+    """Build lerobot's pre- and postprocessor with our tokenizer and statistics.
 
-
-def _compare(path: Path, targets: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    missing = [key for key in targets if key not in shapes]
-    unexpected = [key for key in shapes if key not in targets]
-    wrong = [
-        f"{key} is {list(shapes[key])}, wanted {list(want.shape)}"
-        for key, want in targets.items()
-        if key in shapes and shapes[key] != tuple(want.shape)
+    The steps and their order are those of lerobot's factory, which cannot be called: it downloads PaliGemma's
+    tokenizer whichever one is wanted. The pipelines are complete where the
+    real dimensions are the first ones.
+    """
+    config, stats = policy.config, policy.stats
+    numbers = {
+        "observation.state": {"mean": torch.tensor(stats.state_mean), "std": torch.tensor(stats.state_std)},
+        "action": {"mean": torch.tensor(stats.action_mean), "std": torch.tensor(stats.action_std)},
+    }
+    common = make_default_policy_processor_steps(config, numbers)
+    relative = RelativeActionsProcessorStep(enabled=False)
+    tokenizer = TokenizerProcessorStep(
+        tokenizer=policy.tokenizer.tokenizer, max_length=policy.tokenizer.max_length, padding_side="right"
+    )
+    # Only a tokenizer's name is written out; it was given as an object, so as not to be looked up here.
+    tokenizer.tokenizer, tokenizer.tokenizer_name = None, policy.tokenizer.source
+    before: list[ProcessorStep] = [common.rename_observations, common.add_batch_dim]
+    if policy.is_pi05:
+        state = Pi05PrepareStateTokenizerProcessorStep(max_state_dim=config.max_state_dim)
+        before += [relative, common.normalize, state, tokenizer, common.to_device]
+    else:
+        before += [Pi0NewLineProcessor(), tokenizer, common.to_device, relative, common.normalize]
+    after: list[ProcessorStep] = [
+        common.unnormalize,
+        AbsoluteActionsProcessorStep(enabled=False, relative_step=relative),
+        common.to_cpu,
     ]
-    faults = [
-        f"{len(items)} {label}: {', '.join(items[:SHOWN])}{' ...' if len(items) > SHOWN else ''}"
-        for label, items in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
-        if items
-    ]
-    if faults:
-        raise WeightsError(
-            f"{path}: the weights do not fit the model; {'; '.join(faults)}. Check model.kind and model.small against "
-            "the checkpoint; nothing was loaded."
-        )
-
-
-def _convert(path: Path, key: str, tensor: Any, want: Tensor, device: torch.device) -> Tensor:
-    if not bool(torch.isfinite(tensor).all()):
-        raise WeightsError(f"{path}: {key} holds NaN or infinity; the run that wrote it had diverged.")
-    return tensor.to(device=device, dtype=want.dtype, copy=True)
+    return make_policy_processor_pipelines(input_steps=before, output_steps=after)

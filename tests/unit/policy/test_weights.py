@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from rlft.data.normalize import StatsError
 from rlft.policy.factory import build_policy
-from rlft.policy.pretrained import load_pretrained, save_pretrained
-from rlft.policy.weights import EMBEDDING, HEAD, WeightsError, verify_manifest, write_manifest
+from rlft.policy.weights import load_pretrained, save_pretrained
+from rlft.policy.strict import EMBEDDING, HEAD, WeightsError, verify_manifest, write_manifest
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_round_trip_is_bit_equal(kind, dtype, tmp_path):
     policy = make_policy(kind, dtype=dtype, act_dims=[3, 4, 9], state_dims=[1, 2, 3, 4])
     obs, (x, t) = make_observation(), make_chunk()
     before = policy.velocity(policy.encode(policy.prepare(obs)), x, t)[0]
-    save_pretrained(policy, tmp_path)
+    policy.save_pretrained(tmp_path)
     again = load_pretrained(tmp_path, device=CPU)
     for (name, a), (_, b) in zip(policy.state_dict().items(), again.state_dict().items(), strict=True):
         assert torch.equal(a, b), name

@@ -1,0 +1,170 @@
+"""Strict loading: every weight comes from the file, or the error says which one did not, and why.
+
+Two key layouts are read: lerobot's own (``model.`` before every key) and that of ``lerobot/pi0_base`` (no
+prefix, and no ``embed_tokens``, because the language head holds the same numbers).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+PREFIX = "model."
+HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
+EMBEDDING = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
+MANIFEST = "manifest.json"
+SHOWN = 5  # names listed in an error
+CHUNK = 1 << 22
+
+
+class WeightsError(RuntimeError):
+    """A checkpoint file that cannot be trusted."""
+
+
+def read_weights(path: Path, targets: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Read exactly the wanted tensors.
+
+    Args:
+        path: a safetensors file.
+        targets: core key -> tensor whose shape and type are wanted (may be on the meta device).
+        device: where the tensors go.
+
+    Returns:
+        core key -> tensor of the wanted shape and type.
+
+    Raises:
+        WeightsError: the file is missing or no safetensors file; keys are missing, unexpected or of another
+            shape; a tensor holds NaN or infinity. Names file and keys.
+    """
+    check_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = {key.removeprefix(PREFIX): key for key in file.keys()}  # noqa: SIM118 - not a dict
+            if EMBEDDING in targets and EMBEDDING not in stored and HEAD in stored:
+                stored[EMBEDDING] = stored[HEAD]
+            shapes = {key: tuple(file.get_slice(name).get_shape()) for key, name in stored.items()}
+            _compare(path, targets, shapes)
+            return {
+                key: _convert(path, key, file.get_tensor(stored[key]), want, device) for key, want in targets.items()
+            }
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: no whole safetensors file ({error}). Copy or download it again.") from error
+
+
+def load_weights(model: torch.nn.Module, path: Path, device: torch.device) -> None:
+    """Fill lerobot's core with the weights of a file, completely or not at all.
+
+    Args:
+        model: the core, on the meta device (it is materialised on ``device``) or on ``device``.
+        path: a safetensors file.
+        device: where the weights go.
+
+    Raises:
+        WeightsError: see :func:`read_weights`.
+    """
+    targets = model.state_dict()
+    on_meta = any(tensor.is_meta for tensor in targets.values())
+    model.load_state_dict(read_weights(path, targets, device), strict=True, assign=on_meta)
+
+
+def save_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write lerobot's own layout."""
+    state = {PREFIX + key: tensor.detach().contiguous() for key, tensor in model.state_dict().items()}
+    save_file(state, path, metadata={"format": "pt"})
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is known not to be a weights file, in words.
+
+    Raises:
+        WeightsError: missing, a directory, empty, a Git LFS pointer, or a web page.
+    """
+    if not path.is_file():
+        there = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else "no such directory"
+        raise WeightsError(f"{path}: there is no such file (in its place: {there}).")
+    if path.stat().st_size == 0:
+        raise WeightsError(f"{path}: the file is empty; a download or a copy was cut off at its start.")
+    with path.open("rb") as file:
+        start = file.read(256).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        raise WeightsError(
+            f"{path}: this is a Git LFS pointer, not the weights; run `git lfs pull` where it came from."
+        )
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise WeightsError(f"{path}: this is a web page, not the weights; the download met a login or an error page.")
+
+
+def write_manifest(directory: Path) -> None:
+    """Write the SHA-256 of every file below the directory into ``manifest.json``."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    hashes = {path.relative_to(directory).as_posix(): _sha256(path) for path in files}
+    (directory / MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=2) + "\n")
+
+
+def verify_manifest(directory: Path) -> bool:
+    """Compare every file with the manifest.
+
+    Returns:
+        whether there is a manifest.
+
+    Raises:
+        WeightsError: a listed file is missing or has changed; safetensors itself does not notice a flipped bit.
+    """
+    path = directory / MANIFEST
+    if not path.is_file():
+        return False
+    try:
+        hashes = dict(json.loads(path.read_text())["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: no readable manifest ({error!r}).") from error
+    for name, expected in hashes.items():
+        file = directory / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise WeightsError(f"{path}: lists {name!r}, which is outside of the checkpoint.")
+        if not file.is_file():
+            raise WeightsError(f"{file}: listed in {MANIFEST}, but missing.")
+        if _sha256(file) != expected:
+            raise WeightsError(f"{file}: its content is not what was saved (SHA-256 differs from {MANIFEST}).")
+    return True
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _compare(path: Path, targets: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    missing = [key for key in targets if key not in shapes]
+    unexpected = [key for key in shapes if key not in targets]
+    wrong = [
+        f"{key} is {list(shapes[key])}, wanted {list(want.shape)}"
+        for key, want in targets.items()
+        if key in shapes and shapes[key] != tuple(want.shape)
+    ]
+    faults = [
+        f"{len(items)} {label}: {', '.join(items[:SHOWN])}{' ...' if len(items) > SHOWN else ''}"
+        for label, items in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+        if items
+    ]
+    if faults:
+        raise WeightsError(
+            f"{path}: the weights do not fit the model; {'; '.join(faults)}. Check model.kind and model.small against "
+            "the checkpoint; nothing was loaded."
+        )
+
+
+def _convert(path: Path, key: str, tensor: Any, want: Tensor, device: torch.device) -> Tensor:
+    if not bool(torch.isfinite(tensor).all()):
+        raise WeightsError(f"{path}: {key} holds NaN or infinity; the run that wrote it had diverged.")
+    return tensor.to(device=device, dtype=want.dtype, copy=True)
