@@ -1,0 +1,54 @@
+"""What every VecEnv checks before it touches a simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rlft.types import EnvSpec
+
+
+def check_env_ids(env_ids: Sequence[int], num_envs: int) -> None:
+    """Raise ValueError unless the indices are distinct and exist."""
+    wrong = [i for i in env_ids if not 0 <= i < num_envs]
+    if wrong:
+        raise ValueError(f"env_ids {wrong} do not exist; allowed: 0..{num_envs - 1}")
+    if len(set(env_ids)) != len(env_ids):
+        raise ValueError(f"env_ids {list(env_ids)} repeat; each environment can be named once")
+
+
+def check_reset(env_ids: Sequence[int], seeds: Sequence[int], num_envs: int) -> None:
+    """Raise ValueError unless there is one valid seed per distinct, existing environment."""
+    check_env_ids(env_ids, num_envs)
+    if len(env_ids) != len(seeds):
+        raise ValueError(f"{len(env_ids)} env_ids but {len(seeds)} seeds; one seed per environment is needed")
+    wrong = [s for s in seeds if not 0 <= s < 2**32]
+    if wrong:
+        raise ValueError(f"seeds {wrong} are out of range; allowed: 0..2**32-1")
+
+
+def check_actions(actions: Any, spec: EnvSpec) -> np.ndarray:
+    """Check shape and values of a chunk of actions.
+
+    Args:
+        actions: ``[E, A, d]``, A >= 1.
+        spec: says what E and d are.
+
+    Returns:
+        the same, float32.
+
+    Raises:
+        ValueError: a wrong shape, or a NaN or infinite action (the first one's environment and step are named).
+    """
+    array = np.asarray(actions, dtype=np.float32)
+    if array.ndim != 3 or array.shape[::2] != (spec.num_envs, spec.act_dim) or array.shape[1] < 1:
+        raise ValueError(f"actions have shape {array.shape}; [E={spec.num_envs}, A>=1, d={spec.act_dim}] is needed")
+    finite = np.isfinite(array)
+    if not finite.all():
+        env, step, dim = np.argwhere(~finite)[0]
+        raise ValueError(
+            f"action of environment {env}, step {step} of the chunk, dimension {dim} is {array[env, step, dim]}"
+        )
+    return array

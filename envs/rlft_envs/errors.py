@@ -1,0 +1,28 @@
+"""What the simulators raise; the messages say what is wrong and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EnvSetupError(ValueError):
+    """An environment cannot be built from these settings, or not on this machine."""
+
+
+class WorkerError(RuntimeError):
+    """A worker process failed more often than ``max_restarts`` allows, or could not be started."""
+
+
+def unknown(what: str, given: str, allowed: Iterable[str]) -> EnvSetupError:
+    """The error for a name that does not exist, with the nearest ones that do.
+
+    Args:
+        what: the setting, for instance ``env.id``.
+        given: its value.
+        allowed: every name that would have done.
+    """
+    names = sorted(allowed)
+    near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(names)}"
+    return EnvSetupError(f"{what} = {given!r} is not known; {hint}")

@@ -1,0 +1,161 @@
+"""Several environments of one process, stepped by chunks: the rules of the VecEnv contract, written once.
+
+:class:`EnvGroup` serves the learner's own process (:class:`InProcessVecEnv`) and every worker process alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from rlft.types import ChunkStep, EnvSettings, EnvSpec, Observation
+from rlft_envs.arrays import ObservationArrays, Outcomes
+from rlft_envs.checks import check_actions, check_env_ids, check_reset
+from rlft_envs.single import SingleEnv, build_single_env
+
+log = logging.getLogger(__name__)
+
+
+class EnvStepError(RuntimeError):
+    """A simulator raised; the message names the environment, its seed and its step."""
+
+
+class EnvGroup:
+    """n environments and where each stands.
+
+    Attributes:
+        spec: the facts about one environment.
+        instruction: the language instruction.
+        rows: the observations; replace it to have them written elsewhere (shared memory).
+        outcomes: flags, rewards and metrics of the last chunk.
+    """
+
+    def __init__(self, settings: EnvSettings, env_ids: Sequence[int]) -> None:
+        self._ids = list(env_ids)
+        self._envs: list[SingleEnv] = [build_single_env(settings) for _ in self._ids]
+        self.spec: EnvSpec = self._envs[0].spec
+        self.instruction = self._envs[0].instruction
+        self.rows = ObservationArrays.private(self.spec, len(self._ids))
+        self.outcomes = Outcomes.fresh(len(self._ids))
+        self._started = np.zeros(len(self._ids), dtype=bool)
+        self._frames: dict[int, list[np.ndarray]] = {}
+
+    def reset(self, slots: Sequence[int], seeds: Sequence[int]) -> None:
+        """Start the episodes named by ``seeds`` in the environments ``slots``; their rows are written."""
+        for slot, seed in zip(slots, seeds):
+            env = self._envs[slot]
+            try:
+                env.reset(int(seed))
+                row = env.observe()
+            except Exception as error:
+                raise EnvStepError(f"environment {self._ids[slot]} raised in reset, seed {seed}") from error
+            self._started[slot] = True
+            self.outcomes.begin_episode(slot)
+            self.rows.write(slot, row)
+            if not row.is_finite():
+                self._invalidate(slot, "observation")
+
+    def step_chunk(self, actions: np.ndarray) -> None:
+        """Execute up to A actions in every environment whose episode runs; rows and outcomes are written.
+
+        Args:
+            actions: float32 ``[n, A, d]``, finite.
+        """
+        self.outcomes.begin_chunk(actions.shape[1])
+        for slot, env in enumerate(self._envs):
+            if not self._started[slot]:
+                raise RuntimeError(f"environment {self._ids[slot]} is stepped before its first reset")
+            if self.outcomes.ended[slot]:
+                continue
+            try:
+                self._step_one(slot, env, actions[slot])
+            except Exception as error:
+                where = f"environment {self._ids[slot]} raised in step {env.elapsed}, seed {env.seed}"
+                raise EnvStepError(where) from error
+
+    def start_recording(self, slots: Sequence[int]) -> None:
+        """Keep a human-view frame per executed step from now on."""
+        for slot in slots:
+            self._frames.setdefault(slot, [])
+
+    def take_frames(self, slot: int) -> np.ndarray:
+        """Return and forget an environment's frames, uint8 ``[n, height, width, 3]``."""
+        frames = self._frames.get(slot, [])
+        if slot in self._frames:
+            self._frames[slot] = []
+        return np.stack(frames) if frames else np.zeros((0, 0, 0, 3), np.uint8)
+
+    def close(self) -> None:
+        """Close all environments; may be called twice."""
+        for env in self._envs:
+            env.close()
+        self._envs = []
+
+    def _step_one(self, slot: int, env: SingleEnv, actions: np.ndarray) -> None:
+        """Run one environment's chunk to its end, or to the end of its episode; render once."""
+        out = self.outcomes
+        for j, action in enumerate(actions):
+            result = env.step(action)
+            out.n_executed[slot] = j + 1
+            out.success_now[slot] = result.success
+            out.success[slot] |= result.success
+            out.terminated[slot], out.truncated[slot] = result.terminated, result.truncated
+            out.record(slot, result.metrics)
+            if slot in self._frames:
+                self._frames[slot].append(env.human_view())
+            if not math.isfinite(result.reward):
+                self._invalidate(slot, "reward")
+                break
+            out.rewards[slot, j] = result.reward
+            if result.terminated or result.truncated:
+                break
+        row = env.observe()
+        self.rows.write(slot, row)
+        if not row.is_finite():
+            self._invalidate(slot, "observation")
+
+    def _invalidate(self, slot: int, what: str) -> None:
+        env = self._envs[slot]
+        log.error("environment %d: %s is not finite, step %d, seed %s", self._ids[slot], what, env.elapsed, env.seed)
+        self.outcomes.invalid[slot] = True
+
+
+class InProcessVecEnv:
+    """A VecEnv whose environments run one after another in this process (``num_workers=0``)."""
+
+    def __init__(self, settings: EnvSettings) -> None:
+        self._group = EnvGroup(settings, range(settings.num_envs))
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The facts about this environment."""
+        return self._group.spec
+
+    def reset(self, env_ids: Sequence[int], seeds: Sequence[int]) -> Observation:
+        """See :meth:`rlft.types.VecEnv.reset`."""
+        check_reset(env_ids, seeds, self.spec.num_envs)
+        self._group.reset(env_ids, seeds)
+        return self._group.rows.observation(env_ids, self._group.instruction)
+
+    def step_chunk(self, actions: np.ndarray) -> ChunkStep:
+        """See :meth:`rlft.types.VecEnv.step_chunk`."""
+        group = self._group
+        group.step_chunk(check_actions(actions, self.spec))
+        return group.outcomes.chunk_step(group.rows.observation(range(self.spec.num_envs), group.instruction))
+
+    def start_recording(self, env_ids: Sequence[int]) -> None:
+        """See :meth:`rlft.types.VecEnv.start_recording`."""
+        check_env_ids(env_ids, self.spec.num_envs)
+        self._group.start_recording(env_ids)
+
+    def take_frames(self, env_id: int) -> np.ndarray:
+        """See :meth:`rlft.types.VecEnv.take_frames`."""
+        check_env_ids([env_id], self.spec.num_envs)
+        return self._group.take_frames(env_id)
+
+    def close(self) -> None:
+        """Free the simulators; may be called twice."""
+        self._group.close()

@@ -1,0 +1,182 @@
+"""One ManiSkill environment with CPU physics. Imported lazily; importing it imports ManiSkill and torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from mani_skill.envs.sapien_env import BaseEnv
+from mani_skill.utils import common
+
+from rlft.types import EnvSettings, EnvSpec
+from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.maniskill_setup import build_base_env, instruction_for
+from rlft_envs.rewards import needs_dense
+from rlft_envs.single import ObservationRow, Outcome, SingleEnv
+
+
+def _goal_pos(env: BaseEnv) -> torch.Tensor:
+    for name in ("goal_site", "goal_region"):
+        if name in env.scene.actors:
+            return env.scene.actors[name].pose.p
+    raise EnvSetupError(f"env.state_terms: {type(env).__name__} has no goal_site or goal_region for goal_pos")
+
+
+def _gripper(env: BaseEnv) -> torch.Tensor:
+    fingers = [j.active_index[0] for j in env.agent.robot.active_joints if "finger" in j.name or "gripper" in j.name]
+    if not fingers:
+        raise EnvSetupError(f"env.state_terms: the robot {env.agent.uid} has no finger joint for gripper")
+    return env.agent.robot.get_qpos()[:, fingers].mean(dim=1, keepdim=True)
+
+
+STATE_TERMS: Mapping[str, Callable[[BaseEnv], torch.Tensor]] = {
+    "tcp_pos": lambda env: env.agent.tcp.pose.p,
+    "tcp_pose": lambda env: env.agent.tcp.pose.raw_pose,
+    "qpos": lambda env: env.agent.robot.get_qpos(),
+    "qvel": lambda env: env.agent.robot.get_qvel(),
+    "gripper": _gripper,
+    "goal_pos": _goal_pos,
+}
+"""State term -> its value, float ``[E, n]``: tool position (3, metres), tool pose (7, metres and a wxyz quaternion),
+joint positions (rad or metres), joint velocities, mean finger opening (1, metres), and the goal's position (3, metres;
+for tasks that hide it from the cameras)."""
+
+
+def read_state(env: BaseEnv, terms: tuple[str, ...]) -> torch.Tensor:
+    """The policy's state vector, float32 ``[E, S]``: the terms side by side, in order.
+
+    Raises:
+        EnvSetupError: a term does not exist, or not for this robot or task.
+    """
+    for term in terms:
+        if term not in STATE_TERMS:
+            raise unknown("env.state_terms", term, STATE_TERMS)
+    return torch.cat([STATE_TERMS[term](env).float() for term in terms], dim=1)
+
+
+def read_privileged(env: BaseEnv) -> torch.Tensor:
+    """The simulator's state, float32 ``[E, P]``: every actor that can move, every articulation, controller targets.
+
+    The order is the order in which the task builds its scene, which is fixed. Actors give pose and velocities (13),
+    articulations root pose, root velocities, joint positions and velocities.
+    """
+    return env.get_state().float()
+
+
+def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
+    """Render the named cameras once: uint8 ``[E, height, width, 3]`` each.
+
+    Objects that the task hides from the robot (goal markers) are hidden.
+    """
+    for hidden in env._hidden_objects:
+        hidden.hide_visual()
+    env.scene.update_render(update_sensors=True, update_human_render_cameras=False)
+    images = {}
+    for name in names:
+        camera = env.scene.sensors[name]
+        camera.capture()
+        images[name] = camera.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"]
+    return images
+
+
+def render_human_view(env: BaseEnv) -> torch.Tensor:
+    """The task's own render camera, with goal markers shown: uint8 ``[E, height, width, 3]``.
+
+    Raises:
+        EnvSetupError: the environment was built without a renderer.
+    """
+    image = env.render_rgb_array() if env.scene.can_render() else None
+    if image is None:
+        raise EnvSetupError("no picture can be recorded without a renderer; set sim.render_backend=cpu (or gpu)")
+    return image
+
+
+def task_metrics(info: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The numbers that the task reports beside success, float32 ``[E]`` each."""
+    skip = ("success", "fail", "elapsed_steps", "reconfigure")
+    return {
+        name: value.float()
+        for name, value in info.items()
+        if name not in skip and isinstance(value, torch.Tensor) and value.ndim == 1
+    }
+
+
+def describe(env: BaseEnv, settings: EnvSettings) -> EnvSpec:
+    """The facts about a built environment."""
+    space = env.single_action_space
+    return EnvSpec(
+        env_id=settings.env_id,
+        num_envs=settings.num_envs,
+        action_low=tuple(float(x) for x in space.low),
+        action_high=tuple(float(x) for x in space.high),
+        state_dim=read_state(env, settings.state_terms).shape[1],
+        cameras=settings.cameras,
+        control_mode=env.control_mode,
+        control_hz=float(env.control_freq),
+        max_episode_steps=settings.max_episode_steps,
+        privileged_dim=read_privileged(env).shape[1] if settings.privileged else 0,
+    )
+
+
+class ManiSkillEnv(SingleEnv):
+    """One environment with CPU physics: inner steps do not render, :meth:`observe` does.
+
+    Attributes:
+        env: the simulator's environment (a gymnasium environment without wrappers).
+    """
+
+    def __init__(self, settings: EnvSettings) -> None:
+        super().__init__(settings)
+        self.env = build_base_env(settings)
+        self._spec = describe(self.env, settings)
+        self._instruction = instruction_for(settings)
+
+    @property
+    def unwrapped(self) -> BaseEnv:
+        """The simulator's environment itself."""
+        return self.env
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The facts about this environment."""
+        return self._spec
+
+    @property
+    def instruction(self) -> str:
+        """The language instruction."""
+        return self._instruction
+
+    def observe(self) -> ObservationRow:
+        """Render the cameras and read the state."""
+        images = render_cameras(self.env, [camera.name for camera in self.settings.cameras])
+        return ObservationRow(
+            images={name: common.to_numpy(image[0]) for name, image in images.items()},
+            state=common.to_numpy(read_state(self.env, self.settings.state_terms)[0]),
+            privileged=common.to_numpy(read_privileged(self.env)[0]) if self.settings.privileged else None,
+        )
+
+    def human_view(self) -> np.ndarray:
+        """A picture by the task's render camera, uint8 ``[256, 256, 3]``."""
+        return common.to_numpy(render_human_view(self.env)[0])
+
+    def close(self) -> None:
+        """Free the scene."""
+        self.env.close()
+
+    def _start_episode(self, seed: int) -> float:
+        _, info = self.env.reset(seed=seed)
+        if not needs_dense(self.settings.reward):
+            return 0.0
+        rest = torch.zeros(1, len(self._spec.action_low))
+        return float(self.env.get_reward(obs={}, action=rest, info=info))
+
+    def _advance(self, action: np.ndarray) -> Outcome:
+        _, reward, _, _, info = self.env.step(torch.as_tensor(action, dtype=torch.float32)[None])
+        return Outcome(
+            dense=float(reward),
+            success=bool(info["success"]) if "success" in info else False,
+            fail=bool(info["fail"]) if "fail" in info else False,
+            metrics={name: float(value) for name, value in task_metrics(info).items()},
+        )

@@ -1,0 +1,209 @@
+"""Builds a ManiSkill environment from settings, and refuses early, in words, what cannot be built.
+
+The task class is instantiated directly, without gymnasium's registry: time limits, order checks and asset prompts
+of the registry would only stand between us and the simulator. Imported lazily; importing it imports ManiSkill.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlft.types import EnvSettings
+from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.rewards import needs_dense
+
+os.environ.setdefault("MS_SKIP_ASSET_DOWNLOAD_PROMPT", "1")  # read when assets are missing: never ask on stdin
+
+import sapien
+from mani_skill.envs.sapien_env import BaseEnv
+from mani_skill.utils import assets, sapien_utils
+from mani_skill.utils.registration import REGISTERED_ENVS
+
+import mani_skill.envs  # isort: skip  # noqa: F401  registers the tasks
+from rlft_envs.variations import Variation, varied
+
+log = logging.getLogger(__name__)
+
+HUMAN_VIEW_SIZE = 256
+
+INSTRUCTIONS: Mapping[str, str] = {
+    "PushCube-v1": "push the cube to the target",
+    "PullCube-v1": "pull the cube to the target",
+    "PullCubeTool-v1": "pull the cube closer with the tool",
+    "PokeCube-v1": "poke the cube with the peg",
+    "PickCube-v1": "pick up the cube and hold it at the goal",
+    "PickCubeSO100-v1": "pick up the cube and hold it at the goal",
+    "PickCubeWidowXAI-v1": "pick up the cube and hold it at the goal",
+    "StackCube-v1": "stack the red cube on the green cube",
+    "StackPyramid-v1": "stack the cubes into a pyramid",
+    "PlaceSphere-v1": "place the sphere into the bin",
+    "RollBall-v1": "roll the ball to the goal",
+    "LiftPegUpright-v1": "lift the peg upright",
+    "PegInsertionSide-v1": "insert the peg into the hole",
+    "PlugCharger-v1": "plug the charger into the receptacle",
+    "PushT-v1": "push the T to its outline",
+    "PickSingleYCB-v1": "pick up the object and hold it at the goal",
+}
+
+
+def build_base_env(settings: EnvSettings) -> BaseEnv:
+    """Build the task, without wrappers, in observation mode "none": nothing is rendered unless asked for.
+
+    Args:
+        settings: ``make_kwargs`` may hold further constructor arguments and ``variation``
+            (see :class:`rlft_envs.variations.Variation`).
+
+    Raises:
+        EnvSetupError: unknown task, control mode, camera or argument; missing assets; no renderer; no CUDA device.
+    """
+    check_vulkan(settings)
+    task = _task_class(settings.env_id)
+    kwargs = {**REGISTERED_ENVS[settings.env_id].default_kwargs, **settings.make_kwargs}
+    variation = Variation.parse(kwargs.pop("variation", None))
+    if variation is not None:
+        task = varied(task, settings.env_id, variation)
+    kwargs |= {
+        "num_envs": settings.num_envs if settings.sim_backend == "gpu" else 1,
+        "obs_mode": "none",
+        "reward_mode": "normalized_dense" if needs_dense(settings.reward) else "none",
+        "control_mode": settings.control_mode,
+        "render_mode": "rgb_array",
+        "sim_backend": _physics_name(settings),
+        "render_backend": _renderer_name(settings),
+        "sensor_configs": _sensor_configs(settings),
+        "human_render_camera_configs": {
+            "width": HUMAN_VIEW_SIZE,
+            "height": HUMAN_VIEW_SIZE,
+            "shader_pack": settings.shader,
+        },
+    }
+    if settings.robot is not None:
+        kwargs["robot_uids"] = settings.robot
+    try:
+        env = task(**kwargs)
+    except (RuntimeError, FileNotFoundError, TypeError, AttributeError, KeyError, AssertionError) as error:
+        raise EnvSetupError(_explain(settings, error)) from error
+    _check_built(env, settings)
+    return env
+
+
+def instruction_for(settings: EnvSettings) -> str:
+    """The language instruction: the setting, or the task's default.
+
+    Raises:
+        EnvSetupError: the task has no default.
+    """
+    text = settings.instruction if settings.instruction is not None else INSTRUCTIONS.get(settings.env_id, "")
+    if not text.strip():
+        raise EnvSetupError(f"env.instruction is empty, and {settings.env_id} has no default; set env.instruction")
+    return text
+
+
+def check_vulkan(settings: EnvSettings) -> None:
+    """Refuse to render where no Vulkan driver is registered: SAPIEN's own failure comes late and is unclear.
+
+    Raises:
+        EnvSetupError: cameras are asked for and no driver manifest exists.
+    """
+    if not settings.cameras or not sys.platform.startswith("linux"):
+        return
+    manifests, source = _vulkan_manifests()
+    if not any(path.is_file() for path in manifests):
+        raise EnvSetupError(
+            f"no Vulkan driver found ({source}); cameras cannot be rendered. Install one: on Debian and Ubuntu "
+            "`apt-get install libvulkan1 mesa-vulkan-drivers` (Mesa 24 or newer renders on the CPU; Debian 12 has it "
+            "in bookworm-backports), or the NVIDIA driver's Vulkan part; or train from state alone with env.cameras=[]"
+        )
+
+
+def _vulkan_manifests() -> tuple[list[Path], str]:
+    for variable in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
+        if os.environ.get(variable):
+            return [Path(part) for part in os.environ[variable].split(os.pathsep)], f"{variable}={os.environ[variable]}"
+    folders = [Path(p) / "vulkan/icd.d" for p in ("/etc", "/usr/share", "/usr/local/share", "/usr/local/etc")]
+    folders.append(Path.home() / ".local/share/vulkan/icd.d")
+    found = [manifest for folder in folders if folder.is_dir() for manifest in folder.glob("*.json")]
+    return found, "searched " + ", ".join(str(folder) for folder in folders)
+
+
+def _task_class(env_id: str) -> type[BaseEnv]:
+    if env_id not in REGISTERED_ENVS:
+        raise unknown("env.id", env_id, REGISTERED_ENVS)
+    missing = []
+    for asset in REGISTERED_ENVS[env_id].asset_download_ids or []:
+        is_group = asset in assets.DATA_GROUPS
+        sources = assets.expand_data_group_into_individual_data_source_ids(asset) if is_group else [asset]
+        missing += [source for source in sources if not assets.is_data_source_downloaded(source)]
+    if missing:
+        folder = assets.DATA_SOURCES[missing[0]].output_dir
+        raise EnvSetupError(
+            f"{env_id} needs the assets {', '.join(sorted(missing))}, which are not under {folder} (MS_ASSET_DIR moves it); "
+            f"download them with: python -m mani_skill.utils.download_asset {env_id}"
+        )
+    return REGISTERED_ENVS[env_id].cls
+
+
+def _physics_name(settings: EnvSettings) -> str:
+    if settings.sim_backend == "cpu":
+        return "physx_cpu"
+    if settings.sim_backend != "gpu":
+        raise EnvSetupError(f"sim.backend = {settings.sim_backend!r}; allowed: cpu, gpu")
+    device = settings.sim_device.split(":")
+    return "physx_cuda" if len(device) == 1 else f"physx_cuda:{device[1]}"
+
+
+def _renderer_name(settings: EnvSettings) -> str:
+    if settings.render_backend is not None:
+        return settings.render_backend
+    if not settings.cameras:
+        return "none"  # 0.3 GB less, and no driver needed
+    if settings.sim_backend == "gpu":
+        return _physics_name(settings).replace("physx", "sapien")
+    try:
+        sapien.Device("cuda")
+    except RuntimeError:
+        return "sapien_cpu"
+    return "sapien_cuda"
+
+
+def _sensor_configs(settings: EnvSettings) -> dict[str, Any]:
+    configs: dict[str, Any] = {"shader_pack": settings.shader}
+    for camera in settings.cameras:
+        config: dict[str, Any] = {"height": camera.height, "width": camera.width}
+        if camera.fov is not None:
+            config |= {"fov": camera.fov, "intrinsic": None}
+        if (camera.eye is None) != (camera.target is None):
+            raise EnvSetupError(f"camera {camera.name!r}: eye and target go together; one of them is missing")
+        if camera.eye is not None and camera.target is not None:
+            config["pose"] = sapien_utils.look_at(camera.eye, camera.target)
+        configs[camera.name] = config
+    return configs
+
+
+def _check_built(env: BaseEnv, settings: EnvSettings) -> None:
+    for camera in settings.cameras:
+        if camera.name not in env.scene.sensors:
+            raise unknown("env.cameras name", camera.name, env.scene.sensors)
+        if camera.eye is not None and env.scene.sensors[camera.name].entity is not None:
+            raise EnvSetupError(f"camera {camera.name!r} is mounted on the robot; it takes no eye and target")
+
+
+def _explain(settings: EnvSettings, error: Exception) -> str:
+    """Turn ManiSkill's and SAPIEN's own failures into what to change."""
+    text = f"{type(error).__name__}: {error}"
+    if "rendering device" in text or "vulkan" in text.lower():
+        remedy = "SAPIEN found no Vulkan device that can render; Mesa before 24 cannot (see README, set-up)"
+    elif "find device" in text:
+        remedy = f"sim.device = {settings.sim_device!r} does not exist here; use sim.device=cpu"
+    elif isinstance(error, FileNotFoundError):
+        remedy = f"download its assets with: python -m mani_skill.utils.download_asset {settings.env_id}"
+    elif "is not a valid attribute of CameraConfig" in text:
+        remedy = f"env.cameras names a camera that the task lacks, among {[c.name for c in settings.cameras]}"
+    else:
+        remedy = f"check env.control_mode = {settings.control_mode!r}, env.robot = {settings.robot!r}, env.make_kwargs"
+    return f"{settings.env_id} could not be built: {text}\n{remedy}"

@@ -1,0 +1,45 @@
+"""The per-step reward, from what a simulator reports. Pure functions on numpy arrays and torch tensors alike.
+
+Let ``phi`` be the task's dense reward, normalised to about [0, 1], ``b`` the success bonus and ``c`` the scale. Then:
+
+- ``dense_difference``: ``r_j = c (phi_j - phi_{j-1}) + b [first success at j]``. The differences telescope, so an
+  episode's return says how much better its end is than its start, and standing still near the goal earns nothing.
+- ``dense``: ``r_j = c phi_j + b [first success at j]``.
+- ``sparse``: ``r_j = b [first success at j]``.
+"""
+
+from __future__ import annotations
+
+from rlft.types import Array, RewardSettings
+
+REWARD_MODES = ("dense_difference", "dense", "sparse")
+
+
+def needs_dense(settings: RewardSettings) -> bool:
+    """Whether the simulator has to compute its dense reward at all."""
+    return settings.mode != "sparse"
+
+
+def step_reward(settings: RewardSettings, dense: Array, previous_dense: Array, first_success: Array) -> Array:
+    """The reward of one executed step.
+
+    Args:
+        settings: mode, scale and bonus.
+        dense: normalised dense reward after the step, any shape; ignored when sparse.
+        previous_dense: the same before the step; only ``dense_difference`` looks at it.
+        first_success: 1 where this step is the episode's first success, else 0; float.
+
+    Returns:
+        the reward, in the shape of ``first_success``.
+
+    Raises:
+        ValueError: the mode does not exist.
+    """
+    bonus = settings.success_bonus * first_success
+    if settings.mode == "dense_difference":
+        return settings.scale * (dense - previous_dense) + bonus
+    if settings.mode == "dense":
+        return settings.scale * dense + bonus
+    if settings.mode == "sparse":
+        return bonus
+    raise ValueError(f"reward.mode = {settings.mode!r}; allowed: {', '.join(REWARD_MODES)}")

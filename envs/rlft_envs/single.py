@@ -1,0 +1,165 @@
+"""One environment on the CPU: what a simulator has to provide, and the episode rules that all of them share.
+
+A simulator implements five small hooks. Time limit, reward, success and the end of an episode are decided here,
+once, so that they mean the same everywhere.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rlft.types import EnvSettings, EnvSpec
+from rlft_envs.errors import unknown
+from rlft_envs.rewards import step_reward
+
+SIMULATORS = ("maniskill", "toy")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a simulator reports after one step.
+
+    Attributes:
+        dense: normalised dense reward of the state reached; 0 where the reward is sparse.
+        success: the task is solved now.
+        fail: the task can no longer be solved.
+        metrics: task metric name -> value.
+    """
+
+    dense: float
+    success: bool
+    fail: bool = False
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One executed step.
+
+    Attributes:
+        reward: see :mod:`rlft_envs.rewards`.
+        terminated: the task ended, by success (where it ends the episode) or failure.
+        truncated: the time limit was reached without terminating.
+        success: the task is solved now.
+        metrics: task metric name -> value.
+    """
+
+    reward: float
+    terminated: bool
+    truncated: bool
+    success: bool
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ObservationRow:
+    """One environment's observation: a row of :class:`rlft.types.Observation`.
+
+    Attributes:
+        images: camera name -> uint8 ``[height, width, 3]``.
+        state: float32 ``[S]``, physical units.
+        privileged: float32 ``[P]``, or None.
+    """
+
+    images: dict[str, np.ndarray]
+    state: np.ndarray
+    privileged: np.ndarray | None = None
+
+    def is_finite(self) -> bool:
+        """Whether state and privileged state hold numbers only."""
+        return bool(np.isfinite(self.state).all()) and (
+            self.privileged is None or bool(np.isfinite(self.privileged).all())
+        )
+
+
+class SingleEnv(ABC):
+    """One environment, stepped one action at a time.
+
+    Attributes:
+        settings: what it was built from.
+        seed: the seed of the running episode; None before the first reset.
+        elapsed: steps executed in the running episode.
+    """
+
+    def __init__(self, settings: EnvSettings) -> None:
+        self.settings = settings
+        self.seed: int | None = None
+        self.elapsed = 0
+        self._dense = 0.0
+        self._succeeded = False
+
+    def reset(self, seed: int) -> None:
+        """Start the episode that ``seed`` names: the same seed gives the same episode, whatever ran before."""
+        self.seed, self.elapsed, self._succeeded = seed, 0, False
+        self._dense = self._start_episode(seed)
+
+    def step(self, action: np.ndarray) -> StepResult:
+        """Execute one action.
+
+        Args:
+            action: float32 ``[d]`` in the controller's units; finite.
+
+        Raises:
+            RuntimeError: no episode was started.
+        """
+        if self.seed is None:
+            raise RuntimeError("step() before reset(seed)")
+        outcome = self._advance(action)
+        self.elapsed += 1
+        first = float(outcome.success and not self._succeeded)
+        reward = float(step_reward(self.settings.reward, outcome.dense, self._dense, first))
+        self._dense = outcome.dense
+        self._succeeded |= outcome.success
+        terminated = outcome.fail or (outcome.success and self.settings.episode_ends_on_success)
+        truncated = not terminated and self.elapsed >= self.settings.max_episode_steps
+        return StepResult(reward, terminated, truncated, outcome.success, outcome.metrics)
+
+    @property
+    @abstractmethod
+    def spec(self) -> EnvSpec:
+        """The facts about this environment, with ``num_envs`` as in the settings."""
+
+    @property
+    @abstractmethod
+    def instruction(self) -> str:
+        """The language instruction."""
+
+    @abstractmethod
+    def observe(self) -> ObservationRow:
+        """Render the cameras and read the state. The only place where cameras are rendered."""
+
+    @abstractmethod
+    def human_view(self) -> np.ndarray:
+        """A picture for people, uint8 ``[height, width, 3]``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free memory; may be called twice."""
+
+    @abstractmethod
+    def _start_episode(self, seed: int) -> float:
+        """Reset the simulation; return the normalised dense reward of the first state (0 where sparse)."""
+
+    @abstractmethod
+    def _advance(self, action: np.ndarray) -> Outcome:
+        """Step the simulation by one action, without rendering."""
+
+
+def build_single_env(settings: EnvSettings) -> SingleEnv:
+    """Build one environment of the simulator that the settings name.
+
+    Raises:
+        EnvSetupError: the simulator does not exist, or refuses the settings.
+    """
+    if settings.simulator == "maniskill":
+        from rlft_envs.maniskill import ManiSkillEnv
+
+        return ManiSkillEnv(settings)
+    if settings.simulator == "toy":
+        from rlft_envs.toy import ToyEnv
+
+        return ToyEnv(settings)
+    raise unknown("env.simulator", settings.simulator, SIMULATORS)

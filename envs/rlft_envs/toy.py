@@ -1,0 +1,180 @@
+"""A task of a few numpy lines behind the same contract: move a disc to a goal that only the picture shows.
+
+It makes the whole pipeline run in seconds, in tests and on a laptop. The world is the square [-1, 1]^2, x to the right
+and y upwards. With ``make_kwargs: {fault: {...}}`` it fails on purpose; see :class:`Fault`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlft.types import CameraSettings, EnvSettings, EnvSpec
+from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.rewards import needs_dense
+from rlft_envs.single import ObservationRow, Outcome, SingleEnv
+
+ENV_IDS = ("ToyReach-v0",)
+CONTROL_MODES = ("pd_ee_delta_pos",)
+STATE_TERMS = ("tcp_pos", "goal_pos")
+FAULT_KINDS = ("raise", "exit", "kill", "hang", "nan_reward", "nan_state")
+
+MAX_STEP = 0.12  # displacement of a unit action
+CONTROL_HZ = 20.0
+GOAL_RADIUS = 0.15
+DISC_RADIUS = 0.12
+INSTRUCTION = "move the disc to the goal"
+HUMAN_VIEW = CameraSettings("human", 96, 96)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A failure on purpose, to test those who have to survive it.
+
+    Attributes:
+        kind: ``raise`` an exception, ``exit`` the process (status 7), ``kill`` it (signal 9), ``hang``, or report
+            ``nan_reward`` or ``nan_state``.
+        seed: the episode that fails.
+        at_step: after this many executed steps; 0 fails in reset.
+        marker: a file; where given, the fault fires only while it does not exist, and creates it.
+    """
+
+    kind: str
+    seed: int
+    at_step: int = 1
+    marker: str | None = None
+
+    def fires(self, seed: int, step: int) -> bool:
+        """Whether the fault happens here and now."""
+        if (seed, step) != (self.seed, self.at_step):
+            return False
+        if self.marker is not None:
+            if Path(self.marker).exists():
+                return False
+            Path(self.marker).touch()
+        return True
+
+
+class ToyEnv(SingleEnv):
+    """Reach the goal: an action is a displacement in units of ``MAX_STEP``, clipped to [-1, 1] per axis.
+
+    The privileged state is position and goal (4).
+    """
+
+    def __init__(self, settings: EnvSettings) -> None:
+        super().__init__(settings)
+        self._check(settings)
+        extra = dict(settings.make_kwargs)
+        fault: Mapping[str, Any] | None = extra.pop("fault", None)
+        if extra:
+            raise unknown("env.make_kwargs", next(iter(extra)), ["fault"])
+        if fault is not None and fault["kind"] not in FAULT_KINDS:
+            raise unknown("env.make_kwargs.fault.kind", fault["kind"], FAULT_KINDS)
+        self._fault = None if fault is None else Fault(**fault)
+        self._pos: np.ndarray = np.zeros(2)
+        self._goal: np.ndarray = np.zeros(2)
+        self._spec = EnvSpec(
+            env_id=settings.env_id,
+            num_envs=settings.num_envs,
+            action_low=(-1.0, -1.0),
+            action_high=(1.0, 1.0),
+            state_dim=2 * len(settings.state_terms),
+            cameras=settings.cameras,
+            control_mode=settings.control_mode,
+            control_hz=CONTROL_HZ,
+            max_episode_steps=settings.max_episode_steps,
+            privileged_dim=4 if settings.privileged else 0,
+        )
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The facts about this environment."""
+        return self._spec
+
+    @property
+    def instruction(self) -> str:
+        """The language instruction."""
+        return self.settings.instruction or INSTRUCTION
+
+    def observe(self) -> ObservationRow:
+        """Draw the cameras and read the state."""
+        values = {"tcp_pos": self._pos, "goal_pos": self._goal}
+        state = np.concatenate([values[term] for term in self.settings.state_terms])
+        return ObservationRow(
+            images={camera.name: self._draw(camera) for camera in self.settings.cameras},
+            state=state.astype(np.float32),
+            privileged=np.concatenate([self._pos, self._goal]).astype(np.float32) if self.settings.privileged else None,
+        )
+
+    def human_view(self) -> np.ndarray:
+        """A picture for people, uint8 ``[96, 96, 3]``."""
+        return self._draw(HUMAN_VIEW)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _start_episode(self, seed: int) -> float:
+        rng = np.random.default_rng(seed)
+        self._pos, self._goal = rng.uniform(-0.8, 0.8, size=(2, 2))
+        self._fail_if_told(seed, 0)
+        return self._dense_reward()
+
+    def _advance(self, action: np.ndarray) -> Outcome:
+        self._pos = np.clip(self._pos + MAX_STEP * np.clip(action, -1.0, 1.0), -1.0, 1.0)
+        dense = self._dense_reward()
+        if self._fail_if_told(self.seed, self.elapsed + 1) == "nan_reward":
+            dense = float("nan")
+        distance = float(np.linalg.norm(self._pos - self._goal))
+        return Outcome(dense=dense, success=distance < GOAL_RADIUS, metrics={"distance": distance})
+
+    def _dense_reward(self) -> float:
+        if not needs_dense(self.settings.reward):
+            return 0.0
+        return float(1.0 - np.tanh(np.linalg.norm(self._pos - self._goal)))
+
+    def _fail_if_told(self, seed: int | None, step: int) -> str | None:
+        if self._fault is None or seed is None or not self._fault.fires(seed, step):
+            return None
+        if self._fault.kind == "raise":
+            raise RuntimeError("the toy environment was told to fail")
+        if self._fault.kind == "exit":
+            os._exit(7)
+        if self._fault.kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._fault.kind == "hang":
+            time.sleep(3600.0)
+        if self._fault.kind == "nan_state":
+            self._pos = np.full(2, np.nan)
+        return self._fault.kind
+
+    def _draw(self, camera: CameraSettings) -> np.ndarray:
+        """Goal in green, disc in blue on top, uint8 ``[height, width, 3]``."""
+        y = np.linspace(1.0, -1.0, camera.height)[:, None]
+        x = np.linspace(-1.0, 1.0, camera.width)[None, :]
+        image = np.full((camera.height, camera.width, 3), 60, np.uint8)
+        for centre, radius, colour in (
+            (self._goal, GOAL_RADIUS, (40, 200, 80)),
+            (self._pos, DISC_RADIUS, (50, 90, 230)),
+        ):
+            image[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2] = colour
+        return image
+
+    @staticmethod
+    def _check(settings: EnvSettings) -> None:
+        for name, value, allowed in (
+            ("env.id", settings.env_id, ENV_IDS),
+            ("env.control_mode", settings.control_mode, CONTROL_MODES),
+            *(("env.state_terms", term, STATE_TERMS) for term in settings.state_terms),
+        ):
+            if value not in allowed:
+                raise unknown(name, value, allowed)
+        for camera in settings.cameras:
+            if camera.eye is not None or camera.target is not None or camera.fov is not None:
+                raise EnvSetupError(f"camera {camera.name!r}: the toy's cameras take a name and a size only")

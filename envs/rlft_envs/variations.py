@@ -1,0 +1,170 @@
+"""Explicit, documented changes of a task's distribution: another place for the object, another goal, other contact.
+
+They make the difference between the world of the demonstrations and the world of reinforcement learning. A variation
+is given as ``make_kwargs: {variation: {...}}`` with the fields of :class:`Variation`. It is a subclass of the task, made
+when needed: upstream code is not changed, and what is not named keeps the task's own randomisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from rlft_envs.errors import EnvSetupError, unknown
+
+MOVABLE = {
+    "PushCube-v1": ("obj", "goal_region"),
+    "PullCube-v1": ("obj", "goal_region"),
+    "PickCube-v1": ("cube", "goal_site"),
+}
+"""Task -> the attributes that hold its object and its goal."""
+
+
+@dataclass(frozen=True)
+class Variation:
+    """What differs from the task as published. None keeps the task's own.
+
+    Attributes:
+        object_region: ``[[x_low, x_high], [y_low, y_high]]``, metres: the object starts uniformly in this rectangle.
+        object_yaw: ``[low, high]``, radians: the object's heading is uniform in this range.
+        object_half_size: half the cube's edge, metres.
+        object_mass: kilograms.
+        object_friction: static and dynamic coefficient of the object (contact averages it with the other body's).
+        goal_offset: ``[dx, dy]`` or ``[dx, dy, dz]``, metres, added to the goal. In PushCube and PullCube the
+            goal is placed relative to the object, so this shifts the direction of the push.
+        goal_region: ``[[x_low, x_high], [y_low, y_high]]``, metres: the goal lies uniformly in this rectangle.
+    """
+
+    object_region: tuple[tuple[float, float], tuple[float, float]] | None = None
+    object_yaw: tuple[float, float] | None = None
+    object_half_size: float | None = None
+    object_mass: float | None = None
+    object_friction: float | None = None
+    goal_offset: tuple[float, ...] | None = None
+    goal_region: tuple[tuple[float, float], tuple[float, float]] | None = None
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any] | None) -> Variation | None:
+        """Check and freeze the mapping of a configuration; None or an empty one means no variation.
+
+        Raises:
+            EnvSetupError: an unknown field, or a value of the wrong form.
+        """
+        if not values:
+            return None
+        names = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown("env.make_kwargs.variation", name, names)
+        return cls(**{name: _checked(name, value) for name, value in values.items() if value is not None})
+
+
+_SHAPES: Mapping[str, tuple[tuple[int, ...], ...]] = {
+    "object_region": ((2, 2),),
+    "object_yaw": ((2,),),
+    "goal_region": ((2, 2),),
+    "goal_offset": ((2,), (3,)),
+    "object_half_size": ((),),
+    "object_mass": ((),),
+    "object_friction": ((),),
+}
+
+
+def _checked(name: str, value: Any) -> Any:
+    where = f"env.make_kwargs.variation.{name} = {value!r}"
+    try:
+        array = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise EnvSetupError(f"{where}: numbers of shape {_SHAPES[name]} are needed") from None
+    if array.shape not in _SHAPES[name] or not np.isfinite(array).all():
+        raise EnvSetupError(f"{where}: finite numbers of shape {' or '.join(map(str, _SHAPES[name]))} are needed")
+    if name in ("object_region", "goal_region", "object_yaw") and (np.diff(array, axis=-1) < 0).any():
+        raise EnvSetupError(f"{where}: each range is [low, high] with low <= high")
+    if (name in ("object_half_size", "object_mass") and array <= 0) or (name == "object_friction" and array < 0):
+        raise EnvSetupError(f"{where}: must be positive")
+    return _frozen(array.tolist())
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+
+
+def varied(task: type, env_id: str, variation: Variation) -> type:
+    """Subclass a task so that it starts its episodes as the variation says.
+
+    Args:
+        task: the ManiSkill task class.
+        env_id: its registered name.
+        variation: the change.
+
+    Raises:
+        EnvSetupError: the task has no variations.
+    """
+    if env_id not in MOVABLE:
+        raise EnvSetupError(f"{env_id} takes no variation; tasks that do: {', '.join(sorted(MOVABLE))}")
+    object_name, goal_name = MOVABLE[env_id]
+
+    class Varied(task):
+        def _load_scene(self, options: dict) -> None:
+            if variation.object_half_size is not None:
+                self.cube_half_size = variation.object_half_size
+            super()._load_scene(options)
+            _set_contact(getattr(self, object_name), variation)
+
+        def _initialize_episode(self, env_idx: Any, options: dict) -> None:
+            super()._initialize_episode(env_idx, options)
+            _place(getattr(self, object_name), getattr(self, goal_name), env_id, env_idx, variation)
+
+    Varied.__name__ = Varied.__qualname__ = f"Varied{task.__name__}"
+    return Varied
+
+
+def _set_contact(actor: Any, variation: Variation) -> None:
+    """Set mass (inertia with it) and friction of the object, before the physics starts."""
+    import sapien.physx as physx
+
+    for entity in actor._objs:
+        body = entity.find_component_by_type(physx.PhysxRigidDynamicComponent)
+        if variation.object_mass is not None:
+            body.set_inertia(body.get_inertia() * (variation.object_mass / body.get_mass()))
+            body.set_mass(variation.object_mass)
+        if variation.object_friction is not None:
+            # A new material: the shapes share the scene's default one with the table.
+            material = physx.PhysxMaterial(variation.object_friction, variation.object_friction, 0.0)
+            for shape in body.get_collision_shapes():
+                shape.set_physical_material(material)
+
+
+def _place(object_: Any, goal: Any, env_id: str, env_idx: Any, variation: Variation) -> None:
+    """Move object and goal of the environments that are being reset.
+
+    Draws come from torch's stream, which ManiSkill has seeded for this episode, after the task's own draws.
+    Setting a pose touches only the environments under reset, but reading one gives all: hence the selection.
+    """
+    import torch
+    from mani_skill.utils.structs import Pose
+
+    def uniform(region: Any) -> torch.Tensor:
+        low, high = torch.tensor(region, device=env_idx.device).T
+        return low + torch.rand(len(env_idx), len(low), device=env_idx.device) * (high - low)
+
+    at, q = object_.pose.p[env_idx].clone(), object_.pose.q[env_idx].clone()
+    goal_at, goal_q = goal.pose.p[env_idx].clone(), goal.pose.q[env_idx].clone()
+    before = at.clone()
+    if variation.object_region is not None:
+        at[:, :2] = uniform(variation.object_region)
+    if variation.object_yaw is not None:
+        half = uniform([variation.object_yaw])[:, 0] / 2
+        q = torch.stack([half.cos(), torch.zeros_like(half), torch.zeros_like(half), half.sin()], dim=1)
+    if env_id != "PickCube-v1":
+        goal_at[:, :2] += at[:, :2] - before[:, :2]  # the task places this goal relative to the object
+    if variation.goal_region is not None:
+        goal_at[:, :2] = uniform(variation.goal_region)
+    if variation.goal_offset is not None:
+        offset = torch.tensor(variation.goal_offset, device=env_idx.device)
+        goal_at[:, : len(offset)] += offset
+    object_.set_pose(Pose.create_from_pq(at, q))
+    goal.set_pose(Pose.create_from_pq(goal_at, goal_q))
