@@ -13,11 +13,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlft.errors import RlftError
 from rlft.types import EnvSpec
+
+if TYPE_CHECKING:
+    from rlft.data.dataset import DemoSet
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +29,10 @@ MIN_STD = 1e-6  # below this a dimension is constant, and dividing by it only am
 FIELDS = ("state_mean", "state_std", "action_mean", "action_std")
 
 
-class StatsError(ValueError):
+class StatsError(RlftError, ValueError):
     """Statistics that are broken, or belong to another environment or dataset."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,23 @@ class NormStats:
             state_terms=tuple(state_terms),
             fingerprint=fingerprint,
             method=method,
+        )
+
+    @classmethod
+    def from_demos(cls, demos: DemoSet, *, method: str = "mean_std") -> NormStats:
+        """Statistics of a loaded dataset, with its origin; see :meth:`from_arrays`."""
+        meta = demos.meta
+        return cls.from_arrays(
+            demos.state.numpy(),
+            demos.action.numpy(),
+            env_id=meta.env_id,
+            control_mode=meta.control_mode,
+            cameras=meta.cameras,
+            state_terms=meta.state_terms,
+            fingerprint=meta.fingerprint,
+            method=method,
+            constant_state=meta.constant_state,
+            constant_action=meta.constant_action,
         )
 
     @classmethod

@@ -15,10 +15,11 @@ from lerobot.policies.pi05.configuration_pi05 import PI05Config
 from lerobot.policies.pi05.modeling_pi05 import PI05Pytorch
 
 from rlft.data.normalize import NormStats
+from rlft.errors import ConfigError
 from rlft.policy.pi0 import Pi0Policy
 from rlft.policy.small import SmallPI0, SmallPI0Config, SmallPI05, SmallPI05Config, SmallSize
-from rlft.policy.tokenizer import PALIGEMMA, PromptTokenizer, build_small_tokenizer, load_tokenizer
 from rlft.policy.strict import load_weights
+from rlft.policy.tokenizer import PALIGEMMA, PromptTokenizer, build_small_tokenizer, load_tokenizer
 from rlft.seeding import seed_for
 
 TOKENIZER_OF_SMALL = "rlft-small"
@@ -73,7 +74,7 @@ def build_policy(
             alone and then filled, so that it never exists twice.
 
     Raises:
-        ValueError: a name or a size is wrong.
+        ConfigError: a name or a size is wrong.
         WeightsError: the file is damaged or does not fit.
     """
     config = lerobot_config(kind, stats, horizon=horizon, device=device, small=small, dtype=dtype, num_steps=num_steps)
@@ -110,7 +111,7 @@ def lerobot_config(
 ) -> Any:
     """Build lerobot's configuration of a policy; arguments as in :func:`build_policy`."""
     if kind not in ARCHITECTURES:
-        raise ValueError(f"model.kind={kind!r}: must be one of {', '.join(ARCHITECTURES)}.")
+        raise ConfigError(f"model.kind={kind!r}: must be one of {', '.join(ARCHITECTURES)}.")
     config_class = ARCHITECTURES[kind][0]
     extra: dict[str, Any] = {}
     side = config_class.image_resolution[0]
@@ -118,7 +119,7 @@ def lerobot_config(
         extra["size"] = small if isinstance(small, SmallSize) else small_size(small or {})
         side = extra["size"].image_size
     elif small:
-        raise ValueError(
+        raise ConfigError(
             f"model.small={dict(small) if isinstance(small, Mapping) else small}: model.kind={kind} has its own sizes."
         )
     pictures = {
@@ -147,7 +148,7 @@ def lerobot_config(
         ("action", stats.act_dim, config.max_action_dim),
     ):
         if width > limit:
-            raise ValueError(f"The {name} has {width} dimensions; {kind} takes at most {limit}.")
+            raise ConfigError(f"The {name} has {width} dimensions; {kind} takes at most {limit}.")
     return config
 
 
@@ -156,7 +157,7 @@ def small_size(values: Mapping[str, Any]) -> SmallSize:
     known = list(SmallSize.__dataclass_fields__)
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise ValueError(f"model.small: unknown {unknown}; known are {known}.")
+        raise ConfigError(f"model.small: unknown {unknown}; known are {known}.")
     return SmallSize(**values)
 
 
@@ -186,7 +187,7 @@ def _tokenizer(config: Any, path: str | None, source: str | None, token_length: 
     )
     vocab = config.size.vocab if is_small else PALIGEMMA_VOCAB
     if len(tokenizer) > vocab:
-        raise ValueError(f"model.tokenizer_path={path!r}: {len(tokenizer)} tokens, but the model knows {vocab}.")
+        raise ConfigError(f"model.tokenizer_path={path!r}: {len(tokenizer)} tokens, but the model knows {vocab}.")
     if token_length is None and isinstance(config, PI05Config):
         token_length = config.tokenizer_max_length
     if source is None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlft.data.normalize import NormStats
 from rlft.data.transforms import ObservationTransform, denormalize, normalize
+from rlft.errors import ConfigError
 from rlft.policy import towers
 from rlft.policy.base import PolicyInput, Prefix
 from rlft.policy.tokenizer import PromptTokenizer
@@ -172,5 +173,5 @@ class Pi0Policy(nn.Module):
 def _checked_dims(name: str, given: Sequence[int] | None, count: int, width: int) -> list[int]:
     dims = list(range(count)) if given is None else [int(index) for index in given]
     if len(dims) != count or len(set(dims)) != len(dims) or not all(0 <= index < width for index in dims):
-        raise ValueError(f"{name}={dims}: wanted {count} different indices below {width}.")
+        raise ConfigError(f"{name}={dims}: wanted {count} different indices below {width}.")
     return dims

@@ -19,6 +19,8 @@ from lerobot.policies.pi_gemma import PaliGemmaForConditionalGenerationWithPiGem
 from torch import nn
 from transformers.models.auto import CONFIG_MAPPING
 
+from rlft.errors import ConfigError
+
 QUERY_HEADS = 8  # written out in lerobot's joint attention
 PATCH = 14  # SigLIP's patch, pixels
 
@@ -70,7 +72,7 @@ class SmallSize:
         ]
         for name, value, ok, allowed in rules:
             if not ok:
-                raise ValueError(f"model.small.{name}={value}: must be {allowed}.")
+                raise ConfigError(f"model.small.{name}={value}: must be {allowed}.")
 
 
 @PreTrainedConfig.register_subclass("rlft_small_pi0")

@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rlft.errors import RlftError
+
 PREFIX = "model."
 HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
 EMBEDDING = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
@@ -25,7 +27,7 @@ SHOWN = 5  # names listed in an error
 CHUNK = 1 << 22
 
 
-class WeightsError(RuntimeError):
+class WeightsError(RlftError):
     """A checkpoint file that cannot be trusted."""
 
 

@@ -10,6 +10,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from rlft.errors import ConfigError
+
 logger = logging.getLogger(__name__)
 
 PALIGEMMA = "google/paligemma-3b-pt-224"
@@ -37,7 +39,7 @@ def build_small_tokenizer(vocab: int, corpus: Sequence[str] = _CORPUS) -> PreTra
     """
     smallest = 256 + len(_SPECIAL)
     if vocab < smallest:
-        raise ValueError(f"model.small.vocab={vocab}: a byte-level tokenizer needs at least {smallest}.")
+        raise ConfigError(f"model.small.vocab={vocab}: a byte-level tokenizer needs at least {smallest}.")
     bpe = Tokenizer(models.BPE(unk_token="<unk>"))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -59,12 +61,12 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a directory, or by its hub name.
 
     Raises:
-        FileNotFoundError: it cannot be loaded; names the setting.
+        ConfigError: it cannot be loaded; names the setting.
     """
     try:
         return AutoTokenizer.from_pretrained(path)
     except Exception as error:  # transformers raises a dozen types for one cause
-        raise FileNotFoundError(
+        raise ConfigError(
             f"model.tokenizer_path={path!r}: no tokenizer could be loaded from there ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}). Give a directory written by save_pretrained, or a hub name that this "
             "machine may download."
@@ -124,7 +126,7 @@ class PromptTokenizer:
         if prompt in self._cache:
             return self._cache[prompt]
         if not prompt.strip():
-            raise ValueError(
+            raise ConfigError(
                 "The instruction is empty; set env.instruction, or record demonstrations with a task text."
             )
         ids = list(self.tokenizer(prompt)["input_ids"])

@@ -6,7 +6,10 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 
+from rlft.data.dataset import DemoSet
+from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats, StatsError
 from rlft.types import CameraSettings, EnvSpec
 
@@ -127,6 +130,29 @@ def test_another_dataset_is_refused_or_accepted_aloud(caplog):
     assert "fingerprint" in caplog.text
     with pytest.raises(StatsError, match="state_dim"):
         stats.check(make_spec(state_dim=9), allow_mismatch=True)
+
+
+def test_a_dataset_brings_numbers_origin_and_declared_constants():
+    state, action = torch.randn(40, 3), torch.randn(40, 2)
+    action[:, 1] = -1.0
+    meta = DemoMeta(
+        env_id="PushCube-v1",
+        control_mode="pd_ee_delta_pos",
+        cameras=("front",),
+        state_terms=("tcp_pos",),
+        fps=20,
+        planner="oracle",
+        run_seed=0,
+        seeds=(0,),
+        constant_action=(1,),
+        fingerprint="abc",
+    )
+    images = {"front": torch.zeros(40, 8, 8, 3, dtype=torch.uint8)}
+    demos = DemoSet(meta, images, state, action, torch.tensor([40]), ["Push."] * 40, horizon=5)
+    stats = NormStats.from_demos(demos)
+    stats.check(make_spec(), fingerprint="abc")
+    assert (stats.action_std[1], stats.action_mean[1]) == (1.0, -1.0)
+    np.testing.assert_allclose(stats.state_mean, state.double().mean(dim=0))
 
 
 def test_without_data_actions_get_their_bounds_and_a_loud_warning(caplog):

@@ -7,6 +7,7 @@ import torch
 from lerobot.policies.pi0.modeling_pi0 import PI0Config, PI0Policy, PI0Pytorch
 from pi0_cases import CPU, D, H, N, S, make_chunk, make_observation, make_policy, make_stats
 
+from rlft.errors import ConfigError
 from rlft.policy.factory import build_policy, restore_buffers
 from rlft.policy.small import SmallPI0, SmallSize
 
@@ -124,7 +125,7 @@ def test_state_dimensions_go_where_they_are_told():
 
 @pytest.mark.parametrize("dims", [[0, 1], [0, 1, 1], [0, 1, 32]])
 def test_wrong_action_dimensions_are_refused(dims):
-    with pytest.raises(ValueError, match="act_dims"):
+    with pytest.raises(ConfigError, match="act_dims"):
         make_policy(act_dims=dims)
 
 
@@ -211,12 +212,12 @@ def test_the_small_model_is_lerobots_architecture():
 
 @pytest.mark.parametrize("wrong", [{"image_size": 60}, {"kv_heads": 3}, {"vision_width": 50}, {"head_dim": 15}])
 def test_impossible_sizes_are_refused_by_name(wrong):
-    with pytest.raises(ValueError, match=f"model.small.{next(iter(wrong))}"):
+    with pytest.raises(ConfigError, match=f"model.small.{next(iter(wrong))}"):
         SmallSize(**wrong)
 
 
 def test_unknown_size_and_kind_are_refused_with_what_is_known():
-    with pytest.raises(ValueError, match=r"widht.*vlm_width"):
+    with pytest.raises(ConfigError, match=r"widht.*vlm_width"):
         make_policy(small={"widht": 3})
-    with pytest.raises(ValueError, match=r"pi0.*pi05"):
+    with pytest.raises(ConfigError, match=r"pi0.*pi05"):
         make_policy("pi06")

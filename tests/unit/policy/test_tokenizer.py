@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 
+from rlft.errors import ConfigError
 from rlft.policy.tokenizer import PromptTokenizer, build_small_tokenizer, load_tokenizer
 
 
@@ -31,7 +32,7 @@ def test_it_is_deterministic(small):
 
 
 def test_a_vocabulary_below_the_bytes_is_refused():
-    with pytest.raises(ValueError, match=r"model\.small\.vocab=100"):
+    with pytest.raises(ConfigError, match=r"model\.small\.vocab=100"):
         build_small_tokenizer(100)
 
 
@@ -42,7 +43,7 @@ def test_saved_and_loaded_it_gives_the_same_ids(small, tmp_path):
 
 
 def test_a_tokenizer_that_is_not_there_names_the_setting(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"model\.tokenizer_path="):
+    with pytest.raises(ConfigError, match=r"model\.tokenizer_path="):
         load_tokenizer(str(tmp_path / "none"))
 
 
@@ -69,7 +70,7 @@ def test_over_long_text_is_cut_counted_and_said(small, caplog):
 
 @pytest.mark.parametrize("empty", ["", "  \n"])
 def test_an_empty_instruction_is_refused(small, empty):
-    with pytest.raises(ValueError, match=r"env\.instruction"):
+    with pytest.raises(ConfigError, match=r"env\.instruction"):
         PromptTokenizer(small, 48, source="x").encode(["Push", empty])
 
 
