@@ -248,3 +248,48 @@ class VecEnv(Protocol):
     def close(self) -> None:
         """Free processes and memory; may be called twice."""
         ...
+
+
+@dataclass(frozen=True)
+class DemoAttempt:
+    """A demonstration to try: its number in the run, the episode's seed, and the seed of its action noise."""
+
+    number: int
+    seed: int
+    noise_seed: int
+
+
+@dataclass
+class DemoRecording:
+    """What came of a :class:`DemoAttempt`.
+
+    Attributes:
+        attempt: what was tried.
+        outcome: ``success``, or the kind of failure (see rlft_envs.planners.record.FAILURES).
+        message: why it failed.
+        solved_at: steps until the first success, or None.
+        seconds: wall time.
+        images: camera name -> one uint8 ``[height, width, 3]`` per recorded step.
+        states: one float32 ``[S]`` per recorded step.
+        actions: one float32 ``[d]`` per recorded step, controller units.
+    """
+
+    attempt: DemoAttempt
+    outcome: str
+    message: str = ""
+    solved_at: int | None = None
+    seconds: float = 0.0
+    images: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    states: list[np.ndarray] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DemoSource:
+    """Who demonstrates where; ``still_dims`` are the action dimensions that the planner never changes."""
+
+    spec: EnvSpec
+    instruction: str
+    planner: str
+    versions: dict[str, str]
+    still_dims: tuple[int, ...]

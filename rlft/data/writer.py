@@ -6,6 +6,8 @@ import dataclasses
 import logging
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -56,6 +58,20 @@ def check_root(root: Path) -> None:
         problems.append("it exists; remove it, or choose another dataset.path")
     if problems:
         raise DatasetError(text[:MAX_NAME].replace("\0", "\\0"), problems)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """The datasets package draws a bar for every episode that is saved."""
+    from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+    was_enabled = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            enable_progress_bar()
 
 
 class DemoWriter:
@@ -144,7 +160,8 @@ class DemoWriter:
                 raise DatasetError(
                     self.root, [f"episode {number} (seed {episode.seed}), step {step}: {error}"]
                 ) from error
-        self._dataset.save_episode(parallel_encoding=False)
+        with _no_progress_bars():
+            self._dataset.save_episode(parallel_encoding=False)
         self._numbers.append((episode.state, episode.action))
         self._seeds.append(episode.seed)
 

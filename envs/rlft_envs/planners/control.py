@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from rlft_envs.errors import EnvSetupError
 from rlft_envs.planners import se3
 from rlft_envs.planners.kinematics import Arm
 
@@ -44,7 +45,7 @@ class Control:
         turns: whether the mode can change the tool's orientation.
 
     Raises:
-        ValueError: the control mode is none that is supported.
+        EnvSetupError: the control mode is none that is supported.
     """
 
     def __init__(self, agent: Any, arm: Arm, period: float) -> None:
@@ -61,13 +62,13 @@ class Control:
         self._arm = arm
         kind = type(self._arm_controller)
         if kind not in (PDEEPosController, PDEEPoseController, PDJointPosController):
-            raise ValueError(
+            raise EnvSetupError(
                 f"env.control_mode={agent.control_mode!r} cannot be planned for; use one of pd_joint_pos, "
                 "pd_joint_delta_pos, pd_joint_target_delta_pos, pd_ee_delta_pos, pd_ee_delta_pose, "
                 "pd_ee_target_delta_pos, pd_ee_target_delta_pose, pd_ee_pose"
             )
         if not isinstance(self._gripper, PDJointPosMimicController | PDJointPosController):
-            raise ValueError(f"a gripper controller of type {type(self._gripper).__name__} cannot be planned for")
+            raise EnvSetupError(f"a gripper controller of type {type(self._gripper).__name__} cannot be planned for")
         self._in_tool_space = kind is not PDJointPosController
         self.turns = kind is not PDEEPosController
         config = self._arm_controller.config
@@ -77,6 +78,10 @@ class Control:
         lag = float(np.max(config.damping)) / float(np.max(config.stiffness))
         share = 1.0 - np.exp(-period / lag)
         self.look_ahead = period / share
+
+    def dims(self, part: str) -> tuple[int, ...]:
+        """The action dimensions of ``arm`` or ``gripper``."""
+        return tuple(range(*self._mapping[part]))
 
     def encode(self, joints: np.ndarray) -> Command:
         """The arm action that drives towards joint positions ``[dof]``, radians."""

@@ -102,21 +102,33 @@ class Oracle:
         env: the unwrapped ManiSkill environment.
         plan: the task's plan; it reads poses when its steps are asked for.
         limits: joint limits.
+        gripper_moves: False where the plan holds the gripper at one value.
 
     Raises:
-        ValueError: the control mode cannot be planned for.
+        EnvSetupError: the control mode cannot be planned for.
     """
 
-    def __init__(self, env: Any, plan: Plan, limits: Limits | None = None) -> None:
+    def __init__(self, env: Any, plan: Plan, limits: Limits | None = None, *, gripper_moves: bool = True) -> None:
         self._arm = Arm(env.agent)
         self._period = 1.0 / float(env.control_freq)
         self._control = Control(env.agent, self._arm, self._period)
         self._limits = limits or Limits()
         self._steps = plan(View(env, self._arm, self._control.turns))
+        self._gripper_moves = gripper_moves
         self._gripper = OPEN
         self._reference = self._arm.joints()
         self._actions: Iterator[np.ndarray] = self._run()
         self._holding = False
+
+    @property
+    def still_dims(self) -> tuple[int, ...]:
+        """Action dimensions that the plan never changes."""
+        return () if self._gripper_moves else self._control.dims("gripper")
+
+    @property
+    def noisy_dims(self) -> tuple[int, ...]:
+        """Action dimensions that may be disturbed: the arm's."""
+        return self._control.dims("arm")
 
     def act(self) -> np.ndarray | None:
         """The next action, float32 ``[d]``, for the state that the simulator is in now; None: the plan is over.

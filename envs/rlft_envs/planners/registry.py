@@ -2,37 +2,73 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+from rlft.types import EnvSettings
+from rlft_envs.errors import EnvSetupError
 from rlft_envs.planners.oracle import Oracle, Plan
 from rlft_envs.planners.tasks import pick, push, stack
+from rlft_envs.single import SingleEnv
 
-PLANS: dict[str, Plan] = {
-    "PickCube-v1": pick,
-    "PullCube-v1": push,
-    "PushCube-v1": push,
-    "StackCube-v1": stack,
+
+@dataclass(frozen=True)
+class Planner:
+    """How one task is demonstrated.
+
+    Attributes:
+        plan: the steps.
+        gripper_moves: False where every action of the plan holds the gripper at one value.
+    """
+
+    plan: Plan
+    gripper_moves: bool = True
+
+
+PLANNERS: dict[str, Planner] = {
+    "PickCube-v1": Planner(pick),
+    "PullCube-v1": Planner(push, gripper_moves=False),
+    "PushCube-v1": Planner(push, gripper_moves=False),
+    "StackCube-v1": Planner(stack),
 }
 
 
-def plan_for(env_id: str) -> Plan:
-    """The plan of a task.
+def planner_for(env_id: str) -> Planner:
+    """The planner of a task.
 
     Raises:
-        ValueError: the task has none; lists those that have.
+        EnvSetupError: the task has none; lists those that have.
     """
-    if env_id not in PLANS:
-        raise ValueError(
-            f"env.id={env_id!r} has no motion planner; tasks with one: {', '.join(sorted(PLANS))}. Record "
+    if env_id not in PLANNERS:
+        raise EnvSetupError(
+            f"env.id={env_id!r} has no motion planner; tasks with one: {', '.join(sorted(PLANNERS))}. Record "
             "demonstrations elsewhere and name them in dataset.path, or add a plan to rlft_envs.planners.registry"
         )
-    return PLANS[env_id]
+    return PLANNERS[env_id]
+
+
+def planner_name(settings: EnvSettings) -> str:
+    """What is written into the dataset as the demonstrator."""
+    return f"rlft_envs.planners:{planner_for(settings.env_id).plan.__name__}"
 
 
 def make_oracle(env: Any, env_id: str) -> Oracle:
-    """The expert for the episode that an unwrapped environment has just started.
+    """The expert for the episode that an unwrapped ManiSkill environment has just started.
 
     Raises:
-        ValueError: no planner for this task or control mode.
+        EnvSetupError: no planner for this task or control mode.
     """
-    return Oracle(env, plan_for(env_id))
+    planner = planner_for(env_id)
+    return Oracle(env, planner.plan, gripper_moves=planner.gripper_moves)
+
+
+def make_expert(env: SingleEnv) -> Oracle:
+    """The expert for the episode that an environment has just started.
+
+    Raises:
+        EnvSetupError: no planner for this simulator, task or control mode.
+    """
+    settings = env.settings
+    if settings.simulator != "maniskill":
+        raise EnvSetupError(f"env.simulator={settings.simulator!r} has no motion planner; use env.simulator=maniskill")
+    return make_oracle(env.unwrapped, settings.env_id)  # type: ignore[attr-defined]
