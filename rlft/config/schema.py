@@ -103,7 +103,9 @@ class ModelConfig:
     """The policy network."""
 
     kind: str = opt(
-        "small", "small: π0's architecture at test size; pi0, pi05: real size.", choices=("small", "pi0", "pi05")
+        "small",
+        "small, small_pi05: the architectures at test size; pi0, pi05: real size.",
+        choices=("small", "small_pi05", "pi0", "pi05"),
     )
     path: str | None = opt(None, "Checkpoint directory (pretrained_model/); null starts from random weights.")
     device: str = opt("cpu", "Device of the policy: cpu, or cuda:N.")
@@ -111,7 +113,7 @@ class ModelConfig:
     train_vlm: bool = opt(False, "Also train the vision-language prefix during PPO; false freezes it.")
     tokenizer_path: str | None = opt(None, "Tokenizer directory or hub name; null: the small one, or the checkpoint's.")
     gradient_checkpointing: bool = opt(False, "Recompute activations in the backward pass of SFT.")
-    small: dict[str, Any] = opt({}, "Sizes of the small model; see rlft.policy.small.SmallSize.")
+    small: dict[str, Any] = opt({}, "Sizes of the small model; see rlft.policy.sizes.SmallSize.")
     model_overrides: ModelOverridesConfig = field(
         default_factory=ModelOverridesConfig,
         metadata={"doc": "Chunk and denoise settings that win over the top-level ones."},

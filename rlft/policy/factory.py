@@ -17,7 +17,8 @@ from lerobot.policies.pi05.modeling_pi05 import PI05Pytorch
 from rlft.data.normalize import NormStats
 from rlft.errors import ConfigError
 from rlft.policy.pi0 import Pi0Policy
-from rlft.policy.small import SmallPI0, SmallPI0Config, SmallPI05, SmallPI05Config, SmallSize
+from rlft.policy.sizes import SmallSize
+from rlft.policy.small import SmallPI0, SmallPI0Config, SmallPI05, SmallPI05Config
 from rlft.policy.strict import load_weights
 from rlft.policy.tokenizer import PALIGEMMA, PromptTokenizer, build_small_tokenizer, load_tokenizer
 from rlft.seeding import seed_for
@@ -116,7 +117,7 @@ def lerobot_config(
     extra: dict[str, Any] = {}
     side = config_class.image_resolution[0]
     if kind.startswith("small"):
-        extra["size"] = small if isinstance(small, SmallSize) else small_size(small or {})
+        extra["size"] = small if isinstance(small, SmallSize) else SmallSize.from_settings(small or {})
         side = extra["size"].image_size
     elif small:
         raise ConfigError(
@@ -150,15 +151,6 @@ def lerobot_config(
         if width > limit:
             raise ConfigError(f"The {name} has {width} dimensions; {kind} takes at most {limit}.")
     return config
-
-
-def small_size(values: Mapping[str, Any]) -> SmallSize:
-    """Build :class:`SmallSize` from plain settings; an unknown name is an error that lists the known ones."""
-    known = list(SmallSize.__dataclass_fields__)
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ConfigError(f"model.small: unknown {unknown}; known are {known}.")
-    return SmallSize(**values)
 
 
 def restore_buffers(model: Any) -> None:

@@ -2,7 +2,7 @@
 
 lerobot's configuration knows only Gemma 2B and 300M and fixes the vocabulary and SigLIP's sizes inside
 the backbone's constructor, so the small model is built by subclass: the constructors below repeat
-lerobot's with sizes taken from :class:`SmallSize`; every forward pass is inherited unchanged.
+lerobot's with the sizes of :class:`rlft.policy.sizes.SmallSize`; every forward pass is inherited unchanged.
 """
 
 from __future__ import annotations
@@ -19,60 +19,7 @@ from lerobot.policies.pi_gemma import PaliGemmaForConditionalGenerationWithPiGem
 from torch import nn
 from transformers.models.auto import CONFIG_MAPPING
 
-from rlft.errors import ConfigError
-
-QUERY_HEADS = 8  # written out in lerobot's joint attention
-PATCH = 14  # SigLIP's patch, pixels
-
-
-@dataclass
-class SmallSize:
-    """Sizes of the small model. Depth, head width and key heads are shared by both towers, as in π0.
-
-    Attributes:
-        image_size: square picture side, pixels; a multiple of 14.
-        vlm_width: width of the language tower.
-        expert_width: width of the action expert; even, because of its sinusoidal time embedding.
-        depth: layers of each tower.
-        head_dim: width of one of the 8 query heads; even, because of RoPE.
-        kv_heads: key and value heads; divides 8.
-        mlp_ratio: hidden width of the feed-forward blocks over the tower's width.
-        vision_width: width of SigLIP; divisible by vision_heads.
-        vision_depth: layers of SigLIP.
-        vision_heads: heads of SigLIP.
-        vocab: size of the vocabulary; at least that of the tokenizer.
-    """
-
-    image_size: int = 56
-    vlm_width: int = 64
-    expert_width: int = 64
-    depth: int = 2
-    head_dim: int = 16
-    kv_heads: int = 1
-    mlp_ratio: int = 4
-    vision_width: int = 48
-    vision_depth: int = 2
-    vision_heads: int = 4
-    vocab: int = 384
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that the architecture cannot have."""
-        rules = [
-            ("image_size", self.image_size, self.image_size > 0 and self.image_size % PATCH == 0, "a multiple of 14"),
-            ("expert_width", self.expert_width, self.expert_width % 2 == 0, "even"),
-            ("head_dim", self.head_dim, self.head_dim % 2 == 0, "even"),
-            ("kv_heads", self.kv_heads, self.kv_heads > 0 and QUERY_HEADS % self.kv_heads == 0, "1, 2, 4 or 8"),
-            (
-                "vision_width",
-                self.vision_width,
-                self.vision_width % self.vision_heads == 0,
-                "divisible by vision_heads",
-            ),
-            ("depth", self.depth, self.depth >= 1, "at least 1"),
-        ]
-        for name, value, ok, allowed in rules:
-            if not ok:
-                raise ConfigError(f"model.small.{name}={value}: must be {allowed}.")
+from rlft.policy.sizes import QUERY_HEADS, SmallSize
 
 
 @PreTrainedConfig.register_subclass("rlft_small_pi0")

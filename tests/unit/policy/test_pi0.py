@@ -9,7 +9,8 @@ from pi0_cases import CPU, D, H, N, S, make_chunk, make_observation, make_policy
 
 from rlft.errors import ConfigError
 from rlft.policy.factory import build_policy, restore_buffers
-from rlft.policy.small import SmallPI0, SmallSize
+from rlft.policy.sizes import SmallSize
+from rlft.policy.small import SmallPI0
 
 
 def test_padded_language_does_not_change_the_velocity():
@@ -210,7 +211,9 @@ def test_the_small_model_is_lerobots_architecture():
     assert first_layers(make_policy().model) == first_layers(real)
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": 60}, {"kv_heads": 3}, {"vision_width": 50}, {"head_dim": 15}])
+@pytest.mark.parametrize(
+    "wrong", [{"image_size": 60}, {"kv_heads": 3}, {"vision_width": 50}, {"head_dim": 15}, {"depth": 0}]
+)
 def test_impossible_sizes_are_refused_by_name(wrong):
     with pytest.raises(ConfigError, match=f"model.small.{next(iter(wrong))}"):
         SmallSize(**wrong)
@@ -219,5 +222,7 @@ def test_impossible_sizes_are_refused_by_name(wrong):
 def test_unknown_size_and_kind_are_refused_with_what_is_known():
     with pytest.raises(ConfigError, match=r"widht.*vlm_width"):
         make_policy(small={"widht": 3})
+    with pytest.raises(ConfigError, match=r"model\.small\.depth='2'"):
+        make_policy(small={"depth": "2"})
     with pytest.raises(ConfigError, match=r"pi0.*pi05"):
         make_policy("pi06")
