@@ -61,13 +61,13 @@ class ObservationArrays:
         if self.privileged is not None and row.privileged is not None:
             self.privileged[slot] = np.nan_to_num(row.privileged, posinf=0.0, neginf=0.0)
 
-    def copy_from(self, other: ObservationArrays, at: Sequence[int]) -> None:
-        """Take over all rows of ``other`` as the rows ``at``."""
+    def take(self, other: ObservationArrays, slots: Sequence[int], at: Sequence[int]) -> None:
+        """Take over the rows ``slots`` of ``other`` as the rows ``at``."""
         for name, image in other.images.items():
-            self.images[name][at] = image
-        self.state[at] = other.state
-        if self.privileged is not None:
-            self.privileged[at] = other.privileged
+            self.images[name][at] = image[slots]
+        self.state[at] = other.state[slots]
+        if self.privileged is not None and other.privileged is not None:
+            self.privileged[at] = other.privileged[slots]
 
     def observation(self, slots: Sequence[int], instruction: str) -> Observation:
         """A copy of the named rows."""
@@ -106,8 +106,9 @@ class Outcomes:
     @classmethod
     def fresh(cls, n: int) -> Outcomes:
         """Nothing executed, nothing ended."""
-        flags = {name: np.zeros(n, dtype=bool) for name in _FIELDS[2:]}
-        return cls(rewards=np.zeros((n, 0), np.float32), n_executed=np.zeros(n, np.int64), **flags)
+        terminated, truncated, success, success_now, invalid = np.zeros((5, n), dtype=bool)
+        rewards, n_executed = np.zeros((n, 0), np.float32), np.zeros(n, np.int64)
+        return cls(rewards, n_executed, terminated, truncated, success, success_now, invalid)
 
     @property
     def ended(self) -> np.ndarray:
@@ -138,12 +139,13 @@ class Outcomes:
             **{name: getattr(self, name).tolist() for name in _FIELDS},
         }
 
-    def take(self, message: dict[str, Any], at: Sequence[int]) -> None:
-        """Take over another process's outcomes as the rows ``at``."""
+    def take(self, message: dict[str, Any], slots: Sequence[int], at: Sequence[int]) -> None:
+        """Take over the entries ``slots`` of another process's outcomes as the entries ``at``."""
         for name in _FIELDS:
-            getattr(self, name)[at] = message[name]
+            getattr(self, name)[at] = np.asarray(message[name])[slots]
         for name, values in message["metrics"].items():
-            self.metrics.setdefault(name, np.zeros(len(self.n_executed), np.float32))[at] = values
+            mine = self.metrics.setdefault(name, np.zeros(len(self.n_executed), np.float32))
+            mine[at] = np.asarray(values)[slots]
 
     def chunk_step(self, obs: Observation) -> ChunkStep:
         """A copy, with the observation."""

@@ -31,6 +31,7 @@ class EnvGroup:
         instruction: the language instruction.
         rows: the observations; replace it to have them written elsewhere (shared memory).
         outcomes: flags, rewards and metrics of the last chunk.
+        started: bool ``[n]``, whether the environment was ever reset.
     """
 
     def __init__(self, settings: EnvSettings, env_ids: Sequence[int]) -> None:
@@ -40,7 +41,7 @@ class EnvGroup:
         self.instruction = self._envs[0].instruction
         self.rows = ObservationArrays.private(self.spec, len(self._ids))
         self.outcomes = Outcomes.fresh(len(self._ids))
-        self._started = np.zeros(len(self._ids), dtype=bool)
+        self.started = np.zeros(len(self._ids), dtype=bool)
         self._frames: dict[int, list[np.ndarray]] = {}
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int]) -> None:
@@ -52,7 +53,7 @@ class EnvGroup:
                 row = env.observe()
             except Exception as error:
                 raise EnvStepError(f"environment {self._ids[slot]} raised in reset, seed {seed}") from error
-            self._started[slot] = True
+            self.started[slot] = True
             self.outcomes.begin_episode(slot)
             self.rows.write(slot, row)
             if not row.is_finite():
@@ -66,9 +67,7 @@ class EnvGroup:
         """
         self.outcomes.begin_chunk(actions.shape[1])
         for slot, env in enumerate(self._envs):
-            if not self._started[slot]:
-                raise RuntimeError(f"environment {self._ids[slot]} is stepped before its first reset")
-            if self.outcomes.ended[slot]:
+            if not self.started[slot] or self.outcomes.ended[slot]:
                 continue
             try:
                 self._step_one(slot, env, actions[slot])
@@ -77,8 +76,13 @@ class EnvGroup:
                 raise EnvStepError(where) from error
 
     def start_recording(self, slots: Sequence[int]) -> None:
-        """Keep a human-view frame per executed step from now on."""
+        """Keep a human-view frame per executed step from now on.
+
+        Raises:
+            EnvSetupError: the environments have no renderer.
+        """
         for slot in slots:
+            self._envs[slot].human_view()  # fails here rather than inside an episode
             self._frames.setdefault(slot, [])
 
     def take_frames(self, slot: int) -> np.ndarray:
@@ -143,6 +147,8 @@ class InProcessVecEnv:
     def step_chunk(self, actions: np.ndarray) -> ChunkStep:
         """See :meth:`rlft.types.VecEnv.step_chunk`."""
         group = self._group
+        if not group.started.all():
+            raise RuntimeError(f"environments {np.flatnonzero(~group.started).tolist()} are stepped before a reset")
         group.step_chunk(check_actions(actions, self.spec))
         return group.outcomes.chunk_step(group.rows.observation(range(self.spec.num_envs), group.instruction))
 

@@ -142,8 +142,8 @@ def _task_class(env_id: str) -> type[BaseEnv]:
     if missing:
         folder = assets.DATA_SOURCES[missing[0]].output_dir
         raise EnvSetupError(
-            f"{env_id} needs the assets {', '.join(sorted(missing))}, which are not under {folder} (MS_ASSET_DIR moves it); "
-            f"download them with: python -m mani_skill.utils.download_asset {env_id}"
+            f"{env_id} needs the assets {', '.join(sorted(missing))}, which are not under {folder} "
+            f"(MS_ASSET_DIR moves it); download them with: python -m mani_skill.utils.download_asset {env_id}"
         )
     return REGISTERED_ENVS[env_id].cls
 

@@ -1,8 +1,8 @@
 """Explicit, documented changes of a task's distribution: another place for the object, another goal, other contact.
 
 They make the difference between the world of the demonstrations and the world of reinforcement learning. A variation
-is given as ``make_kwargs: {variation: {...}}`` with the fields of :class:`Variation`. It is a subclass of the task, made
-when needed: upstream code is not changed, and what is not named keeps the task's own randomisation.
+is given as ``make_kwargs: {variation: {...}}`` with the fields of :class:`Variation`. It is a subclass of the task,
+made when needed: upstream code is not changed, and what is not named keeps the task's own randomisation.
 """
 
 from __future__ import annotations
