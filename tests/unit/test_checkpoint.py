@@ -1,0 +1,209 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from rlft import checkpoint
+from rlft.checkpoint import CheckpointError, find_resume, load_state, newest_valid, save, verify
+
+
+def write_model(path: Path) -> None:
+    (path / "config.json").write_text("{}")
+    (path / "model.safetensors").write_bytes(bytes(range(256)) * 8)
+
+
+def put(directory: Path, step: int, keep: int = 3, write=write_model) -> Path:
+    return save(directory, step, write, {"step": step, "w": torch.arange(5.0) + step}, keep)
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(p.name for p in directory.iterdir())
+
+
+def test_a_checkpoint_comes_back(tmp_path):
+    path = put(tmp_path / "c", 7)
+    assert path == tmp_path / "c" / "000007"
+    assert newest_valid(tmp_path / "c") == path
+    state = load_state(path)
+    assert state["step"] == 7
+    assert torch.equal(state["w"], torch.arange(5.0) + 7)
+    assert (tmp_path / "c" / "last" / "pretrained_model" / "config.json").read_text() == "{}"
+    assert os.readlink(tmp_path / "c" / "last") == "000007"
+
+
+def test_the_newest_are_kept(tmp_path):
+    for step in (2, 9, 10, 100):
+        put(tmp_path, step, keep=2)
+    assert names(tmp_path) == ["000010", "000100", "last"]
+
+
+def test_a_step_is_replaced(tmp_path):
+    put(tmp_path, 1)
+    save(tmp_path, 1, write_model, {"step": 1, "second": True}, 3)
+    assert load_state(tmp_path / "000001") == {"step": 1, "second": True}
+    assert names(tmp_path) == ["000001", "last"]
+
+
+def test_an_earlier_step_sets_later_ones_aside_and_removes_none(tmp_path, caplog):
+    for step in (1, 2, 3):
+        put(tmp_path, step)
+    put(tmp_path, 2)
+    assert names(tmp_path) == ["000001", "000002", "000003.superseded", "last"]
+    assert newest_valid(tmp_path) == tmp_path / "000002"
+    assert "kept as 000003.superseded" in caplog.text
+
+
+def flip_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+DAMAGE = {
+    "flipped bit in the weights": (lambda p: flip_bit(p / "pretrained_model/model.safetensors"), "SHA-256 differs"),
+    "flipped bit in the state": (lambda p: flip_bit(p / "training_state/tensors.safetensors"), "SHA-256 differs"),
+    "truncated": (
+        lambda p: os.truncate(p / "pretrained_model/model.safetensors", 100),
+        "has 100 bytes, 2048 were written",
+    ),
+    "empty": (lambda p: os.truncate(p / "training_state/state.json", 0), "has 0 bytes"),
+    "missing file": (lambda p: (p / "training_state/tensors.safetensors").unlink(), "is missing"),
+    "missing manifest": (lambda p: (p / "manifest.json").unlink(), "no manifest.json"),
+    "damaged manifest": (
+        lambda p: (p / "manifest.json").write_text('{"files": {"a": {}}}'),
+        "manifest.json is damaged",
+    ),
+    "cut manifest": (lambda p: os.truncate(p / "manifest.json", 30), "manifest.json is damaged"),
+    "lfs pointer": (
+        lambda p: (p / "pretrained_model/model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "git-lfs pointer",
+    ),
+    "html": (lambda p: (p / "pretrained_model/model.safetensors").write_text("<!DOCTYPE html><p>404"), "HTML page"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_broken_checkpoint_is_skipped_with_its_reason(tmp_path, caplog, kind):
+    damage, reason = DAMAGE[kind]
+    put(tmp_path, 1)
+    damage(put(tmp_path, 2))
+    assert newest_valid(tmp_path) == tmp_path / "000001"
+    assert len(caplog.records) == 1
+    assert "000002" in caplog.text
+    assert reason in caplog.text
+    with pytest.raises(CheckpointError, match="000002"):
+        find_resume(str(tmp_path / "000002"), tmp_path)
+
+
+def test_a_damaged_state_is_not_loaded(tmp_path):
+    path = put(tmp_path, 1)
+    flip_bit(path / "training_state" / "tensors.safetensors")
+    with pytest.raises(CheckpointError, match="tensors"):
+        load_state(path)
+
+
+def test_what_resume_means(tmp_path):
+    assert find_resume(None, tmp_path) is None
+    assert find_resume("auto", tmp_path / "none") is None
+    first, second = put(tmp_path, 1), put(tmp_path, 2)
+    assert find_resume("auto", tmp_path) == second
+    assert find_resume(str(first), tmp_path / "none") == first
+    assert find_resume(None, tmp_path) is None
+
+
+def test_leftovers_of_a_kill_are_removed_at_the_start(tmp_path):
+    put(tmp_path, 1)
+    (tmp_path / ".tmp-000002-99" / "pretrained_model").mkdir(parents=True)
+    (tmp_path / ".tmp-last-99").symlink_to("000001")
+    assert newest_valid(tmp_path) == tmp_path / "000001"
+    assert names(tmp_path) == ["000001", "last"]
+
+
+def test_a_kill_between_the_two_renames_of_a_replacement_is_undone(tmp_path):
+    put(tmp_path, 1)
+    (tmp_path / "000001").rename(tmp_path / ".replaced-000001")
+    assert newest_valid(tmp_path) == tmp_path / "000001"
+    shutil.copytree(tmp_path / "000001", tmp_path / ".replaced-000001")
+    assert newest_valid(tmp_path) == tmp_path / "000001"
+    assert names(tmp_path) == ["000001", "last"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+def test_a_full_disk_leaves_earlier_checkpoints_and_no_rubbish(tmp_path, error):
+    def fill(path):
+        write_model(path)
+        raise error
+
+    put(tmp_path, 1)
+    with pytest.raises(CheckpointError, match=r"000002: cannot be written .No space left"):
+        put(tmp_path, 2, write=fill)
+    assert names(tmp_path) == ["000001", "last"]
+    verify(tmp_path / "000001")
+
+
+def test_other_errors_of_the_writer_pass_through_and_leave_no_rubbish(tmp_path):
+    def fail(_path):
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        put(tmp_path, 1, write=fail)
+    assert names(tmp_path) == []
+
+
+KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from rlft.checkpoint import load_state, newest_valid, save
+
+directory, draw, steps = Path(sys.argv[1]), random.Random(0), 1
+
+def write(step):
+    def parts(path):
+        for i in range(4):
+            (path / f"part{i}").write_bytes(bytes([step % 251]) * 50_000)
+    return parts
+
+def save_forever(count):
+    while True:
+        count += 1  # every second save replaces the checkpoint of the same step
+        save(directory, count // 2, write(count), {"count": count, "w": torch.full((5000,), float(count))}, 2)
+        os.pwrite(done, b"%08d" % count, 0)
+
+save(directory, 1, write(1), {"count": 2, "w": torch.full((5000,), 2.0)}, 2)
+count, done = 2, os.open(directory.parent / "done", os.O_RDWR | os.O_CREAT)
+os.pwrite(done, b"%08d" % count, 0)
+for trial in range(20):
+    child = os.fork()
+    if child == 0:
+        save_forever(count)
+    time.sleep(draw.uniform(0.01, 0.2))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    newest = newest_valid(directory)
+    state = load_state(newest)
+    assert state["w"].eq(state["count"]).all()
+    # What save() returned from is there, or something newer.
+    assert state["count"] >= int(os.pread(done, 8, 0)), (trial, state["count"])
+    assert (directory / "last").resolve().is_dir()
+    assert not [p for p in directory.iterdir() if p.name.startswith(".")]
+    count = state["count"]
+print(count)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
+    # One process imports torch; it forks, kills and checks the ones that save.
+    done = subprocess.run([sys.executable, "-c", KILLS, str(tmp_path / "c")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10, "the children hardly came to save"
+
+
+def test_the_hash_is_sha256_of_the_file(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")
+    assert checkpoint._sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
