@@ -49,11 +49,13 @@ def read_tree(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is missing or not a YAML mapping.
     """
+    import yaml
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:  # yaml has many error classes; all mean the same here
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: cannot be read: {_one_line(error)}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(loaded).__name__}")
@@ -151,6 +153,7 @@ def _plain(value: Any) -> Any:
 
 
 def _compose_files(name: str, choices: list[str], config_dir: Path | None) -> dict[str, Any]:
+    import yaml
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -165,7 +168,7 @@ def _compose_files(name: str, choices: list[str], config_dir: Path | None) -> di
     try:
         with initialize_config_dir(str(roots[0]), version_base="1.3"):
             composed = OmegaConf.to_container(compose(name, overrides=[*choices, *search]))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         remedy = "; its defaults list does not name that group" if "defaults list" in str(error) else ""
         raise ConfigError(f"{name}.yaml: {_one_line(error)}{remedy}") from error
     if not isinstance(composed, dict):
@@ -231,5 +234,8 @@ def _walk(value: Any, prefix: str) -> Iterator[str]:
 
 
 def _one_line(error: BaseException) -> str:
+    """Hydra's first line says what is wrong; a YAML error needs all of its lines, for the place."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return "; ".join(lines) if type(error).__module__.startswith("yaml") else lines[0]
