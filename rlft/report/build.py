@@ -27,7 +27,10 @@ class ReportPaths:
 
 
 def build_report(run_dir: Path) -> ReportPaths:
-    """Write a run's report. The same files in the directory give the same report.
+    """Write a run's report from the files in its directory alone.
+
+    The same files give the same summary, picture and page, but for single bits inside the page's videos, which the
+    H.264 encoder does not promise.
 
     Args:
         run_dir: ``outputs/<name>``; stages that were not run are left out, and named.
@@ -68,7 +71,7 @@ def _draw(run: RunFiles, summary: Mapping[str, Any]) -> tuple[bytes, str]:
         sections.head(summary),
         sections.missing(summary),
         sections.before_after(run, summary),
-        sections.videos(pairs),
+        sections.videos(run, pairs),
         sections.learning(run),
         sections.demonstrations(run),
         sections.warm_up(run),

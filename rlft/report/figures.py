@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,8 @@ from rlft.report.series import Curve, evaluated_success, logged, rollout_success
 from rlft.report.style import ACCENT, AFTER, BEFORE, INK, MUTED
 from rlft.report.summary import comparison
 
+DOTS: dict[str, Any] = {"marker": "o", "markersize": 2.2}  # a value between two gaps has no line, but a dot
+
 
 def draw_success(ax: Axes, run: RunFiles) -> None:
     """Success over PPO iterations: rollouts with Wilson's band, evaluations with their intervals."""
@@ -25,12 +28,10 @@ def draw_success(ax: Axes, run: RunFiles) -> None:
         return _nothing(ax, "no rl or eval lines in metrics.jsonl")
     if not rollouts.empty:
         ax.fill_between(rollouts.steps, rollouts.low, rollouts.high, color=BEFORE, alpha=0.25, linewidth=0)
-        ax.plot(rollouts.steps, rollouts.values, color=BEFORE, label="rollouts, exploring")
+        ax.plot(rollouts.steps, rollouts.values, color=BEFORE, label="rollouts, exploring", **DOTS)
     if not evaluations.empty:
-        reach = _error_bars(evaluations)
-        ax.errorbar(
-            evaluations.steps, evaluations.values, reach, color=AFTER, fmt="o-", ms=4, capsize=2.5, label="evaluation"
-        )
+        ax.vlines(evaluations.steps, evaluations.low, evaluations.high, color=AFTER, linewidth=1.2)
+        ax.plot(evaluations.steps, evaluations.values, color=AFTER, marker="o", markersize=4, label="evaluation")
     ax.legend(loc="lower right")
     return _whole_numbers(ax)
 
@@ -78,7 +79,7 @@ def draw_value(ax: Axes, run: RunFiles) -> None:
     if curve.empty:
         return _nothing(ax, "no rl lines in metrics.jsonl")
     ax.axhline(0, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-    ax.plot(curve.steps, curve.values, color=AFTER)
+    ax.plot(curve.steps, curve.values, color=AFTER, **DOTS)
     # A critic that has not started yet may read -50; that must not flatten the rest of the curve.
     ax.set_ylim(max(-1.0, float(np.nanmin(curve.values)) - 0.1), 1.05)
     return _whole_numbers(ax)
@@ -90,7 +91,7 @@ def draw_sft(ax: Axes, run: RunFiles) -> None:
     ax.set(title="Warm-up loss", xlabel="optimiser step", ylabel="flow-matching loss")
     if curve.empty:
         return _nothing(ax, "no sft lines in metrics.jsonl")
-    ax.plot(curve.steps, curve.values, color=BEFORE)
+    ax.plot(curve.steps, curve.values, color=BEFORE, **DOTS)
     if np.nanmin(curve.values) > 0:
         ax.set_yscale("log")
     return None
@@ -115,7 +116,7 @@ def draw_overview(figure: Figure, run: RunFiles, strip: Strip | None, title: str
 
 
 def _draw_strip(figure: Figure, strip: Strip) -> None:
-    axes = figure.subplots(2, len(strip.before), squeeze=False)
+    axes = figure.subplots(2, len(strip.before), squeeze=False, gridspec_kw={"wspace": 0.01, "hspace": 0.02})
     sides = ((strip.before, "warm-up", strip.before_success), (strip.after, "after PPO", strip.after_success))
     for row, (frames, name, success) in zip(axes, sides, strict=True):
         for ax, frame in zip(row, frames, strict=True):
@@ -123,7 +124,9 @@ def _draw_strip(figure: Figure, strip: Strip) -> None:
             ax.set_axis_off()
         label = f"{name}\n{'success' if success else 'failure'}"
         row[0].annotate(label, (0, 0.5), (-8, 0), "axes fraction", "offset points", ha="right", va="center", fontsize=9)
-    figure.suptitle(f"The same evaluation seed ({strip.seed}), first frame to last", fontsize=9, color=MUTED)
+    which = ", the first recorded one that PPO gained" if strip.after_success and not strip.before_success else ""
+    caption = f"Evaluation seed {strip.seed}{which}: first frame to last"
+    figure.suptitle(caption, x=0.012, ha="left", fontsize=10, color=INK)
 
 
 def _twin(ax: Axes, left: Curve, left_name: str, right: Curve, right_name: str, missing: str) -> None:
@@ -131,18 +134,11 @@ def _twin(ax: Axes, left: Curve, left_name: str, right: Curve, right_name: str, 
         return _nothing(ax, missing)
     other = ax.twinx()
     other.grid(visible=False)
-    lines = [
-        *ax.plot(left.steps, left.values, color=AFTER, label=left_name),
-        *other.plot(right.steps, right.values, color=ACCENT, linestyle=(0, (4, 1.6)), label=right_name),
-    ]
+    ax.plot(left.steps, left.values, color=AFTER, **DOTS)
+    other.plot(right.steps, right.values, color=ACCENT, linestyle=(0, (4, 1.6)), **DOTS)
     ax.set_ylabel(left_name, color=AFTER)
     other.set_ylabel(right_name, color=ACCENT)
-    ax.legend(handles=lines, loc="best")
     return _whole_numbers(ax)
-
-
-def _error_bars(curve: Curve) -> Sequence[np.ndarray]:
-    return np.clip(curve.values - curve.low, 0, None), np.clip(curve.high - curve.values, 0, None)
 
 
 def _whole_numbers(ax: Axes) -> None:

@@ -12,6 +12,7 @@ from rlft.report.pairs import VideoPair, encode_pair
 from rlft.report.rundir import RunFiles
 from rlft.report.style import render_svg
 
+MAX_VIDEOS = 12  # they are stored inside the page
 WIDE, SMALL = (9.2, 3.1), (4.6, 2.9)
 
 
@@ -82,18 +83,28 @@ def before_after(run: RunFiles, summary: Mapping[str, Any]) -> Markup | None:
     )
 
 
-def videos(pairs: list[VideoPair]) -> Markup | None:
-    """The same seeds before (left) and after (right), started together."""
+def videos(run: RunFiles, pairs: list[VideoPair]) -> Markup | None:
+    """The same seeds before (left) and after (right), started together; single videos where there are no pairs."""
     if not pairs:
-        return None
+        return _single_videos(run)
     shown = []
-    for pair in pairs:
+    for pair in pairs[:MAX_VIDEOS]:
         label = f"evaluation seed {pair.seed} before and after PPO"
         sides = [_outcome("before", pair.before.success), " · ", _outcome("after", pair.after.success)]
         caption = join([f"episode {pair.index}, seed {pair.seed}: ", *sides])
         shown.append(figure(video(encode_pair(pair), label), caption))
-    note = "Left the warm-up, right after PPO, on the same seed; the first recorded episodes, none picked out."
+    note = f"Left the warm-up, right after PPO, on the same seed: the first {len(shown)} recorded, none picked out."
     return _section("Rollouts side by side", paragraph("muted", note), block("grid", *shown))
+
+
+def _single_videos(run: RunFiles) -> Markup | None:
+    if not run.videos:
+        return None
+    shown = [
+        figure(video(v.path.read_bytes(), f"{v.label}, episode {v.index}"), _outcome(f"{v.label} {v.index}", v.success))
+        for v in run.videos[:MAX_VIDEOS]
+    ]
+    return _section("Rollouts", block("grid", *shown))
 
 
 def demonstrations(run: RunFiles) -> Markup | None:

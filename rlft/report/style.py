@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -75,7 +76,7 @@ def render_png(draw: Callable[[Figure], None], size: tuple[float, float], dpi: i
 
 
 def render_svg(name: str, draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
-    """Draw one set of axes as an SVG element for a page.
+    """Draw one set of axes as an SVG element for a page; its title becomes the label that is read out.
 
     Args:
         name: letters and digits, unique within the page: it prefixes every id, and makes the ids reproducible.
@@ -85,18 +86,19 @@ def render_svg(name: str, draw: Callable[[Axes], None], size: tuple[float, float
     with context({**RC, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained", facecolor="none")
         FigureCanvasSVG(figure)
-        draw(figure.add_subplot())
+        axes = figure.add_subplot()
+        draw(axes)
         buffer = io.StringIO()
         nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing)
-    return _for_page(buffer.getvalue(), name)
+    return _for_page(buffer.getvalue(), name, escape(axes.get_title(loc="left"), quote=True))
 
 
-def _for_page(svg: str, name: str) -> str:
+def _for_page(svg: str, name: str, label: str) -> str:
     """Keep the element alone, with ids of its own and colours of the page's theme."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     for colour, variable in THEME.items():
         svg = svg.replace(colour, variable)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

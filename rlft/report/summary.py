@@ -24,7 +24,7 @@ def summarise(run: RunFiles) -> dict[str, Any]:
     return {
         "name": run.directory.resolve().name,
         "env_id": _env_id(run),
-        "seed": run.config.get("seed"),
+        "seed": _setting(run, "seed"),
         "cameras": _cameras(run),
         "policy": {
             "parameters": (run.sft or rl).get("parameters"),
@@ -104,12 +104,22 @@ def commands(run: RunFiles) -> list[str]:
 
 def _env_id(run: RunFiles) -> str | None:
     named = [e.raw.get("env_id") for e in (run.after, run.before) if e is not None]
-    return named[0] if named else (run.config.get("env") or {}).get("id")
+    return named[0] if named else _setting(run, "env", "id")
 
 
 def _cameras(run: RunFiles) -> list[dict[str, Any]]:
-    cameras = (run.config.get("env") or {}).get("cameras") or []
+    cameras = _setting(run, "env", "cameras") or []
     return [{key: camera.get(key) for key in ("name", "height", "width")} for camera in cameras]
+
+
+def _setting(run: RunFiles, *path: str) -> Any:
+    """A value of config.yaml as it was written then; None where that file, or the key, is missing."""
+    value: Any = run.config
+    for key in path:
+        if not isinstance(value, Mapping) or key not in value:
+            return None
+        value = value[key]
+    return value
 
 
 def _pick(source: Mapping[str, Any] | None, *keys: str) -> dict[str, Any] | None:
