@@ -6,6 +6,9 @@ Heavy imports happen inside the functions, so that a stage loads only what it us
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +22,12 @@ from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings, Vec
 
 if TYPE_CHECKING:
     from rlft.data.normalize import NormStats
+    from rlft.evaluate import EvalResult, Evaluator, Protocol
     from rlft.policy.actor_critic import ActorCritic
     from rlft.policy.pi0 import Pi0Policy
+    from rlft.progress import Progress
+    from rlft.runner import PPORunner
+    from rlft.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +77,6 @@ def _triple(values: list[float] | None) -> tuple[float, float, float] | None:
 
 
 def _worker_count(num_envs: int) -> int:
-    import os
-
     return min(num_envs, len(os.sched_getaffinity(0)))
 
 
@@ -101,13 +106,20 @@ def build_policy(cfg: RunConfig, spec: EnvSpec, placement: Placement) -> Pi0Poli
             "run scripts/train_sft.py first and pass model.path=<run>/sft/checkpoints/last/pretrained_model"
         )
         return fresh_policy(cfg, initial_stats(cfg, spec), placement.policy)
-    policy = load_pretrained(Path(cfg.model.path), device=placement.policy, dtype=cfg.model.dtype)
+    policy = load_pretrained(
+        Path(cfg.model.path),
+        device=placement.policy,
+        dtype=cfg.model.dtype,
+        stats=None if cfg.dataset_stats is None else initial_stats(cfg, spec),
+        tokenizer_path=cfg.model.tokenizer_path,
+        train_vlm=cfg.model.train_vlm,
+        recompute=cfg.model.gradient_checkpointing,
+    )
     if cfg.n_action_steps != policy.horizon:
         raise ConfigError(
             f"n_action_steps={cfg.n_action_steps}, but the checkpoint {cfg.model.path} predicts H={policy.horizon} "
             f"steps; pass n_action_steps={policy.horizon}"
         )
-    policy.set_trainable(vlm=cfg.model.train_vlm)
     policy.stats.check(spec, allow_mismatch=cfg.allow_stats_mismatch)
     return policy
 
@@ -161,3 +173,72 @@ def build_actor_critic(cfg: RunConfig, policy: Pi0Policy, spec: EnvSpec, placeme
     schedule = make_schedule(x.method, cfg.num_steps, x.level).to(placement.policy)
     dims = torch.tensor(policy.act_dims)
     return ActorCritic(policy, noise, critic, schedule, cfg.act_steps, dims).to(placement.policy)
+
+
+def build_runner(
+    cfg: RunConfig,
+    env: VecEnv,
+    eval_env: VecEnv,
+    tracker: Tracker,
+    progress: Progress,
+    evaluate: Callable[[Evaluator, Pi0Policy, str], EvalResult],
+) -> PPORunner:
+    """The PPO runner with all its parts.
+
+    Args:
+        cfg: settings.
+        env: training environments.
+        eval_env: evaluation environments; others than the training ones.
+        tracker: receives scalars.
+        progress: shows how far the run is.
+        evaluate: evaluates a policy under a label and keeps the result.
+    """
+    from rlft import checkpoint
+    from rlft.evaluate import Evaluator
+    from rlft.learn.ppo import PpoUpdater
+    from rlft.policy.weights import save_pretrained
+    from rlft.rollout.sampler import RolloutSampler
+    from rlft.runner import PPORunner, RunState
+
+    placement = build_placement(cfg)
+    policy = build_policy(cfg, env.spec, placement)
+    model = build_actor_critic(cfg, policy, env.spec, placement)
+    sampler = RolloutSampler(
+        env,
+        model,
+        placement,
+        seed=cfg.seed,
+        num_decisions=cfg.env.n_steps_rollout // cfg.act_steps,
+        store_prefix=stores_prefix(cfg),
+        reset_each_rollout=cfg.env.reset_at_iteration,
+    )
+    evaluator = Evaluator(eval_env, placement, build_protocol(cfg))
+    directory, keep = run_dir(cfg) / "rl" / "checkpoints", cfg.train.keep_checkpoints
+
+    def save(state: RunState) -> None:
+        checkpoint.save(directory, state.iteration, partial(save_pretrained, policy), runner.state_dict(), keep=keep)
+
+    runner = PPORunner(
+        cfg,
+        model,
+        sampler,
+        PpoUpdater(model, cfg.train, cfg.exploration.logprob),
+        evaluate=partial(evaluate, evaluator, policy),
+        save=save,
+        tracker=tracker,
+        progress=progress,
+    )
+    return runner
+
+
+def stores_prefix(cfg: RunConfig) -> bool:
+    """Whether the rollout keeps encoded prefixes: exact for every epoch while the VLM is frozen."""
+    return cfg.buffer.store == "prefix" or (cfg.buffer.store == "auto" and not cfg.model.train_vlm)
+
+
+def build_protocol(cfg: RunConfig) -> Protocol:
+    """What an evaluation has to keep equal to be comparable."""
+    from rlft.evaluate import Protocol
+
+    e = cfg.eval
+    return Protocol(e.episodes, e.seed, cfg.num_steps_eval, cfg.act_steps, e.num_videos)

@@ -142,7 +142,10 @@ class Evaluator:
             actions = self._act(policy, obs, running)
             step = self.env.step_chunk(self.placement.to_sim(actions))
             obs = step.obs
-            n, rewards = np.asarray(torch.as_tensor(step.n_executed).cpu()), np.asarray(torch.as_tensor(step.rewards).cpu())
+            n, rewards = (
+                np.asarray(torch.as_tensor(step.n_executed).cpu()),
+                np.asarray(torch.as_tensor(step.rewards).cpu()),
+            )
             again = []
             for i in [i for i in indices(step.ended) if i in running]:
                 episode = running[i]
@@ -150,7 +153,9 @@ class Evaluator:
                     restarted += 1
                     again.append(_Running(index=episode.index))
                     continue
-                results.append(episode.finish(n[i], rewards[i], bool(step.success[i]), bool(step.success_now[i]), protocol.seed))
+                results.append(
+                    episode.finish(n[i], rewards[i], bool(step.success[i]), bool(step.success_now[i]), protocol.seed)
+                )
                 if i in recorded and on_video is not None and episode.index < protocol.num_videos:
                     on_video(episode.index, results[-1].success, self.env.take_frames(i))
                 if episode.index + num_envs < protocol.episodes:
@@ -168,7 +173,9 @@ class Evaluator:
 
     def _reset(self, episodes: Sequence[_Running]) -> Observation:
         num_envs = self.env.spec.num_envs
-        return self.env.reset([e.index % num_envs for e in episodes], [e.env_seed(self.protocol.seed) for e in episodes])
+        return self.env.reset(
+            [e.index % num_envs for e in episodes], [e.env_seed(self.protocol.seed) for e in episodes]
+        )
 
     def _act(self, policy: FlowPolicy, obs: Observation, running: dict[int, _Running]) -> torch.Tensor:
         """Actions ``[E, A, d]``; the noise of a decision is named by (episode, decision), waiting rows get zeros."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from rlft.rollout.sampler import RolloutSampler
 from rlft.seeding import generator_for
 from rlft.tracking import Tracker
 
-log = logging.getLogger(__name__)
-
 
 @dataclass
 class RunState:
@@ -33,7 +30,7 @@ class RunState:
         iteration: iterations completed.
         env_steps: environment steps executed.
         update_samples: chunk decisions that went through an update, epochs counted.
-        env_seconds: wall time of rollouts.
+        rollout_seconds: wall time of rollouts.
         update_seconds: wall time of updates.
         best_success: best evaluation so far, or -1.
     """
@@ -79,7 +76,7 @@ class PPORunner:
     def run(self) -> RunState:
         """Train to ``train.n_train_itr`` iterations, from wherever the state stands."""
         if self.state.iteration == 0 and not self.cfg.train.skip_initial_eval:
-            self._evaluate()
+            self._evaluate("sft")
         while self.state.iteration < self.cfg.train.n_train_itr:
             buffer, rollout = self._collect()
             assign_advantages(buffer, self.cfg.train)
@@ -87,7 +84,7 @@ class PPORunner:
             self.state.iteration += 1
             self._log(rollout | losses | _value_quality(buffer))
             if self._due(self.cfg.train.val_freq):
-                self._evaluate()
+                self._evaluate("rl" if self._last else f"rl_{self.state.iteration:05d}")
             if self._due(self.cfg.train.save_model_freq):
                 self.save(self.state)
         return self.state
@@ -123,23 +120,19 @@ class PPORunner:
             steps_per_s=scalars["throughput/env_steps_per_s"],
         )
 
-    def _evaluate(self) -> None:
-        result = self.evaluate(f"rl_{self.state.iteration:05d}")
+    @property
+    def _last(self) -> bool:
+        return self.state.iteration == self.cfg.train.n_train_itr
+
+    def _evaluate(self, label: str) -> None:
+        result = self.evaluate(label)
         self.state.best_success = max(self.state.best_success, result.success)
         low, high = result.ci95
         scalars = {"success": result.success, "ci_low": low, "ci_high": high, "mean_steps": result.mean_steps}
         self.tracker.log("eval", self.state.iteration, scalars)
-        log.info(
-            "evaluation after %d iterations: %d of %d episodes succeed, %.1f %% [%.1f, %.1f]",
-            self.state.iteration,
-            result.successes,
-            result.episodes,
-            *(100.0 * x for x in (result.success, low, high)),
-        )
 
     def _due(self, every: int) -> bool:
-        done = self.state.iteration
-        return done == self.cfg.train.n_train_itr or (every > 0 and done % every == 0)
+        return self._last or (every > 0 and self.state.iteration % every == 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs beside the policy's weights; all randomness is named by counters."""

@@ -4,159 +4,156 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlft import build, checkpoint
 from rlft.config.schema import RunConfig
-from rlft.evaluate import EvalResult, Evaluator, Protocol
+from rlft.errors import RlftError
+from rlft.evaluate import EvalResult, Evaluator
 from rlft.metrics import write_stage
-from rlft.policy.base import FlowPolicy
 from rlft.progress import Progress
+from rlft.report.provenance import record_command
+from rlft.runlock import RunLock
 from rlft.tracking import Tracker
 
+if TYPE_CHECKING:
+    from rlft.data.dataset import DemoSet
+    from rlft.data.normalize import NormStats
+    from rlft.policy.actor_critic import ActorCritic
+    from rlft.policy.base import FlowPolicy
+    from rlft.runner import PPORunner
+
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def _stage(cfg: RunConfig, name: str) -> Iterator[Path]:
+    """The run directory, held by this process, with the command on record."""
+    run = build.run_dir(cfg)
+    with RunLock(run):
+        record_command(run, name)
+        yield run
 
 
 def collect_demos(cfg: RunConfig) -> None:
     """Plan and record demonstrations: ``dataset/`` and ``collect.json``."""
     from rlft.data.collect import collect
 
-    run = build.run_dir(cfg)
-    with Progress("collect") as progress:
+    with _stage(cfg, "collect") as run, Progress("collect") as progress:
         result = collect(cfg, build.env_settings(cfg, 1), run, build.dataset_dir(cfg), progress)
-    write_stage(run, "collect", result.to_dict())
+        write_stage(run, "collect", result.to_dict())
 
 
 def train_sft(cfg: RunConfig) -> None:
     """Warm up on the demonstrations: ``sft/checkpoints/`` and ``sft.json``."""
     from rlft.data.dataset import DemoSet
-    from rlft.data.normalize import NormStats
     from rlft.learn.sft import SftTrainer
+    from rlft.policy.weights import save_pretrained
 
-    run, started = build.run_dir(cfg), time.perf_counter()
-    placement = build.build_placement(cfg)
-    demos = DemoSet.load(build.dataset_dir(cfg), cfg.n_action_steps)
-    stats = NormStats.from_demos(demos)
-    policy = build.fresh_policy(cfg, stats, placement.policy)
-    trainer = SftTrainer(policy, demos, cfg.sft, cfg.seed)
-    with Tracker.open(cfg, run) as tracker, Progress("sft") as progress:
+    started = time.perf_counter()
+    with _stage(cfg, "sft") as run:
+        placement = build.build_placement(cfg)
+        demos = DemoSet.load(build.dataset_dir(cfg), cfg.n_action_steps)
+        policy = build.fresh_policy(cfg, _stats_of(demos), placement.policy)
+        trainer = SftTrainer(policy, demos, cfg.sft, cfg.seed)
+        with Tracker.open(cfg, run) as tracker, Progress("sft") as progress:
 
-        def on_step(step: int, scalars: dict[str, float]) -> None:
-            if step % cfg.sft.log_freq == 0 or step == cfg.sft.steps:
-                tracker.log("sft", step, scalars)
-                progress.update(step, cfg.sft.steps, loss=scalars["loss"])
+            def on_step(step: int, scalars: Mapping[str, float]) -> None:
+                if step % cfg.sft.log_freq == 0 or step == cfg.sft.steps:
+                    tracker.log("sft", step, scalars)
+                    progress.update(step, cfg.sft.steps, loss=scalars["loss"])
 
-        final_loss = trainer.run(on_step)
-    checkpoint.save(
-        run / "sft" / "checkpoints", trainer.step_count, policy.save_pretrained, trainer.state_dict(), keep=1
-    )
-    write_stage(
-        run,
-        "sft",
-        {
+            final_loss = trainer.run(on_step)
+        save = partial(save_pretrained, policy)
+        checkpoint.save(run / "sft" / "checkpoints", trainer.step_count, save, trainer.state_dict(), keep=1)
+        facts = {
             "steps": trainer.step_count,
             "final_loss": final_loss,
             "seconds": time.perf_counter() - started,
             "frames": len(demos),
             "parameters": sum(p.numel() for p in policy.parameters()),
             "trained_parameters": sum(p.numel() for p in trainer.parameters),
-        },
-    )
+        }
+        write_stage(run, "sft", facts)
 
 
 def evaluate(cfg: RunConfig) -> EvalResult:
     """Evaluate ``model.path`` closed-loop: ``eval_<label>.json`` and videos."""
-    placement = build.build_placement(cfg)
-    env = build.build_env(cfg, cfg.eval.num_envs)
-    try:
-        policy = build.build_policy(cfg, env.spec, placement)
-        return _evaluate_policy(cfg, Evaluator(env, placement, _protocol(cfg)), policy, cfg.eval.label)
-    finally:
-        env.close()
+    with _stage(cfg, "eval") as run:
+        placement = build.build_placement(cfg)
+        with closing(build.build_env(cfg, cfg.eval.num_envs)) as env:
+            policy = build.build_policy(cfg, env.spec, placement)
+            return _evaluate_policy(run, Evaluator(env, placement, build.build_protocol(cfg)), policy, cfg.eval.label)
 
 
 def train_rl(cfg: RunConfig) -> None:
-    """Fine-tune by PPO: ``rl/checkpoints/``, ``rl.json``, and the evaluations before and after."""
-    from rlft.learn.ppo import PpoUpdater
-    from rlft.rollout.sampler import RolloutSampler
-    from rlft.runner import PPORunner, RunState
-
-    run, started = build.run_dir(cfg), time.perf_counter()
-    checkpoints = run / "rl" / "checkpoints"
-    placement = build.build_placement(cfg)
-    resumed = checkpoint.newest_valid(checkpoints) if cfg.resume == "auto" else None
-    if resumed is not None:
-        cfg.model.path = str(resumed / "pretrained_model")
-    env = build.build_env(cfg, cfg.env.num_envs)
-    eval_env = build.build_env(cfg, cfg.eval.num_envs)
-    try:
-        policy = build.build_policy(cfg, env.spec, placement)
-        model = build.build_actor_critic(cfg, policy, env.spec, placement)
-        sampler = RolloutSampler(
-            env,
-            model,
-            placement,
-            seed=cfg.seed,
-            num_decisions=cfg.env.n_steps_rollout // cfg.act_steps,
-            store_prefix=_stores_prefix(cfg),
-            reset_each_rollout=cfg.env.reset_at_iteration,
-        )
-        evaluator = Evaluator(eval_env, placement, _protocol(cfg))
-        with Tracker.open(cfg, run) as tracker, Progress("rl") as progress:
-            runner = PPORunner(
-                cfg,
-                model,
-                sampler,
-                PpoUpdater(model, cfg.train, cfg.exploration.logprob),
-                evaluate=lambda label: _evaluate_policy(cfg, evaluator, policy, label),
-                save=lambda state: checkpoint.save(
-                    checkpoints,
-                    state.iteration,
-                    policy.save_pretrained,
-                    runner.state_dict(),
-                    keep=cfg.train.keep_checkpoints,
-                ),
-                tracker=tracker,
-                progress=progress,
+    """Fine-tune by PPO: ``rl/checkpoints/``, ``rl.json``, and ``eval_rl.json`` of the final policy."""
+    started = time.perf_counter()
+    with _stage(cfg, "rl") as run:
+        resumed = checkpoint.find_resume(cfg.resume, run / "rl" / "checkpoints")
+        if resumed is None and checkpoint.newest_valid(run / "rl" / "checkpoints") is not None:
+            raise RlftError(
+                f"{run} holds checkpoints of an earlier run; continue it with resume=auto, "
+                "or choose another name or output.dir"
             )
+        if resumed is not None:
+            cfg.model.path = str(resumed / checkpoint.MODEL)
+        with (
+            closing(build.build_env(cfg, cfg.env.num_envs)) as env,
+            closing(build.build_env(cfg, cfg.eval.num_envs)) as eval_env,
+            Tracker.open(cfg, run) as tracker,
+            Progress("rl") as progress,
+        ):
+            runner = build.build_runner(cfg, env, eval_env, tracker, progress, partial(_evaluate_policy, run))
             if resumed is not None:
                 runner.load_state_dict(checkpoint.load_state(resumed))
-                log.info("resumed from %s, iteration %d", resumed, runner.state.iteration)
-            state: RunState = runner.run()
-    finally:
-        env.close()
-        eval_env.close()
-    write_stage(run, "rl", _rl_summary(state, model, time.perf_counter() - started))
+                tracker.drop_after("rl", runner.state.iteration)
+                tracker.drop_after("eval", runner.state.iteration)
+                log.info("resumed from %s after %d iterations", resumed, runner.state.iteration)
+            runner.run()
+        write_stage(run, "rl", _rl_facts(runner, time.perf_counter() - started))
 
 
 def report(cfg: RunConfig) -> None:
     """Gather the run directory into ``summary.json``, ``report.html`` and ``report.png``."""
-    from rlft.report import build_report
+    from rlft.report.build import build_report
 
-    build_report(build.run_dir(cfg))
-
-
-def _protocol(cfg: RunConfig) -> Protocol:
-    e = cfg.eval
-    return Protocol(e.episodes, e.seed, cfg.num_steps_eval, cfg.act_steps, e.num_videos)
+    paths = build_report(build.run_dir(cfg))
+    log.info("report: %s", paths.html)
 
 
-def _stores_prefix(cfg: RunConfig) -> bool:
-    return cfg.buffer.store == "prefix" or (cfg.buffer.store == "auto" and not cfg.model.train_vlm)
+def _stats_of(demos: DemoSet) -> NormStats:
+    from rlft.data.normalize import NormStats
+
+    meta = demos.meta
+    return NormStats.from_arrays(
+        demos.state.numpy(),
+        demos.action.numpy(),
+        env_id=meta.env_id,
+        control_mode=meta.control_mode,
+        cameras=meta.cameras,
+        state_terms=meta.state_terms,
+        fingerprint=meta.fingerprint,
+        constant_state=meta.constant_state,
+        constant_action=meta.constant_action,
+    )
 
 
-def _evaluate_policy(cfg: RunConfig, evaluator: Evaluator, policy: FlowPolicy, label: str) -> EvalResult:
+def _evaluate_policy(run: Path, evaluator: Evaluator, policy: FlowPolicy, label: str) -> EvalResult:
+    """Evaluate, with a result file and videos."""
     from rlft.report.video import write_video
 
-    run = build.run_dir(cfg)
-
     def on_video(index: int, success: bool, frames: np.ndarray) -> None:
-        name = f"{label}_{index}_{'success' if success else 'failure'}.mp4"
         for old in (run / "videos").glob(f"{label}_{index}_*.mp4"):
             old.unlink()
-        write_video(run / "videos" / name, frames, fps=20)
+        name = f"{label}_{index}_{'success' if success else 'failure'}.mp4"
+        write_video(run / "videos" / name, frames, fps=evaluator.env.spec.control_hz)
 
     with Progress(f"evaluate {label}") as progress:
         result = evaluator.run(
@@ -166,18 +163,30 @@ def _evaluate_policy(cfg: RunConfig, evaluator: Evaluator, policy: FlowPolicy, l
             on_video=on_video,
         )
     write_stage(run, f"eval_{label}", result.to_dict())
+    low, high = result.ci95
+    log.info(
+        "%s: %d of %d episodes succeed, %.1f %% [%.1f, %.1f]",
+        label,
+        result.successes,
+        result.episodes,
+        *(100.0 * x for x in (result.success, low, high)),
+    )
     return result
 
 
-def _rl_summary(state: Any, model: Any, seconds: float) -> dict[str, Any]:
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+def _rl_facts(runner: PPORunner, seconds: float) -> dict[str, Any]:
+    state, model = runner.state, runner.model
     return {
         "iterations": state.iteration,
         "env_steps": state.env_steps,
         "seconds": seconds,
-        "trained_parameters": trained,
+        "trained_parameters": _count(model),
         "env_steps_per_s": state.env_steps / max(state.rollout_seconds, 1e-9),
         "samples_per_s_update": state.update_samples / max(state.update_seconds, 1e-9),
+        "rollout_seconds": state.rollout_seconds,
+        "update_seconds": state.update_seconds,
     }
 
 
+def _count(model: ActorCritic) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -46,8 +46,9 @@ def gae(
 ) -> torch.Tensor:
     """Advantages of chunk decisions (Schulman et al., arXiv 1506.02438), with episode ends told apart.
 
-    ``delta = R + g (1 - terminated) V(s') - V(s)``. Where the episode ends, or the rollout does, ``V(s')`` is the value
-    of the observation after the chunk (``final_values``), never of the next episode's first one; a termination has none.
+    ``delta = R + g (1 - terminated) V(s') - V(s)``. Where the episode ends, or the rollout does, ``V(s')`` is the
+    value of the observation after the chunk (``final_values``), never of the next episode's first one; a termination
+    has none.
     An invalid chunk (the simulator failed in it) gets no advantage, and the one before it ends at its own ``V(s')``.
 
     Args:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from rlft.config.schema import TrainConfig
+from rlft.learn.optimizers import make_adamw
 from rlft.policy.actor_critic import ActorCritic
+from rlft.policy.base import Prefix
 from rlft.policy.denoise import log_prob_terms, reduce_log_prob
 from rlft.rollout.buffer import Minibatch, RolloutBuffer
 
@@ -111,17 +113,8 @@ class PpoUpdater:
             *(p for p in model.noise.parameters() if p.requires_grad),
         ]
         self.critic_parameters = list(model.critic.parameters())
-        actor, critic = cfg.actor_optimizer, cfg.critic_optimizer
-        self.actor_optimizer = torch.optim.AdamW(
-            self.actor_parameters, lr=actor.lr, betas=tuple(actor.betas), eps=actor.eps, weight_decay=actor.weight_decay
-        )
-        self.critic_optimizer = torch.optim.AdamW(
-            self.critic_parameters,
-            lr=critic.lr,
-            betas=tuple(critic.betas),
-            eps=critic.eps,
-            weight_decay=critic.weight_decay,
-        )
+        self.actor_optimizer = make_adamw(self.actor_parameters, cfg.actor_optimizer)
+        self.critic_optimizer = make_adamw(self.critic_parameters, cfg.critic_optimizer)
         terms = log_prob_terms(model.schedule, model.act_steps, int(model.act_dims.numel()))
         self.log_prob_divisor = float(terms) if log_prob == "mean" else 1.0
         self.skipped_in_a_row = 0
@@ -179,12 +172,16 @@ class PpoUpdater:
         """Replace the rollout's log-probabilities by those of the update path (same batching, same kernels)."""
         for rows in buffer.row_blocks(self.cfg.micro_batch_size or self.cfg.batch_size):
             batch = buffer.gather(rows)
-            evaluation = self.model.evaluate(self.model_prefix(batch), batch.chain, batch.drawn_step, batch.privileged)
+            evaluation = self.model.evaluate(self.prefix_of(batch), batch.chain, batch.drawn_step, batch.privileged)
             buffer.set_log_prob(rows, reduce_log_prob(evaluation.log_prob, batch.n_executed))
 
-    def model_prefix(self, batch: Minibatch):  # noqa: ANN201 - Prefix
+    def prefix_of(self, batch: Minibatch) -> Prefix:
         """The stored prefix, or a fresh one from the stored model inputs."""
-        return batch.prefix if batch.prefix is not None else self.model.policy.encode(batch.inputs)
+        if batch.prefix is not None:
+            return batch.prefix
+        if batch.inputs is None:
+            raise ValueError("the buffer holds neither prefixes nor model inputs")
+        return self.model.policy.encode(batch.inputs)
 
     def _accumulate(self, batch: Minibatch, *, actor: bool) -> dict[str, float]:
         """Gradients of the minibatch's mean loss, micro-batch by micro-batch, exactly weighted by rows."""
@@ -197,7 +194,7 @@ class PpoUpdater:
             part = batch[slice(start, min(start + size, n))]
             weight = len(part) / n
             with torch.set_grad_enabled(True):
-                evaluation = self.model.evaluate(self.model_prefix(part), part.chain, part.drawn_step, part.privileged)
+                evaluation = self.model.evaluate(self.prefix_of(part), part.chain, part.drawn_step, part.privileged)
                 losses = ppo_losses(
                     reduce_log_prob(evaluation.log_prob, part.n_executed) - part.log_prob,
                     part.advantage,

@@ -11,6 +11,7 @@ import torch
 
 from rlft.config.schema import SftConfig
 from rlft.data.dataset import DemoSet
+from rlft.learn.optimizers import make_adamw
 from rlft.policy.pi0 import Pi0Policy
 from rlft.seeding import generator_for
 
@@ -31,10 +32,7 @@ class SftTrainer:
         self.policy, self.demos, self.cfg, self.seed = policy, demos, cfg, seed
         policy.set_trainable(vlm=not cfg.train_expert_only)
         self.parameters = policy.actor_parameters()
-        o = cfg.optimizer
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=o.lr, betas=tuple(o.betas), eps=o.eps, weight_decay=o.weight_decay
-        )
+        self.optimizer = make_adamw(self.parameters, cfg.optimizer)
         self.step_count = 0
 
     def step(self) -> dict[str, float]:

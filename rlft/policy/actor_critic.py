@@ -155,10 +155,8 @@ class ActorCritic(nn.Module):
             privileged: float32 ``[n, P]`` or None.
         """
         s, n = self.schedule, chain.shape[0]
-        if s.single:
-            steps = drawn_step[:, None]
-        else:
-            steps = torch.tensor(s.stochastic_steps, device=chain.device).expand(n, -1)
+        every = torch.tensor(s.stochastic_steps, device=chain.device).expand(n, -1)
+        steps = drawn_step[:, None] if s.single else every
         rows = torch.arange(n, device=chain.device)[:, None]
         x, x_next = chain[rows, steps].flatten(0, 1), chain[rows, steps + 1].flatten(0, 1)
         k = steps.flatten()

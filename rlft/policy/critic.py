@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -36,7 +37,7 @@ class Critic(nn.Module):
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
         widths = [feature_dim + privileged_dim, *hidden_dims]
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+        for n_in, n_out in pairwise(widths):
             layers += [nn.Linear(n_in, n_out), nn.GELU()]
         self.net = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 

@@ -20,8 +20,8 @@ flow_cps     t' cos(pi a / 2)                t' sin(pi a / 2)
 ===========  ==============================  ==============================================
 
 Sources: flow_noise is ReinFlow (arXiv 2505.22094); flow_sde is Flow-GRPO's reverse SDE (arXiv 2505.05470), with one
-random stochastic step per sample as the ``single`` variant (pi_RL, arXiv 2510.25889); flow_cps is coefficients-preserving
-sampling (arXiv 2509.05952).
+random stochastic step per sample as the ``single`` variant (pi_RL, arXiv 2510.25889); flow_cps is
+coefficients-preserving sampling (arXiv 2509.05952).
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def reduce_log_prob(per_step: torch.Tensor, n_executed: torch.Tensor) -> torch.T
     """Joint log-probability of the executed part of the chunk, in nats.
 
     Args:
-        per_step: float32 ``[n, A']`` with A' >= every n_executed: log-prob of each action step, all denoise steps summed.
+        per_step: float32 ``[n, A]``: log-prob of each action step, all denoise steps summed.
         n_executed: int64 ``[n]``; later steps never reached the robot and do not count.
 
     Returns:

@@ -35,17 +35,18 @@ class NoiseHead(nn.Module):
     ) -> None:
         super().__init__()
         low, high = 2.0 * math.log(std_min), 2.0 * math.log(std_max)
-        self.mid, self.half = (low + high) / 2.0, (high - low) / 2.0
-        self.learned = learned
-        self.net = nn.Sequential(nn.Linear(feature_dim, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, action_width))
-        nn.init.zeros_(self.net[-1].weight)
-        nn.init.zeros_(self.net[-1].bias)
+        self.log_var_middle, self.log_var_reach = (low + high) / 2.0, (high - low) / 2.0
+        self.learned, self.action_width = learned, action_width
+        last = nn.Linear(hidden_dim, action_width)
+        self.net = nn.Sequential(nn.Linear(feature_dim, hidden_dim), nn.SiLU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         self.requires_grad_(learned)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """``[n, H, F] -> std [n, H, D]``, float32."""
         if not self.learned:
-            shape = (*features.shape[:-1], self.net[-1].out_features)
-            return features.new_full(shape, math.exp(self.mid / 2.0), dtype=torch.float32)
-        log_var = self.mid + self.half * torch.tanh(self.net(features.float()))
+            shape = (*features.shape[:-1], self.action_width)
+            return features.new_full(shape, math.exp(self.log_var_middle / 2.0), dtype=torch.float32)
+        log_var = self.log_var_middle + self.log_var_reach * torch.tanh(self.net(features.float()))
         return (0.5 * log_var).exp()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -41,13 +42,18 @@ class Minibatch:
     def __len__(self) -> int:
         return int(self.chain.shape[0])
 
+    def map(self, f: Callable[[Any], Any]) -> Minibatch:
+        """Apply ``f`` to every part that is there."""
+        parts: dict[str, Any] = {x.name: getattr(self, x.name) for x in fields(self)}
+        parts.update({name: f(part) for name, part in parts.items() if part is not None})
+        return Minibatch(**parts)
+
     def __getitem__(self, rows: slice) -> Minibatch:
-        return Minibatch(**{f.name: None if (x := getattr(self, f.name)) is None else x[rows] for f in fields(self)})
+        return self.map(lambda part: part[rows])
 
     def to(self, device: torch.device) -> Minibatch:
         """Copy to a device."""
-        moved = {f.name: None if (x := getattr(self, f.name)) is None else x.to(device) for f in fields(self)}
-        return Minibatch(**moved)
+        return self.map(lambda part: part.to(device))
 
 
 class RolloutBuffer:
@@ -105,7 +111,7 @@ class RolloutBuffer:
     def _write(self, name: str, store: torch.Tensor, t: int, value: torch.Tensor) -> None:
         if value.shape != store.shape[1:]:
             raise ValueError(
-                f"{name} has shape {tuple(value.shape)} at decision {t}; the rollout began with {tuple(store.shape[1:])}"
+                f"{name} has shape {tuple(value.shape)} at decision {t}; it began with {tuple(store.shape[1:])}"
             )
         store[t].copy_(value, non_blocking=True)
 
@@ -140,11 +146,12 @@ class RolloutBuffer:
     def gather(self, rows: torch.Tensor) -> Minibatch:
         """Collect flat rows (t * E + e) and move them to the policy's device."""
         rows = rows.to(self.device)
-        columns = {f.name for f in fields(Minibatch)} & self._rows.keys()
-        picked = {name: self._rows[name].flatten(0, 1)[rows] for name in columns}
-        bundles = {kind: store.map(lambda x: x.flatten(0, 1)[rows]) for kind, store in self._bundles.items()}
-        blank = Minibatch(**{f.name: None for f in fields(Minibatch)})  # type: ignore[arg-type]
-        return replace(blank, **picked, **bundles).to(self.policy_device)
+        parts: dict[str, Any] = {f.name: None for f in fields(Minibatch)}
+        for name in parts.keys() & self._rows.keys():
+            parts[name] = self._rows[name].flatten(0, 1)[rows]
+        for kind, store in self._bundles.items():
+            parts[kind] = store.map(lambda x: x.flatten(0, 1)[rows])
+        return Minibatch(**parts).to(self.policy_device)
 
     def nbytes(self) -> int:
         """Memory held, bytes."""

@@ -102,7 +102,9 @@ class RolloutSampler:
         self._episode = np.zeros(self.E, dtype=np.int64)
         self._return, self._length = np.zeros(self.E), np.zeros(self.E, dtype=np.int64)
 
-    def collect(self, iteration: int, on_decision: Callable[[int], None] = lambda t: None) -> tuple[RolloutBuffer, RolloutStats]:
+    def collect(
+        self, iteration: int, on_decision: Callable[[int], None] = lambda t: None
+    ) -> tuple[RolloutBuffer, RolloutStats]:
         """Run T decisions.
 
         Args:

@@ -73,3 +73,18 @@ class MlpPolicy(nn.Module):
 
     def actor_parameters(self):
         return list(self.parameters())
+
+
+class StatePolicy(MlpPolicy):
+    """MlpPolicy that reads the observation's state; acts in 2 real dimensions."""
+
+    act_dims = (0, 1)
+
+    def prepare(self, obs):
+        return NoPrefix(torch.as_tensor(obs.state).float())
+
+    def encode(self, inputs):
+        return inputs
+
+    def actions_to_env(self, chunk):
+        return chunk[..., list(self.act_dims)].clamp(-1.0, 1.0)
