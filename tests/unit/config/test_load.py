@@ -2,7 +2,6 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
@@ -140,7 +139,7 @@ def test_all_problems_are_reported_at_once():
         ("env.id=null", "env.id = null: expected text; this setting has no null"),
         ("env=3", "env = 3: env is a section"),
         ("env.id.x=3", "env.id.x: env.id is a single setting, not a section"),
-        ("model.kind=pi_0", "model.kind = 'pi_0': must be one of small, small_pi05, pi0, pi05; did you mean pi0?"),
+        ("exploration.logprob=main", "exploration.logprob = 'main': must be one of sum, mean; did you mean mean?"),
         ("algo=pp", "algo=pp: no such choice; algo is one of original, pi_rl, ppo"),
         ("seed=1,2", "'seed=1,2': sweeps are not supported"),
         ("~wandb", "'~wandb': settings cannot be deleted"),
@@ -250,21 +249,21 @@ finally:
 """
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["env.num_env=4"], 2), (["--cfg"], 0)])
+@pytest.mark.parametrize(
+    ("entry", "arguments", "status"),
+    [(entry, ["--help"], 0) for entry in ENTRIES] + [("train_rl", ["env.num_env=4"], 2), ("train_rl", ["--cfg"], 0)],
+)
 def test_help_and_errors_are_quick_import_nothing_heavy_and_make_nothing(entry, arguments, status, tmp_path):
-    started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_SCRIPT.format(heavy=HEAVY), str(ROOT / "scripts" / f"{entry}.py"), *arguments],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    seconds = time.monotonic() - started
+    command = [sys.executable, "-c", RUN_SCRIPT.format(heavy=HEAVY), str(ROOT / "scripts" / f"{entry}.py"), *arguments]
+    for attempt in range(3):  # a busy machine may be slow once
+        started = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        if time.monotonic() - started < 1.5:
+            break
+        assert attempt < 2, "took 1.5 s three times"
     assert done.returncode == status, done.stderr
     assert "HEAVY []" in done.stderr
-    assert seconds < 1.5
-    assert list(Path(tmp_path).iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     if status == 2:
         assert "did you mean env.num_envs?" in done.stderr
     else:
