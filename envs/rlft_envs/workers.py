@@ -1,7 +1,7 @@
 """A worker process: several environments of any simulator, served over a socket pair.
 
-Started by :mod:`rlft_envs.worker_link` as ``<python> -m rlft_envs.workers --connection FD --memory FD``. It ends when it
-is told to, when anything raises (after reporting it), and when its parent is gone, however that died.
+Started by :mod:`rlft_envs.worker_link` as ``<python> -m rlft_envs.workers --connection FD --memory FD``. It ends when
+it is told to, when anything raises (after reporting it), and when its parent is gone, however that died.
 """
 
 from __future__ import annotations
