@@ -79,20 +79,10 @@ def build_policy(
         WeightsError: the file is damaged or does not fit.
     """
     config = lerobot_config(kind, stats, horizon=horizon, device=device, small=small, dtype=dtype, num_steps=num_steps)
-    tokenizer = _tokenizer(config, tokenizer_path, tokenizer_source, token_length)
-    shapes_only = device.type == "meta" or weights is not None
-    with torch.random.fork_rng(devices=[]), torch.device("meta") if shapes_only else contextlib.nullcontext():
-        torch.manual_seed(seed_for(seed, "policy-weights"))
-        model = ARCHITECTURES[kind][1](config)
-    if weights is None:
-        model.to(device)
-    else:
-        load_weights(model, weights, device)
-    restore_buffers(model)
     return Pi0Policy(
-        model,
+        _core(ARCHITECTURES[kind][1], config, device, seed, weights),
         stats,
-        tokenizer,
+        _tokenizer(config, tokenizer_path, tokenizer_source, token_length),
         act_dims=act_dims,
         state_dims=state_dims,
         train_vlm=train_vlm,
@@ -170,6 +160,19 @@ def restore_buffers(model: Any) -> None:
     words.embed_scale = torch.tensor(words.embedding_dim**0.5, device=device)
     vision = backbone.paligemma.model.vision_tower.vision_model.embeddings
     vision.position_ids = torch.arange(vision.num_positions, device=device)[None]
+
+
+def _core(architecture: Any, config: Any, device: torch.device, seed: int, weights: Path | None) -> Any:
+    shapes_only = device.type == "meta" or weights is not None
+    with torch.random.fork_rng(devices=[]), torch.device("meta") if shapes_only else contextlib.nullcontext():
+        torch.manual_seed(seed_for(seed, "policy-weights"))
+        model = architecture(config)
+    if weights is None:
+        model.to(device)
+    else:
+        load_weights(model, weights, device)
+    restore_buffers(model)
+    return model
 
 
 def _tokenizer(config: Any, path: str | None, source: str | None, token_length: int | None) -> PromptTokenizer:

@@ -4,11 +4,13 @@ import dataclasses
 
 import pytest
 import torch
+from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pi0.modeling_pi0 import PI0Config, PI0Policy, PI0Pytorch
 from pi0_cases import CPU, D, H, N, S, make_chunk, make_observation, make_policy, make_stats
 
 from rlft.errors import ConfigError
 from rlft.policy.factory import build_policy, restore_buffers
+from rlft.policy.pi0 import flow_times
 from rlft.policy.sizes import SmallSize
 from rlft.policy.small import SmallPI0
 
@@ -124,6 +126,15 @@ def test_state_dimensions_go_where_they_are_told():
     assert int((state != 0).sum()) == N * S
 
 
+def test_flow_times_follow_the_beta_distribution():
+    times = flow_times(20_000, 1.5, torch.Generator().manual_seed(0))
+    beta = torch.distributions.Beta(torch.tensor(1.5), torch.tensor(1.0))
+    assert (times.mean() - beta.mean).abs() < 0.005
+    assert (times.var() - beta.variance).abs() < 0.002
+    for edge in (0.2, 0.5, 0.9):  # Kolmogorov-Smirnov would allow 0.0115 at 1 %
+        assert abs((times < edge).float().mean() - edge**1.5) < 0.01
+
+
 @pytest.mark.parametrize("dims", [[0, 1], [0, 1, 1], [0, 1, 32]])
 def test_wrong_action_dimensions_are_refused(dims):
     with pytest.raises(ConfigError, match="act_dims"):
@@ -169,6 +180,9 @@ def test_real_pi0_builds_as_shapes_alone(tmp_path):
     dead = sum(p.numel() for n, p in policy.named_parameters() if "lm_head" in n)
     assert dead == 257_152 * (2048 + 1024)
     assert sum(p.numel() for p in policy.actor_parameters()) == 314_713_120
+    policy.config._save_pretrained(tmp_path)
+    assert PreTrainedConfig.from_pretrained(tmp_path) == policy.config
+    assert type(policy.config) is PI0Config
     policy.config.device = "meta"
     with meta:
         lerobot = PI0Policy(policy.config)
