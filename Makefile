@@ -1,0 +1,32 @@
+# Every target prepares what it needs; nothing has to be activated.
+PY := .venv/bin/python
+
+.PHONY: help setup demo test check docs lock clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
+
+setup:  ## .venv with the pinned packages, and a driver to render with
+	@scripts/setup.sh
+
+demo: setup  ## the whole pipeline on the CPU, into outputs/
+	@scripts/demo_cpu.sh
+
+test: setup  ## all tests
+	@$(PY) -m pytest
+
+check: setup  ## style, types, generated docs
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) -m rlft.config.docs --check
+
+docs: setup  ## write docs/configuration.md from the schema
+	@$(PY) -m rlft.config.docs
+
+lock:  ## write requirements.lock from what .venv holds
+	@scripts/lock.sh > requirements.lock.new && mv requirements.lock.new requirements.lock
+
+clean:  ## remove caches and builds; outputs/ and .venv stay
+	@rm -rf build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
