@@ -29,6 +29,12 @@ def check_reset(env_ids: Sequence[int], seeds: Sequence[int], num_envs: int) -> 
         raise ValueError(f"seeds {wrong} are out of range; allowed: 0..2**32-1")
 
 
+def check_action_shape(shape: tuple[int, ...], spec: EnvSpec) -> None:
+    """Raise ValueError unless the shape is ``[E, A, d]`` with A >= 1."""
+    if len(shape) != 3 or shape[::2] != (spec.num_envs, spec.act_dim) or shape[1] < 1:
+        raise ValueError(f"actions have shape {shape}; [E={spec.num_envs}, A>=1, d={spec.act_dim}] is needed")
+
+
 def check_actions(actions: Any, spec: EnvSpec) -> np.ndarray:
     """Check shape and values of a chunk of actions.
 
@@ -43,8 +49,7 @@ def check_actions(actions: Any, spec: EnvSpec) -> np.ndarray:
         ValueError: a wrong shape, or a NaN or infinite action (the first one's environment and step are named).
     """
     array = np.asarray(actions, dtype=np.float32)
-    if array.ndim != 3 or array.shape[::2] != (spec.num_envs, spec.act_dim) or array.shape[1] < 1:
-        raise ValueError(f"actions have shape {array.shape}; [E={spec.num_envs}, A>=1, d={spec.act_dim}] is needed")
+    check_action_shape(array.shape, spec)
     finite = np.isfinite(array)
     if not finite.all():
         env, step, dim = np.argwhere(~finite)[0]

@@ -1,0 +1,238 @@
+"""ManiSkill's GPU backend: all environments in one batched simulation, torch tensors on ``sim.device``.
+
+**GPU physics itself has not been run with this class.** It is written to the API of mani_skill 3.0.1 and passes the
+VecEnv conformance suite on a stand-in that has the same batched API over ManiSkill's CPU physics
+(tests/contract/batched_maniskill.py); nothing else about it was measured.
+
+Three properties of the batched simulation shape the code:
+
+- Every step moves every environment. One that ended inside a chunk repeats its last action with the others; at the
+  chunk's end it is put back to the state in which it ended, so that one render shows true final observations.
+- A partial reset of 3.0.1 restores its mask before it resets the controllers, so that controllers with a moving target
+  (``*_target_delta_*``) lose it in environments that were not reset. Targets are saved and put back.
+- A reset of several environments at once draws from one stream, seeded by the first. Environments are therefore
+  reset one by one (some milliseconds each): then a seed names an episode, and the same one as on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlft.types import Array, ChunkStep, EnvSettings, EnvSpec, Observation
+from rlft_envs.checks import check_action_shape, check_env_ids, check_reset
+from rlft_envs.maniskill import (
+    describe,
+    read_privileged,
+    read_state,
+    render_cameras,
+    render_human_view,
+    task_metrics,
+)
+from rlft_envs.maniskill_setup import build_base_env, instruction_for
+from rlft_envs.rewards import step_reward
+from rlft_envs.trees import Tree, clone_tree, put_rows, take_rows
+
+
+class ManiSkillGpuVecEnv:
+    """E environments in one GPU simulation.
+
+    Args:
+        settings: ``sim_backend="gpu"``, and the device of physics, rendering and all returned tensors.
+        build: makes the batched simulator environment; tests pass a stand-in.
+    """
+
+    def __init__(self, settings: EnvSettings, build: Callable[[EnvSettings], Any] = build_base_env) -> None:
+        self._settings = settings
+        self._env = build(settings)
+        self._spec = describe(self._env, settings)
+        self._task = [instruction_for(settings)] * settings.num_envs
+        E, device = settings.num_envs, self._env.device
+        self._terminated, self._truncated, self._success, self._success_now, self._invalid = torch.zeros(
+            5, E, dtype=torch.bool, device=device
+        )
+        self._started = torch.zeros(E, dtype=torch.bool, device=device)
+        self._elapsed = torch.zeros(E, dtype=torch.int64, device=device)
+        self._dense = torch.zeros(E, device=device)
+        self._last_action = torch.zeros(E, self._spec.act_dim, device=device)
+        self._final_state: Tree = clone_tree(self._simulation_state())
+        self._metrics: dict[str, torch.Tensor] = {}
+        self._obs = self._observe()
+        self._frames: dict[int, list[np.ndarray]] = {}
+        self._closed = False
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The facts about this environment."""
+        return self._spec
+
+    def reset(self, env_ids: Sequence[int], seeds: Sequence[int]) -> Observation:
+        """See :meth:`rlft.types.VecEnv.reset`."""
+        check_reset(env_ids, seeds, self._spec.num_envs)
+        for env_id, seed in zip(env_ids, seeds):
+            self._reset_one(int(env_id), int(seed))
+        ids = torch.as_tensor(list(env_ids), dtype=torch.int64, device=self._env.device)
+        for flags in (self._terminated, self._truncated, self._success, self._success_now, self._invalid):
+            flags[ids] = False
+        self._started[ids] = True
+        self._elapsed[ids] = 0
+        rest = torch.zeros_like(self._last_action)
+        self._dense[ids] = self._env.get_reward(obs={}, action=rest, info=self._env.get_info()).float()[ids]
+        self._last_action[ids] = 0.0
+        for values in self._metrics.values():
+            values[ids] = 0.0
+        self._refresh(ids)
+        return _rows(self._obs, ids)
+
+    def step_chunk(self, actions: Array) -> ChunkStep:
+        """See :meth:`rlft.types.VecEnv.step_chunk`. Actions may be a numpy array or a tensor on any device."""
+        chunk = self._check(actions)
+        E, A = chunk.shape[:2]
+        rewards = torch.zeros(E, A, device=chunk.device)
+        n_executed = torch.zeros(E, dtype=torch.int64, device=chunk.device)
+        stepped = running = ~self._ended
+        for j in range(A):
+            if not bool(running.any()):
+                break
+            rewards[:, j] = self._step(chunk[:, j], running)
+            n_executed += running
+            just_ended = running & self._ended
+            if bool(just_ended.any()):
+                ids = just_ended.nonzero()[:, 0]
+                put_rows(self._final_state, take_rows(self._simulation_state(), ids), ids)
+            running = running & ~just_ended
+        self._restore_ended()
+        self._refresh(stepped.nonzero()[:, 0])
+        return ChunkStep(
+            obs=_rows(self._obs, torch.arange(E, device=chunk.device)),
+            rewards=rewards,
+            n_executed=n_executed,
+            terminated=self._terminated.clone(),
+            truncated=self._truncated.clone(),
+            success=self._success.clone(),
+            success_now=self._success_now.clone(),
+            invalid=self._invalid.clone(),
+            metrics={name: values.clone() for name, values in self._metrics.items()},
+        )
+
+    def start_recording(self, env_ids: Sequence[int]) -> None:
+        """See :meth:`rlft.types.VecEnv.start_recording`."""
+        check_env_ids(env_ids, self._spec.num_envs)
+        render_human_view(self._env)  # fails here rather than inside an episode
+        for env_id in env_ids:
+            self._frames.setdefault(env_id, [])
+
+    def take_frames(self, env_id: int) -> np.ndarray:
+        """See :meth:`rlft.types.VecEnv.take_frames`."""
+        check_env_ids([env_id], self._spec.num_envs)
+        if not self._frames.get(env_id):
+            return np.zeros((0, 0, 0, 3), np.uint8)
+        frames, self._frames[env_id] = self._frames[env_id], []
+        return np.stack(frames)
+
+    def close(self) -> None:
+        """Free the simulation; may be called twice."""
+        if not self._closed:
+            self._closed = True
+            self._env.close()
+
+    @property
+    def _ended(self) -> torch.Tensor:
+        return self._terminated | self._truncated | self._invalid
+
+    def _check(self, actions: Array) -> torch.Tensor:
+        check_action_shape(tuple(actions.shape), self._spec)
+        if not bool(self._started.all()):
+            waiting = (~self._started).nonzero()[:, 0].tolist()
+            raise RuntimeError(f"environments {waiting} are stepped before a reset")
+        chunk = torch.as_tensor(actions, dtype=torch.float32, device=self._env.device)
+        finite = torch.isfinite(chunk)
+        if not bool(finite.all()):
+            env, step, dim = (~finite).nonzero()[0].tolist()
+            raise ValueError(
+                f"action of environment {env}, step {step} of the chunk, dimension {dim} is {chunk[env, step, dim]}"
+            )
+        return chunk
+
+    def _reset_one(self, env_id: int, seed: int) -> None:
+        """Reset one environment, and undo what the reset does to the controllers of the others."""
+        index = torch.tensor([env_id], dtype=torch.int64, device=self._env.device)
+        before = clone_tree(self._env.agent.get_controller_state())
+        self._env.reset(seed=seed, options={"env_idx": index})
+        if before:
+            put_rows(before, take_rows(self._env.agent.get_controller_state(), index), index)
+            self._env.agent.set_controller_state(before)
+
+    def _step(self, action: torch.Tensor, running: torch.Tensor) -> torch.Tensor:
+        """One simulation step; returns the rewards ``[E]``, 0 where not running, and updates every flag."""
+        self._last_action = torch.where(running[:, None], action, self._last_action)
+        _, dense, _, _, info = self._env.step(self._last_action)
+        dense = dense.float()
+        nothing = torch.zeros_like(running)
+        success = info["success"].bool() if "success" in info else nothing
+        fail = info["fail"].bool() if "fail" in info else nothing
+        first = (success & ~self._success).float()
+        reward = step_reward(self._settings.reward, dense, self._dense, first)
+        self._invalid |= running & ~torch.isfinite(reward)
+        self._dense = torch.where(running, dense, self._dense)
+        self._elapsed += running
+        self._success |= running & success
+        self._success_now = torch.where(running, success, self._success_now)
+        self._terminated |= running & (fail | success if self._settings.episode_ends_on_success else fail)
+        self._truncated |= running & ~self._terminated & (self._elapsed >= self._settings.max_episode_steps)
+        for name, value in task_metrics(info).items():
+            kept = self._metrics.setdefault(name, torch.zeros_like(self._dense))
+            self._metrics[name] = torch.where(running, value, kept)
+        self._record(running)
+        return torch.where(running & ~self._invalid, reward, torch.zeros_like(reward))
+
+    def _record(self, running: torch.Tensor) -> None:
+        recorded = [env_id for env_id in self._frames if bool(running[env_id])]
+        if recorded:
+            view = render_human_view(self._env)
+            for env_id in recorded:
+                self._frames[env_id].append(view[env_id].cpu().numpy())
+
+    def _simulation_state(self) -> Tree:
+        """Poses, velocities and joints, by kind and name: ``[E, n]`` each."""
+        state = self._env.get_state_dict()
+        return {kind: state[kind] for kind in ("actors", "articulations") if kind in state}
+
+    def _restore_ended(self) -> None:
+        """Put environments whose episode is over back to the state in which it ended."""
+        ids = self._ended.nonzero()[:, 0]
+        if len(ids):
+            self._env.set_state_dict(take_rows(self._final_state, ids), ids)
+
+    def _observe(self) -> Observation:
+        return Observation(
+            images=render_cameras(self._env, [camera.name for camera in self._spec.cameras]),
+            state=read_state(self._env, self._settings.state_terms),
+            task=self._task,
+            privileged=read_privileged(self._env) if self._settings.privileged else None,
+        )
+
+    def _refresh(self, ids: torch.Tensor) -> None:
+        """Render once, and take over the rows ``ids``; a row with a NaN is zeroed and its environment invalid."""
+        new = self._observe()
+        for name, image in new.images.items():
+            self._obs.images[name][ids] = image[ids]
+        self._obs.state[ids] = torch.nan_to_num(new.state[ids], posinf=0.0, neginf=0.0)
+        bad = ~torch.isfinite(new.state).all(dim=1)
+        if new.privileged is not None and self._obs.privileged is not None:
+            self._obs.privileged[ids] = torch.nan_to_num(new.privileged[ids], posinf=0.0, neginf=0.0)
+            bad |= ~torch.isfinite(new.privileged).all(dim=1)
+        self._invalid[ids] |= bad[ids]
+
+
+def _rows(obs: Observation, ids: torch.Tensor) -> Observation:
+    """A copy of the named rows, in their order."""
+    return Observation(
+        images={name: image[ids] for name, image in obs.images.items()},
+        state=obs.state[ids],
+        task=[obs.task[i] for i in ids.tolist()],
+        privileged=None if obs.privileged is None else obs.privileged[ids],
+    )
