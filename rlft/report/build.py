@@ -73,7 +73,7 @@ def _draw(run: RunFiles, summary: Mapping[str, Any]) -> tuple[bytes, str]:
         sections.before_after(run, summary),
         sections.videos(run, pairs),
         sections.learning(run),
-        sections.demonstrations(run),
+        sections.demonstrations(run, summary),
         sections.warm_up(run),
         sections.cost(summary),
         sections.reproduce(summary),

@@ -116,6 +116,17 @@ class RunFiles:
         latest = numbered[max(numbered)] if numbered and max(numbered) > 0 else None
         return self.evaluations.get("rl") or latest
 
+    @property
+    def within_ppo(self) -> frozenset[str]:
+        """Labels of the evaluations that PPO ran itself: their time is part of the RL stage.
+
+        PPO logs an ``eval`` line for each; evaluations by a command of their own log none.
+        """
+        steps = {int(line["step"]) for line in self.metrics if line["stage"] == "eval"}
+        numbered = {label for label in self.evaluations if ITERATION_LABEL.fullmatch(label)}
+        last = self.rl["iterations"] if self.rl is not None and "iterations" in self.rl else None
+        return frozenset(numbered | ({"sft"} if 0 in steps else set()) | ({"rl"} if last in steps else set()))
+
 
 def read_run(directory: Path) -> RunFiles:
     """Read everything that a report needs.
@@ -131,7 +142,7 @@ def read_run(directory: Path) -> RunFiles:
     if not directory.is_dir():
         raise NotADirectoryError(f"{directory}: no run directory; give one that a stage has written (outputs/<name>)")
     config_text, config = _read_config(directory / "config.yaml")
-    stages = {name: _read_json(directory / f"{name}.json") for name in ("collect", "sft", "rl")}
+    stages = {name: _read_stage(directory / f"{name}.json") for name in ("collect", "sft", "rl")}
     evaluations = {e.label: e for e in map(_read_evaluation, sorted(directory.glob("eval_*.json")))}
     run = RunFiles(
         directory=directory,
@@ -179,10 +190,14 @@ def _read_config(path: Path) -> tuple[str | None, Mapping[str, Any]]:
     return text, config
 
 
-def _read_json(path: Path) -> Mapping[str, Any] | None:
+def _read_stage(path: Path) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
-    return _parse_object(path, 1, path.read_text(encoding="utf-8"), "run the stage again")
+    result = _parse_object(path, 1, path.read_text(encoding="utf-8"), "run the stage again")
+    failures = result.get("failures", {})
+    if not (isinstance(failures, dict) and all(isinstance(seeds, list) for seeds in failures.values())):
+        raise RunFileError(f"{path}:1: failures={failures!r} is no object of seed lists; run the stage again")
+    return result
 
 
 def _read_lines(path: Path, required: tuple[str, ...]) -> tuple[Mapping[str, Any], ...]:

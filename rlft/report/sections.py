@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlft.report import figures
@@ -107,21 +107,24 @@ def _single_videos(run: RunFiles) -> Markup | None:
     return _section("Rollouts", block("grid", *shown))
 
 
-def demonstrations(run: RunFiles) -> Markup | None:
-    """How the demonstrations were collected, failures by class."""
-    if run.collect is None:
+def demonstrations(run: RunFiles, summary: Mapping[str, Any]) -> Markup | None:
+    """How the demonstrations were collected, failures by class with their seeds."""
+    collect = summary["collect"]
+    if run.collect is None or collect is None:
         return None
-    collect = run.collect
     rows: list[list[object]] = [
-        ["episodes kept", collect.get("episodes")],
-        ["attempts", collect.get("attempts")],
-        ["planner success", percent(collect.get("success_rate"))],
+        ["episodes kept", collect["episodes"]],
+        ["attempts", collect["attempts"]],
+        ["planner success", percent(collect["success_rate"])],
     ]
-    failures = collect.get("failures") or {}
-    classes: list[list[object]] = [[str(name).replace("_", " "), count] for name, count in failures.items()]
-    return _section(
-        "Demonstrations", block("grid", table(rows), table(classes or [["none", 0]], ["failure class", "attempts"]))
-    )
+    if collect["longer_than_limit"] is not None:
+        rows.append(["longer than the policy's time limit", collect["longer_than_limit"]])
+    classes: list[list[object]] = [
+        [kind.replace("_", " "), count, _some(run.collect["failures"][kind])]
+        for kind, count in collect["failures"].items()
+    ]
+    failures = table(classes or [["none", 0, ""]], ["failure class", "attempts", "seeds"])
+    return _section("Demonstrations", block("grid", table(rows), failures))
 
 
 def warm_up(run: RunFiles) -> Markup | None:
@@ -213,6 +216,11 @@ def _paired_table(compared: Mapping[str, Any]) -> Markup:
         f"seeds that changed: p = {compared['p_value']:.3g}; the two 95 % intervals are {apart}."
     )
     return join([table(rows, caption=caption), paragraph("muted", verdict)])
+
+
+def _some(seeds: Sequence[int], limit: int = 8) -> str:
+    more = ", …" if len(seeds) > limit else ""
+    return ", ".join(str(seed) for seed in seeds[:limit]) + more
 
 
 def _section(title: str, *children: object) -> Markup:

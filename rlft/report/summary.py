@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from rlft.report.rundir import Evaluation, RunFiles
+from rlft.report.rundir import Evaluation, RunFiles, number
 from rlft.report.statistics import PairedOutcome, pair_outcomes
 
 # Two evaluations can be compared only where these agree.
@@ -30,7 +31,7 @@ def summarise(run: RunFiles) -> dict[str, Any]:
             "parameters": (run.sft or rl).get("parameters"),
             "trained_parameters": rl.get("trained_parameters"),
         },
-        "collect": _pick(run.collect, "episodes", "attempts", "success_rate", "seconds", "failures"),
+        "collect": _collect(run.collect),
         "sft": _stage(run.sft, ("steps", "final_loss"), run.before),
         "rl": _stage(run.rl, ("iterations", "env_steps"), run.after),
         "evaluations": {label: _result(evaluation) for label, evaluation in run.evaluations.items()},
@@ -89,11 +90,12 @@ def differences(before: Evaluation, after: Evaluation) -> list[str]:
 def seconds(run: RunFiles) -> dict[str, float]:
     """Wall time of every stage that reported one, and their total, seconds.
 
-    PPO's own evaluations (``rl_<iteration>``) lie inside the RL stage, so they are not counted twice.
+    The evaluations that PPO ran itself lie inside the RL stage, and are not counted twice.
     """
     parts: dict[str, Mapping[str, Any] | None] = {"collect": run.collect, "sft": run.sft, "rl": run.rl}
-    parts |= {f"eval_{label}": e.raw for label, e in run.evaluations.items() if not label.startswith("rl_")}
-    known = {name: float(part["seconds"]) for name, part in parts.items() if part and "seconds" in part}
+    parts |= {f"eval_{label}": e.raw for label, e in run.evaluations.items() if label not in run.within_ppo}
+    given = {name: number(part.get("seconds")) for name, part in parts.items() if part}
+    known = {name: value for name, value in given.items() if math.isfinite(value)}
     return known | {"total": sum(known.values())}
 
 
@@ -120,6 +122,14 @@ def _setting(run: RunFiles, *path: str) -> Any:
             return None
         value = value[key]
     return value
+
+
+def _collect(collect: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Failures as counts by class; collect.json itself lists the seeds of each."""
+    picked = _pick(collect, "episodes", "attempts", "success_rate", "seconds", "longer_than_limit")
+    if collect is None or picked is None:
+        return None
+    return picked | {"failures": {kind: len(seeds) for kind, seeds in collect.get("failures", {}).items()}}
 
 
 def _pick(source: Mapping[str, Any] | None, *keys: str) -> dict[str, Any] | None:

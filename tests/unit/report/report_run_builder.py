@@ -99,7 +99,8 @@ def make_run(directory: Path) -> Path:
             "attempts": 100,
             "success_rate": 0.9,
             "seconds": 40.0,
-            "failures": {"no_plan": 3, "executed_but_failed": 7},
+            "longer_than_limit": 4,
+            "failures": {"no_plan": [7, 11, 13], "executed_but_failed": list(range(20, 27))},
         },
     )
     write_stage(directory, "sft", {"steps": 800, "final_loss": 0.08, "seconds": 60.0, "parameters": 394_000})

@@ -98,7 +98,7 @@ def test_every_section_is_there(page: Page):
     for heading in ("Before and after", "Rollouts side by side", "Learning", "Demonstrations", "Warm-up", "Time"):
         assert heading in text
     assert "Not in this run directory" not in text
-    assert "no plan" in text
+    assert "no plan 3 7, 11, 13" in text
     assert "p = 0.0386" in text
     assert "python scripts/train_rl.py seed=3" in text
 

@@ -74,6 +74,7 @@ GOOD_LINE = json.dumps({"time": 1.0, "stage": "rl", "step": 1})
         ("metrics.jsonl", f'{GOOD_LINE}\n{{"time": 1.0, "stage": "rl"}}', r"metrics\.jsonl:2: lacks step"),
         ("metrics.jsonl", "[1, 2]\n", r"metrics\.jsonl:1: holds a list"),
         ("sft.json", '{\n  "steps": 3,\n  "final_loss": \n}', r"sft\.json:4: not JSON"),
+        ("collect.json", '{"failures": {"no_plan": 3}}', r"collect\.json:1: failures=.* no object of seed lists"),
         ("rl.json", "", r"rl\.json:1: not JSON"),
         ("eval_rl.json", "{}", r"eval_rl\.json:1: lacks or misspells 'per_episode'"),
         ("config.yaml", "a: 1\nb: [1, 2\nc: 3\n", r"config\.yaml:3: not YAML"),

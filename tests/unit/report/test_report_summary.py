@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from report_run_builder import make_run, write_evaluation
 
+from rlft.metrics import write_stage
 from rlft.report.provenance import describe, git_commit, record_command
 from rlft.report.rundir import read_run
 from rlft.report.series import evaluated_success, logged, rollout_success
@@ -43,6 +44,7 @@ def test_numbers_equal_an_independent_computation(whole_run: Path):
         "attempts": 100,
         "success_rate": 0.9,
         "seconds": 40.0,
+        "longer_than_limit": 4,
         "failures": {"no_plan": 3, "executed_but_failed": 7},
     }
     assert (summary["sft"]["steps"], summary["sft"]["final_loss"], summary["sft"]["success"]) == (800, 0.08, 0.4)
@@ -90,10 +92,19 @@ def test_unequal_limits_and_seeds_are_told(tmp_path: Path):
     assert compared["pairs"] == 100
 
 
-def test_evaluations_within_ppo_are_not_counted_twice_in_the_time(whole_run: Path, tmp_path: Path):
-    write_evaluation(tmp_path, "rl_00010", [True, False])
-    write_evaluation(tmp_path, "sft", [True, False])
-    assert summarise(read_run(tmp_path))["seconds"] == {"eval_sft": 12.5, "total": 12.5}
+def test_evaluations_within_ppo_are_not_counted_twice_in_the_time(tmp_path: Path):
+    for label in ("sft_source", "sft", "rl_00010", "rl"):
+        write_evaluation(tmp_path, label, [True, False])
+    write_stage(tmp_path, "rl", {"iterations": 20, "env_steps": 100, "seconds": 90.0})
+    lines = [{"time": 1.0, "stage": "eval", "step": step, "success": 0.5} for step in (10, 20)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # Iteration 0 was skipped, so the warm-up was evaluated by a command of its own; iteration 20 was the last.
+    assert summarise(read_run(tmp_path))["seconds"] == {
+        "rl": 90.0,
+        "eval_sft_source": 12.5,
+        "eval_sft": 12.5,
+        "total": 115.0,
+    }
 
 
 def test_the_summary_of_nothing_is_still_a_summary(tmp_path: Path):
