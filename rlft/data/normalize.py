@@ -191,24 +191,35 @@ class NormStats:
         """The robot's action width d."""
         return len(self.action_mean)
 
-    def check(self, spec: EnvSpec, *, fingerprint: str | None = None, allow_mismatch: bool = False) -> None:
+    def check(
+        self,
+        spec: EnvSpec,
+        *,
+        state_terms: Sequence[str] | None = None,
+        fingerprint: str | None = None,
+        allow_mismatch: bool = False,
+    ) -> None:
         """Compare with the environment that is about to be used, and with a dataset.
 
         Args:
             spec: the environment.
+            state_terms: what the environment's state is made of (its spec knows only the width); compared where
+                the statistics know it too.
             fingerprint: hash of the dataset in use, where there is one.
-            allow_mismatch: log a different environment or dataset instead of refusing it. Wrong widths and
-                cameras are always refused.
+            allow_mismatch: log a different environment or dataset instead of refusing it. Wrong widths, state terms
+                and cameras are always refused.
 
         Raises:
             StatsError: names every field that differs, both values, and the remedy.
         """
         names = tuple(camera.name for camera in spec.cameras)
-        hard = [
+        hard: list[tuple[str, Any, Any]] = [
             ("state_dim", self.state_dim, spec.state_dim),
             ("act_dim", self.act_dim, spec.act_dim),
             ("cameras", self.cameras, names),
         ]
+        if state_terms is not None and self.state_terms:
+            hard.append(("state_terms", self.state_terms, tuple(state_terms)))
         soft: list[tuple[str, Any, Any]] = [
             ("env_id", self.env_id, spec.env_id),
             ("control_mode", self.control_mode, spec.control_mode),

@@ -119,6 +119,13 @@ def test_another_environment_is_refused_by_name_and_value(change, message):
         stats.check(make_spec(**change))
 
 
+def test_a_state_of_the_same_width_but_other_meaning_is_refused():
+    stats, _, _ = make_stats()
+    stats.check(make_spec(), state_terms=["tcp_pos"])
+    with pytest.raises(StatsError, match=r"state_terms is \('tcp_pos',\).*\('goal_pos',\)"):
+        stats.check(make_spec(), state_terms=["goal_pos"], allow_mismatch=True)
+
+
 def test_another_dataset_is_refused_or_accepted_aloud(caplog):
     stats, _, _ = make_stats(fingerprint="abc")
     stats.check(make_spec(), fingerprint="abc")

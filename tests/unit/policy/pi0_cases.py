@@ -7,6 +7,8 @@ from rlft.data.normalize import NormStats
 from rlft.policy.factory import build_policy
 from rlft.types import Observation
 
+torch.set_num_threads(1)  # the models are too small to share, and threads that wait for each other cost seconds
+
 CPU = torch.device("cpu")
 CAMERAS = ("front", "wrist")
 N, H, D, S = 3, 5, 32, 4
