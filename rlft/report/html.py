@@ -69,9 +69,9 @@ def paragraph(kind: str, *children: object) -> Markup:
     return element("p", *children, attributes={"class": kind})
 
 
-def figure(content: Markup, caption: object) -> Markup:
-    """A picture or video with its caption."""
-    return element("figure", content, element("figcaption", caption))
+def figure(content: Markup, caption: object = "") -> Markup:
+    """A picture or video, with a caption below it unless that is empty."""
+    return element("figure", content, element("figcaption", caption) if caption else "")
 
 
 def video(mp4: bytes, label: str) -> Markup:

@@ -21,9 +21,9 @@ p { max-width: 46rem; margin: 0.5rem 0; }
 .tile b { display: block; font-size: 1.55rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--muted); font-size: 0.85rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: 1rem; align-items: start; }
-figure { margin: 0; min-width: 0; }
+.grid > * { min-width: 0; overflow-x: auto; }
+figure { margin: 0; }
 svg { width: 100%; height: auto; display: block; color: var(--ink); }
-svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif !important; }
 video, img { width: 100%; height: auto; display: block; border-radius: 6px; background: #808080; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0.6rem 0; }
 th, td { text-align: left; padding: 0.28rem 1.4rem 0.28rem 0; vertical-align: top;

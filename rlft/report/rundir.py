@@ -143,13 +143,13 @@ def read_run(directory: Path) -> RunFiles:
         raise NotADirectoryError(f"{directory}: no run directory; give one that a stage has written (outputs/<name>)")
     config_text, config = _read_config(directory / "config.yaml")
     stages = {name: _read_stage(directory / f"{name}.json") for name in ("collect", "sft", "rl")}
-    evaluations = {e.label: e for e in map(_read_evaluation, sorted(directory.glob("eval_*.json")))}
+    evaluations = sorted(map(_read_evaluation, directory.glob("eval_*.json")), key=_by_time_of_training)
     run = RunFiles(
         directory=directory,
         config_text=config_text,
         config=config,
         metrics=_read_lines(directory / "metrics.jsonl", required=("time", "stage", "step")),
-        evaluations=evaluations,
+        evaluations={evaluation.label: evaluation for evaluation in evaluations},
         videos=_list_videos(directory / "videos"),
         provenance=_read_lines(directory / "provenance.jsonl", required=("command",)),
         missing=(),
@@ -224,6 +224,12 @@ def _parse_object(path: Path, line: int, text: str, remedy: str) -> Mapping[str,
     if not isinstance(value, dict):
         raise RunFileError(f"{path}:{line}: holds a {type(value).__name__}, not an object; {remedy}")
     return value
+
+
+def _by_time_of_training(evaluation: Evaluation) -> tuple[int, str]:
+    """Other policies first, then the warm-up, then PPO's iterations, and its final policy last."""
+    label = evaluation.label
+    return {"sft": 1, "rl": 3}.get(label, 2 if ITERATION_LABEL.fullmatch(label) else 0), label
 
 
 def _read_evaluation(path: Path) -> Evaluation:

@@ -62,7 +62,7 @@ def learning(run: RunFiles) -> Markup | None:
         "Rollouts explore, and count the episodes that ended within an iteration: a trend, with Wilson's 95 % band. "
         "Evaluations act without exploration noise on seeds that training never sees: the claim."
     )
-    return _section("Learning", figure(Markup(wide), note), block("grid", *map(Markup, small)))
+    return _section("Learning", figure(Markup(wide), note), block("grid", *(figure(Markup(svg)) for svg in small)))
 
 
 def before_after(run: RunFiles, summary: Mapping[str, Any]) -> Markup | None:
@@ -74,12 +74,12 @@ def before_after(run: RunFiles, summary: Mapping[str, Any]) -> Markup | None:
     rows = [_score_row(label, result) for label, result in summary["evaluations"].items()]
     scores = table(rows, ["evaluation", "succeeded", "rate", "95 % interval", "mean steps"])
     if compared is None:
-        return _section("Before and after", block("grid", figure(bars, ""), block("", scores)))
+        return _section("Before and after", block("grid", figure(bars), block("", scores)))
     warnings = [
         paragraph("warning", f"Before and after were not measured alike: {line}.") for line in compared["differences"]
     ]
     return _section(
-        "Before and after", *warnings, block("grid", figure(bars, ""), block("", scores, _paired_table(compared)))
+        "Before and after", *warnings, block("grid", figure(bars), block("", scores, _paired_table(compared)))
     )
 
 
@@ -133,7 +133,7 @@ def warm_up(run: RunFiles) -> Markup | None:
         return None
     loss = Markup(render_svg("sft", lambda ax: figures.draw_sft(ax, run), SMALL))
     rows = [[name.replace("_", " "), number(value)] for name, value in (run.sft or {}).items()]
-    return _section("Warm-up", block("grid", figure(loss, ""), table(rows)))
+    return _section("Warm-up", block("grid", figure(loss), table(rows)))
 
 
 def cost(summary: Mapping[str, Any]) -> Markup | None:
@@ -157,7 +157,7 @@ def reproduce(summary: Mapping[str, Any]) -> Markup | None:
         return None
     commit = summary["git_commit"] or "not a git checkout"
     facts = {**(summary["versions"] or {}), "commit": commit}
-    machine = {name.replace("_", " "): value for name, value in (summary["machine"] or {}).items()}
+    machine = {name.replace("_gib", ", GiB").replace("_", " "): value for name, value in summary["machine"].items()}
     return _section(
         "Reproduce",
         element("pre", "\n".join(summary["command"])),
@@ -210,10 +210,10 @@ def _paired_table(compared: Mapping[str, Any]) -> Markup:
         ["neither", compared["neither"]],
     ]
     caption = f"The {compared['pairs']} seeds that both evaluations ran, in pairs"
-    apart = "apart" if compared["intervals_apart"] else "overlapping"
+    apart = "do not overlap" if compared["intervals_apart"] else "overlap"
     verdict = (
         f"{compared['gain_points']:+.1f} points; McNemar's exact test on the {compared['gained'] + compared['lost']} "
-        f"seeds that changed: p = {compared['p_value']:.3g}; the two 95 % intervals are {apart}."
+        f"seeds that changed: p = {compared['p_value']:.3g}; the two 95 % intervals {apart}."
     )
     return join([table(rows, caption=caption), paragraph("muted", verdict)])
 

@@ -54,7 +54,7 @@ RC = {
     "legend.fontsize": 8.0,
     "legend.labelcolor": INK,
     "figure.facecolor": PAPER,
-    "svg.fonttype": "none",
+    "svg.fonttype": "path",  # glyphs as outlines: the layout was computed for this font, the reader may not have it
 }
 
 

@@ -10,7 +10,8 @@ import torch
 from helpers.toy_policies import ConstantTargetPolicy, NoPrefix
 from torch import nn
 
-from rlft.config.schema import RunConfig, SftConfig, TrainConfig
+from rlft.config.learning import SftConfig, TrainConfig
+from rlft.config.schema import RunConfig
 from rlft.evaluate import EvalResult
 from rlft.learn.ppo import PpoUpdater
 from rlft.learn.sft import SftTrainer

@@ -39,6 +39,12 @@ def test_evaluations_on_the_way_stand_in_for_missing_ends(tmp_path: Path):
     assert (run.before.label, run.after.label) == ("sft", "rl")
 
 
+def test_evaluations_stand_in_the_order_of_training(tmp_path: Path):
+    for label in ("rl", "rl_00010", "sft_source", "rl_00002", "sft"):
+        write_evaluation(tmp_path, label, [True])
+    assert list(read_run(tmp_path).evaluations) == ["sft_source", "sft", "rl_00002", "rl_00010", "rl"]
+
+
 def test_the_initial_evaluation_alone_is_no_result_of_ppo(tmp_path: Path):
     write_evaluation(tmp_path, "rl_00000", [True] * 4)
     assert read_run(tmp_path).after is None
