@@ -136,7 +136,7 @@ def advice(reason: str) -> str:
     """What a person has to do where this script may not or cannot."""
     return f"""\
 setup: {reason}. Rendering needs
-  - a Vulkan driver: that of the GPU, or Mesa's software driver (lavapipe) of Mesa {OLDEST_MESA} or later, and the loader.
+  - a Vulkan driver: that of the GPU, or Mesa's software driver (lavapipe) of Mesa {OLDEST_MESA} or later; its loader.
       Debian, Ubuntu:  apt-get install {" ".join(PACKAGES)}
                        (Debian 12: add its backports suite and install with -t bookworm-backports)
       Fedora:          dnf install vulkan-loader mesa-vulkan-drivers libX11

@@ -16,7 +16,7 @@ PATH = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 HEAD = """\
 # Settings
 
-Written from `rlft/config/schema.py` by `make docs`; do not edit.
+Written from `rlft/config/schema.py` and `rlft/config/learning.py` by `make docs`; do not edit.
 
 A setting is given as `key=value` on the command line of any script, or in a YAML file
 (`--config-dir DIR --config-name NAME`). Files of the groups `task`, `policy`, `placement` and `algo` in `configs/`

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from rlft.config.schema import TrainConfig
+    from rlft.config.learning import TrainConfig
     from rlft.rollout.buffer import RolloutBuffer
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from rlft.config.schema import OptimizerConfig
+from rlft.config.learning import OptimizerConfig
 
 
 def make_adamw(parameters: Iterable[torch.nn.Parameter], cfg: OptimizerConfig) -> torch.optim.AdamW:

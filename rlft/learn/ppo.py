@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rlft.config.schema import TrainConfig
+from rlft.config.learning import TrainConfig
 from rlft.learn.optimizers import make_adamw
 from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.base import Prefix

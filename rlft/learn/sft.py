@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rlft.config.schema import SftConfig
+from rlft.config.learning import SftConfig
 from rlft.data.dataset import DemoSet
 from rlft.learn.optimizers import make_adamw
 from rlft.policy.pi0 import Pi0Policy

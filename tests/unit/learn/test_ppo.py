@@ -8,7 +8,7 @@ import torch
 from helpers.toy_policies import ConstantTargetPolicy, MlpPolicy, NoPrefix, repeat_rows
 from torch import nn
 
-from rlft.config.schema import OptimizerConfig, TrainConfig
+from rlft.config.learning import OptimizerConfig, TrainConfig
 from rlft.learn.gae import assign_advantages
 from rlft.learn.ppo import DivergedError, PpoUpdater, ppo_losses
 from rlft.policy.actor_critic import ActorCritic

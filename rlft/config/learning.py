@@ -1,0 +1,116 @@
+"""The schema's sections about learning: exploration, value head, optimisers, buffer, PPO and supervised warm-up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rlft.config.declare import opt
+
+
+@dataclass
+class ExplorationConfig:
+    """Stochastic denoising: how the rollout explores and what its log-probability is."""
+
+    method: str = opt(
+        "flow_noise",
+        "Sampler of the rollout.",
+        choices=("flow_noise", "flow_sde", "flow_sde_single", "flow_cps"),
+    )
+    std_min: float = opt(0.08, "flow_noise: smallest std per denoise step, model units.", gt=0.0)
+    std_max: float = opt(0.16, "flow_noise: largest std per denoise step, model units.", gt=0.0)
+    learn_std: bool = opt(True, "flow_noise: learn the std from the expert's features; false keeps the geometric mean.")
+    level: float = opt(0.5, "flow_sde, flow_cps: noise level a.", ge=0.0, le=1.0)
+    logprob: str = opt(
+        "sum", "sum: joint nats over steps and dimensions; mean: averaged over them.", choices=("sum", "mean")
+    )
+
+
+@dataclass
+class CriticConfig:
+    """The value head."""
+
+    hidden_dims: list[int] = opt([256, 128], "Widths of the hidden layers.", min_len=1)
+    inputs: str = opt(
+        "features",
+        "features: the expert's suffix features; privileged: simulator state; both: side by side.",
+        choices=("features", "privileged", "both"),
+    )
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW."""
+
+    lr: float = opt(1e-4, "Learning rate.", gt=0.0)
+    betas: list[float] = opt([0.9, 0.999], "Adam's decay rates.", length=2)
+    eps: float = opt(1e-8, "Adam's epsilon.", gt=0.0)
+    weight_decay: float = opt(0.0, "Decoupled weight decay.", ge=0.0)
+
+
+@dataclass
+class BufferConfig:
+    """The rollout buffer."""
+
+    device: str = opt("cpu", "Device of the stored rollout: cpu, or cuda:N.")
+    store: str = opt(
+        "auto",
+        "prefix: packed prefix KV; images: model inputs, prefix recomputed; auto: prefix where the VLM is frozen.",
+        choices=("auto", "prefix", "images"),
+    )
+
+
+@dataclass
+class TrainConfig:
+    """PPO."""
+
+    n_train_itr: int = opt(30, "Iterations (rollout + update) in all.", ge=1)
+    n_critic_warmup_itr: int = opt(1, "First iterations that update the critic only.", ge=0)
+    batch_size: int = opt(80, "B, chunk decisions per optimiser step.", ge=1)
+    micro_batch_size: int | None = opt(None, "Rows per forward pass; null: the whole minibatch.", ge=1)
+    update_epochs: int = opt(4, "Passes over the rollout per iteration.", ge=1)
+    gamma: float = opt(0.97, "Discount.", gt=0.0, le=1.0)
+    gamma_per: str = opt(
+        "chunk", "What gamma discounts: a chunk decision or an environment step.", choices=("chunk", "step")
+    )
+    gae_lambda: float = opt(0.95, "GAE's lambda, per chunk decision.", ge=0.0, le=1.0)
+    clip_ratio: float = opt(0.2, "PPO clip range of the probability ratio.", gt=0.0, lt=1.0)
+    clip_log_ratio: float = opt(20.0, "The log-ratio is clamped to this before exp, nats.", gt=0.0)
+    normalize_advantage: bool = opt(True, "Whiten advantages over the whole rollout.")
+    ent_coef: float = opt(0.0, "Weight of the entropy bonus (per-dimension nats).", ge=0.0)
+    vf_coef: float = opt(1.0, "Weight of the value loss.", ge=0.0)
+    clip_value: float | None = opt(None, "Clip range of the value change; null for none.", gt=0.0)
+    target_kl: float | None = opt(None, "Stop an iteration's updates above this KL, joint nats; null never.", gt=0.0)
+    use_early_stop: bool = opt(True, "Whether target_kl stops updates (false: it is only logged).")
+    max_grad_norm: float | None = opt(1.0, "Gradient clipping norm; null for none.", gt=0.0)
+    recompute_old_logprob: bool = opt(False, "Recompute the rollout's log-probs on the update path before the epochs.")
+    actor_optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=6e-5), metadata={"doc": "Optimiser of the policy."}
+    )
+    critic_optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=1e-3), metadata={"doc": "Optimiser of the value head."}
+    )
+    lr_schedule: str = opt(
+        "constant", "Learning-rate schedule over iterations.", choices=("constant", "linear", "cosine")
+    )
+    max_skipped_updates: int = opt(5, "Non-finite updates skipped in a row before the run stops (exit 3).", ge=1)
+    val_freq: int = opt(10, "Evaluate every N iterations; 0 only at the end.", ge=0)
+    save_model_freq: int = opt(10, "Save every N iterations; 0 only at the end.", ge=0)
+    keep_checkpoints: int = opt(3, "Newest checkpoints that are kept.", ge=1)
+    skip_initial_eval: bool = opt(False, "Do not evaluate before the first iteration.")
+
+
+@dataclass
+class SftConfig:
+    """Supervised warm-up by flow matching."""
+
+    steps: int = opt(1500, "Optimiser steps.", ge=1)
+    batch_size: int = opt(64, "Rows per step.", ge=1)
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=1e-3, weight_decay=1e-4), metadata={"doc": "Optimiser."}
+    )
+    warmup_steps: int = opt(100, "Linear learning-rate warm-up, steps.", ge=0)
+    final_lr_ratio: float = opt(0.05, "Final learning rate over the peak (cosine decay).", ge=0.0, le=1.0)
+    max_grad_norm: float = opt(1.0, "Gradient clipping norm.", gt=0.0)
+    train_expert_only: bool = opt(False, "Freeze the VLM (prefix under no_grad, cached path).")
+    log_freq: int = opt(50, "Log every N steps.", ge=1)
+    evaluate: bool = opt(False, "Evaluate closed-loop after training.")
