@@ -121,7 +121,6 @@ def collect(
     records = _needed(journal, cfg.collect.num_episodes)
     kept = [r for r in records if r.outcome == "success" or (cfg.collect.keep_failures and r.steps > 0)]
     meta = _write(cfg, settings, dataset_dir, (journal.episode(record) for record in kept), source)
-    journal.close()
     shutil.rmtree(parts)
     limit = cfg.env.max_episode_len
     result = _result(records, kept, limit, dataset_dir, meta, time.perf_counter() - started, resumed)

@@ -104,8 +104,9 @@ class Crew:
         while True:
             self._feed(next_attempt)
             busy = [w for w in self._workers if w.attempt is not None or not w.ready]
-            if self.source is not None and not any(w.attempt for w in self._workers) and not self._retries:
-                return
+            idle = [w for w in self._workers if w.ready and w.attempt is None]
+            if idle and not any(w.attempt for w in self._workers):
+                return  # a worker that could go on was given nothing, and none is under way
             patience = max(0.0, min(w.deadline for w in busy) - time.monotonic())
             talking = wait([w.connection for w in busy], timeout=patience)
             for worker in [w for w in busy if w.connection in talking]:

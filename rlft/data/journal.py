@@ -8,7 +8,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from rlft.data.episode import DatasetError, Episode
 
@@ -49,11 +49,10 @@ class Journal:
     Args:
         root: the directory.
         records: attempt number -> outcome.
-        file: the open list of attempts.
     """
 
-    def __init__(self, root: Path, records: dict[int, Record], file: TextIO) -> None:
-        self.root, self.records, self._file = root, records, file
+    def __init__(self, root: Path, records: dict[int, Record]) -> None:
+        self.root, self.records = root, records
 
     @classmethod
     def open(cls, root: Path, key: dict[str, Any]) -> Self:
@@ -72,7 +71,7 @@ class Journal:
         lines = _whole_lines(path)
         if not lines:
             path.write_text(json.dumps(key) + "\n")
-            return cls(root, {}, path.open("a"))
+            return cls(root, {})
         found = json.loads(lines[0])
         differing = sorted(name for name in {*found, *key} if found.get(name) != key.get(name))
         if differing:
@@ -84,7 +83,7 @@ class Journal:
                 root, [*problems, f"repeat the earlier settings to continue, or remove {root} to start anew"]
             )
         records = {record.number: record for record in (Record(**json.loads(line)) for line in lines[1:])}
-        return cls(root, records, path.open("a"))
+        return cls(root, records)
 
     @property
     def path(self) -> Path:
@@ -98,8 +97,8 @@ class Journal:
         """Keep the outcome of an attempt and, where given, its episode."""
         if episode is not None:
             episode.save(self._part(record.number))
-        self._file.write(json.dumps(dataclasses.asdict(record)) + "\n")
-        self._file.flush()
+        with self.path.open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(record)) + "\n")
         self.records[record.number] = record
 
     def episode(self, record: Record) -> Episode:
@@ -115,10 +114,6 @@ class Journal:
             raise DatasetError(
                 self.root, [f"{path.name} cannot be read ({error}); remove {self.root} to collect anew"]
             ) from error
-
-    def close(self) -> None:
-        """Close the list of attempts."""
-        self._file.close()
 
 
 def _whole_lines(path: Path) -> list[str]:

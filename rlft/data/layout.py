@@ -85,6 +85,9 @@ def open_layout(root: Path | str) -> Layout:
         raise DatasetError(root, problems)
     table = _read_tables(root, data_files, "data", list(COLUMNS))
     columns = {key: _numpy(table.column(key)) for key in COLUMNS}
+    for key in NUMBERS:
+        if columns[key].ndim == 1:  # vectors of one number are stored as numbers
+            columns[key] = columns[key].astype(np.float32)[:, None]
     tasks_table = _read_tables(root, [root / "meta" / "tasks.parquet"], "meta/tasks").to_pydict()
     tasks = [text for _, text in sorted(zip(tasks_table["task_index"], tasks_table["task"]))]
     lengths = np.asarray(episodes.column("length").to_pylist(), dtype=np.int64)

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_REPO_ID = 96
 MAX_NAME = 255
+MIN_VIDEO_SIDE = 32  # pixels; the AV1 encoder (SVT-AV1) kills the process on narrower pictures
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -145,6 +146,12 @@ class DemoWriter:
         problems = episode.problems()
         if tuple(episode.images) != tuple(self.meta.cameras):
             problems.append(f"cameras are {list(episode.images)}; the dataset has {list(self.meta.cameras)}")
+        small = [name for name, frames in episode.images.items() if min(frames.shape[1:3]) < MIN_VIDEO_SIDE]
+        if self.video and small:
+            problems.append(
+                f"cameras {small} are smaller than {MIN_VIDEO_SIDE} pixels, too small for video; "
+                "set collect.save_video=false"
+            )
         if problems:
             raise DatasetError(self.root, [f"episode {number} (seed {episode.seed}): {line}" for line in problems])
         if self._dataset is None:

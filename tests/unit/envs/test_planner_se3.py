@@ -1,0 +1,55 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from rlft_envs.planners import se3
+from scipy.linalg import expm
+from scipy.spatial.transform import Rotation
+
+
+def random_pose(rng, angle=None):
+    w = rng.normal(size=3)
+    w *= (rng.uniform(0, 3) if angle is None else angle) / np.linalg.norm(w)
+    return se3.pose(rng.normal(size=3), Rotation.from_rotvec(w).as_matrix())
+
+
+def matrix_of(twist):
+    out = np.zeros((4, 4))
+    out[:3, :3], out[:3, 3] = se3.skew(twist[3:]), twist[:3]
+    return out
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-9, 1e-4, 1.0, 2.5])
+def test_the_exponential_is_the_matrix_exponential(scale):
+    twist = np.random.default_rng(0).normal(size=6)
+    twist[3:] *= scale / np.linalg.norm(twist[3:])
+    assert np.allclose(se3.exp(twist), expm(matrix_of(twist)), atol=1e-9)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-5, 0.3, 3.0, np.pi - 1e-6])
+def test_the_logarithm_inverts_the_exponential(angle):
+    T = random_pose(np.random.default_rng(1), angle)
+    assert np.allclose(se3.exp(se3.log(T)), T, atol=1e-7)
+
+
+def test_inverse_and_raw_order():
+    T = se3.from_raw(np.array([1.0, 2.0, 3.0, np.cos(0.2), 0.0, 0.0, np.sin(0.2)]))
+    assert np.allclose(T[:3, 3], [1, 2, 3])
+    assert np.allclose(T[:3, :3], Rotation.from_euler("z", 0.4).as_matrix())
+    assert np.allclose(se3.inverse(T) @ T, np.eye(4))
+
+
+def test_a_screw_without_turning_is_a_straight_line():
+    a, b = np.eye(4), np.eye(4)
+    b[:3, 3] = [0.4, -0.2, 0.6]
+    assert np.allclose(se3.screw(a, b, 0.25)[:3, 3], [0.1, -0.05, 0.15])
+
+
+def test_a_screw_has_its_ends_and_a_constant_rate():
+    rng = np.random.default_rng(2)
+    a, b = random_pose(rng), random_pose(rng)
+    at = [se3.screw(a, b, f) for f in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert np.allclose(at[0], a)
+    assert np.allclose(at[-1], b)
+    rates = [se3.log(se3.inverse(x) @ y) for x, y in pairwise(at)]
+    assert np.allclose(rates, rates[0])
