@@ -16,7 +16,7 @@ import torch
 
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError
-from rlft.placement import Placement
+from rlft.placement import Placement, physics_backend
 from rlft.seeding import seed_for
 from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings, VecEnv
 
@@ -45,7 +45,6 @@ def dataset_dir(cfg: RunConfig) -> Path:
 def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
     """What the simulator is told."""
     e, sim = cfg.env, cfg.sim
-    on_gpu = sim.backend == "gpu" or (sim.backend == "auto" and torch.device(sim.device).type == "cuda")
     return EnvSettings(
         simulator=e.simulator,
         env_id=e.id,
@@ -60,7 +59,7 @@ def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
         instruction=e.instruction,
         robot=e.robot,
         shader=e.shader,
-        sim_backend="gpu" if on_gpu else "cpu",
+        sim_backend=physics_backend(cfg),
         render_backend=sim.render_backend,
         sim_device=sim.device,
         num_workers=sim.num_workers if sim.num_workers is not None else _worker_count(num_envs),

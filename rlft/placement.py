@@ -45,8 +45,7 @@ class Placement:
         """
         wanted = {"sim.device": cfg.sim.device, "model.device": cfg.model.device, "buffer.device": cfg.buffer.device}
         problems = [text for key, name in wanted.items() if (text := device_problem(key, name)) is not None]
-        sim_is_cuda = cfg.sim.device.startswith("cuda")
-        if cfg.sim.backend == "gpu" and not sim_is_cuda:
+        if cfg.sim.backend == "gpu" and not cfg.sim.device.startswith("cuda"):
             problems.append(
                 f"sim.backend = gpu with sim.device = {cfg.sim.device}: GPU physics needs a CUDA device; "
                 "set sim.device=cuda:0, or sim.backend=cpu"
@@ -61,8 +60,7 @@ class Placement:
                 shared[0],
                 torch.cuda.device_count(),
             )
-        on_gpu = cfg.sim.backend == "gpu" or (cfg.sim.backend == "auto" and sim_is_cuda)
-        return cls(sim, policy, buffer, on_gpu)
+        return cls(sim, policy, buffer, physics_backend(cfg) == "gpu")
 
     def to_policy(self, value: Any) -> Any:
         """Copy to the policy's device.
@@ -86,6 +84,13 @@ class Placement:
     def describe(self) -> str:
         """One line for the log."""
         return f"simulator on {self.sim}, policy on {self.policy}, buffer on {self.buffer}"
+
+
+def physics_backend(cfg: RunConfig) -> str:
+    """``gpu`` or ``cpu``: what ``sim.backend`` says; for ``auto``, where ``sim.device`` is."""
+    if cfg.sim.backend != "auto":
+        return cfg.sim.backend
+    return "gpu" if cfg.sim.device.startswith("cuda") else "cpu"
 
 
 def parse_device(name: str) -> torch.device:

@@ -1,0 +1,106 @@
+"""Who may import whom: scripts -> stages -> build -> everything else; simulators know the contract and nothing more."""
+
+import subprocess
+import sys
+
+import pytest
+from rules_source import library, sources, within
+
+HEAVY = ("torch", "mani_skill", "sapien", "lerobot", "transformers", "wandb", "hydra", "matplotlib")
+
+# Package -> what of rlft it may import, beside itself. A new edge is a decision, made here.
+BASE = ("rlft.errors", "rlft.seeding", "rlft.types")
+ALLOWED = {
+    "rlft.types": (),
+    "rlft.errors": (),
+    "rlft.seeding": (),
+    "rlft.config": ("rlft.errors",),
+    "rlft.metrics": ("rlft.errors",),
+    "rlft.progress": (),
+    "rlft.runlock": ("rlft.errors",),
+    "rlft.statefile": (),
+    "rlft.checkpoint": ("rlft.errors", "rlft.statefile"),
+    "rlft.tracking": ("rlft.config", "rlft.metrics"),
+    "rlft.placement": ("rlft.config", "rlft.errors", "rlft.policy.base"),
+    "rlft.policy": (*BASE, "rlft.config", "rlft.data"),
+    "rlft.data": (*BASE, "rlft.config", "rlft.policy", "rlft.progress"),
+    "rlft.rollout": (*BASE, "rlft.placement", "rlft.policy"),
+    "rlft.learn": (*BASE, "rlft.config", "rlft.data", "rlft.policy", "rlft.rollout"),
+    "rlft.evaluate": (*BASE, "rlft.metrics", "rlft.placement", "rlft.policy", "rlft.rollout"),
+    "rlft.report": ("rlft.errors", "rlft.metrics", "rlft.config"),
+    "rlft.cli": ("rlft.config", "rlft.errors"),
+}
+COMPOSERS = ("rlft.build", "rlft.runner", "rlft.stages")  # they connect the parts, so they know them
+
+
+def test_packages_import_only_what_they_may():
+    wrong = []
+    for source in sources("rlft"):
+        owner = next((package for package in ALLOWED if within(source.module, package)), None)
+        if owner is None:
+            assert source.module in (*COMPOSERS, "rlft"), f"{source.name}: say in ALLOWED what it may import"
+            continue
+        for name in source.imports():
+            if within(name, "rlft") and name != "rlft" and not within(name, owner, *ALLOWED[owner]):
+                wrong.append(f"{source.name} imports {name}")
+    assert wrong == []
+
+
+def test_only_the_composition_root_knows_the_simulators():
+    # The collector starts planners, which live beside the simulators; it imports them when it starts.
+    allowed = {"rlft.build", "rlft.data.collect"}
+    wrong = [
+        s.name for s in sources("rlft") if s.module not in allowed and any(within(n, "rlft_envs") for n in s.imports())
+    ]
+    assert wrong == []
+
+
+def test_nothing_imports_the_composition_root_but_the_stages_and_nothing_the_stages_but_scripts():
+    importers = {
+        root: sorted(s.module for s in sources("rlft", "envs/rlft_envs", "scripts") if root in s.imports())
+        for root in ("rlft.build", "rlft.stages")
+    }
+    assert importers["rlft.build"] == ["rlft.stages"]
+    assert all(name.startswith("scripts.") for name in importers["rlft.stages"])
+
+
+def test_simulators_import_the_contract_and_nothing_else_of_the_learner():
+    wrong = [
+        f"{s.name} imports {name}"
+        for s in sources("envs/rlft_envs")
+        for name in s.imports()
+        if within(name, "rlft") and not within(name, "rlft.types")
+    ]
+    assert [w for w in wrong if w.split()[-1] != "rlft"] == []
+
+
+def test_scripts_are_thin():
+    allowed = ("rlft.cli", "rlft.stages", "rlft.config.schema")
+    for source in sources("scripts"):
+        for name in source.imports():
+            assert not within(name, "rlft_envs"), source.name
+            assert name == "rlft" or not within(name, "rlft") or within(name, *allowed), f"{source.name} imports {name}"
+
+
+def test_cv2_is_imported_nowhere():
+    for source in sources("rlft", "envs", "scripts", "tests"):
+        assert not any(within(name, "cv2") for name in source.imports()), source.name
+
+
+@pytest.mark.parametrize("first", ["import rlft, rlft_envs", "import rlft_envs.make, rlft.types", "import rlft.cli"])
+def test_importing_the_packages_is_light(first):
+    code = f"{first}; import sys; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_simulators_keep_to_the_syntax_of_the_oldest_interpreter_they_may_run_under():
+    import ast
+
+    for source in [*sources("envs/rlft_envs"), *(s for s in library() if s.module == "rlft.types")]:
+        ast.parse(source.text, feature_version=(3, 10))
+        names = {
+            alias.name for node in ast.walk(source.tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+        }
+        # Newer than Python 3.10 in typing and enum.
+        assert not names & {"Self", "override", "StrEnum", "assert_never", "Unpack", "TypeVarTuple"}, source.name

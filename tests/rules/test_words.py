@@ -1,0 +1,41 @@
+"""Nothing of one person's machine is in the repository, and nothing that is not finished."""
+
+import re
+from pathlib import Path
+
+from rules_source import ROOT, library, sources, text_files
+
+# Written in pieces, so that this file does not contain them.
+HOSTS = ("pypi" + ".org", "python" + "hosted.org", "deb." + "debian.org", "archive." + "ubuntu.com")
+HOMES = re.compile(r"(?<![\w.])/(home|Users)/[a-z]\w*/")
+
+
+def test_no_path_of_a_machine_and_no_package_host_is_written_down():
+    here = [str(path) + "/" for path in (ROOT, ROOT.parent, Path.home()) if len(path.parts) > 1]
+    found = []
+    for path in text_files():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if any(word in line for word in (*HOSTS, *here)) or HOMES.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert found == []
+
+
+def test_no_code_is_left_for_later():
+    marks = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|X{3})\b")
+    found = [
+        f"{source.name}:{number}"
+        for source in sources("rlft", "envs", "scripts", "tests")
+        for number, line in enumerate(source.text.splitlines(), 1)
+        if marks.search(line)
+    ]
+    found += [source.name for source in library() if "NotImplemented" in source.text]
+    assert found == []
+
+
+def test_the_lock_names_one_version_of_each_package_and_no_place():
+    lines = [x for x in (ROOT / "requirements.lock").read_text().splitlines() if not x.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", line) for line in lines)
+    names = [line.split("==")[0].lower().replace("_", "-") for line in lines]
+    assert sorted(names) == sorted(set(names))
+    assert {"torch", "lerobot", "mani-skill", "sapien", "hydra-core", "wandb", "pytest", "ruff", "mypy"} <= set(names)
+    assert "opencv-python" not in names
