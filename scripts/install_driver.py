@@ -94,17 +94,27 @@ def backports_source(sources: list[Source], codename: str) -> Source | None:
 
 
 def apt(*arguments: str) -> None:
-    """Run apt-get without questions."""
-    command = ["apt-get", "-qq", *arguments]
-    subprocess.run(command, check=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    """Run apt-get without questions; what it says is shown only where it fails.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    done = subprocess.run(
+        ["apt-get", "-q", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"apt-get {' '.join(arguments)} ended with {done.returncode}\n{done.stdout[-2000:]}")
 
 
 def install() -> None:
     """Install the packages, from backports where the release's Mesa is too old.
 
     Raises:
-        subprocess.CalledProcessError: apt failed; it has said why.
-        RuntimeError: no Mesa that is new enough can be had.
+        RuntimeError: apt failed, or no Mesa that is new enough can be had.
     """
     apt("update")
     policy = subprocess.run(
@@ -118,9 +128,7 @@ def install() -> None:
     codename = facts.get("VERSION_CODENAME", "")
     source = backports_source(apt_sources(), codename) if facts.get("ID") == "debian" else None
     if source is None:
-        raise RuntimeError(
-            f"this release has Mesa {major}, SAPIEN needs {OLDEST_MESA}, and there is no backport"
-        )
+        raise RuntimeError(f"this release has Mesa {major}, SAPIEN needs {OLDEST_MESA}, and there is no backport")
     suite = f"{codename}-backports"
     print(f"setup: this release has Mesa {major}; taking a newer one from {suite}", file=sys.stderr)
     try:
@@ -129,7 +137,7 @@ def install() -> None:
         apt("install", "-y", "--no-install-recommends", "-t", suite, *PACKAGES)
     finally:
         SOURCES.unlink(missing_ok=True)
-        subprocess.run(["apt-get", "-qq", "update"], check=False)
+        subprocess.run(["apt-get", "-qq", "update"], check=False, capture_output=True)
 
 
 def advice(reason: str) -> str:
@@ -153,7 +161,7 @@ def main() -> int:
     print("setup: installing Mesa's software Vulkan driver", file=sys.stderr)
     try:
         install()
-    except (subprocess.CalledProcessError, RuntimeError) as error:
+    except (OSError, subprocess.CalledProcessError, RuntimeError) as error:
         print(advice(f"installing a driver failed: {error}"), file=sys.stderr)
         return 1
     return 0

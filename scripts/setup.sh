@@ -69,10 +69,13 @@ make_venv() {
 wanted() { cat requirements.lock pyproject.toml scripts/setup.sh | sha256sum | cut -d' ' -f1; }
 
 install_packages() {
-    say "installing the pinned packages (several GB; about five minutes where the network is quick)"
+    say "installing the pinned packages (3 GB to fetch, 7 GB on disk; about five minutes)"
     # The lock is complete, so nothing is to be resolved; two packages of it disagree about OpenCV (see its head).
-    "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --no-deps -r requirements.lock
-    "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+    local pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-deps)
+    "${pip[@]}" -r requirements.lock | awk -v total="$(grep -c '==' requirements.lock)" '
+        /^(Collecting|Requirement already satisfied)/ && ++n % 20 == 0 { print "setup: " n " of " total " packages"; fflush() }
+        /^Installing collected/ { print "setup: unpacking them"; fflush() }' >&2
+    "${pip[@]}" --quiet --no-build-isolation -e .
 }
 
 # A driver that worked keeps working until the drivers on this machine change.
