@@ -118,7 +118,7 @@ class Oracle:
         self._gripper = OPEN
         self._reference = self._arm.joints()
         self._actions: Iterator[np.ndarray] = self._run()
-        self._holding = False
+        self._holding = self._travelling = False
 
     @property
     def still_dims(self) -> tuple[int, ...]:
@@ -127,8 +127,8 @@ class Oracle:
 
     @property
     def noisy_dims(self) -> tuple[int, ...]:
-        """Action dimensions that may be disturbed: the arm's."""
-        return self._control.dims("arm")
+        """Action dimensions that may be disturbed now: the arm's while it travels, none where it has to be exact."""
+        return self._control.dims("arm") if self._travelling else ()
 
     def act(self) -> np.ndarray | None:
         """The next action, float32 ``[d]``, for the state that the simulator is in now; None: the plan is over.
@@ -171,10 +171,12 @@ class Oracle:
         path = self._plan(move)
         clock = 0.0
         while clock < path.duration:
+            self._travelling = True
             advance, command = self._advance(path, clock)
             clock += advance
             self._reference = path.joints(clock)
             yield self._action(command)
+        self._travelling = False
         self._reference = path.joints(path.duration)
         end = self._arm.forward(self._reference)[:3, 3]
         for _ in range(move.settle_steps):

@@ -31,7 +31,7 @@ class Expert(Protocol):
 
     @property
     def noisy_dims(self) -> tuple[int, ...]:
-        """Action dimensions that may be disturbed on purpose."""
+        """Action dimensions that may be disturbed on purpose at the step that :meth:`act` last gave."""
         ...
 
     def act(self) -> np.ndarray | None:
@@ -49,7 +49,7 @@ class RecordSettings:
 
     Attributes:
         hold_steps: steps recorded after the first success; the task must still be solved after them.
-        action_noise: std of noise on executed, not recorded, actions, controller units.
+        action_noise: std of noise on executed, not recorded, actions until the first success, controller units.
         max_steps: a plan that takes longer is given up.
     """
 
@@ -87,7 +87,6 @@ def record(
 def _run(env: SingleEnv, expert: Expert, out: DemoRecording, settings: RecordSettings) -> None:
     rng = np.random.default_rng(out.attempt.noise_seed)
     low, high = (np.asarray(x, dtype=np.float32) for x in (env.spec.action_low, env.spec.action_high))
-    noisy = list(expert.noisy_dims)
     held = 0
     for _ in range(settings.max_steps):
         seen = env.observe()
@@ -102,7 +101,8 @@ def _run(env: SingleEnv, expert: Expert, out: DemoRecording, settings: RecordSet
         out.states.append(np.array(seen.state, dtype=np.float32))
         out.actions.append(action)
         executed = action.copy()
-        if settings.action_noise > 0.0:
+        noisy = list(expert.noisy_dims)
+        if settings.action_noise > 0.0 and out.solved_at is None and noisy:
             executed[noisy] += settings.action_noise * rng.standard_normal(len(noisy), dtype=np.float32)
             executed = np.clip(executed, low, high)
         success = env.step(executed).success

@@ -8,8 +8,11 @@ from typing import Any
 from rlft.types import EnvSettings
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.planners.oracle import Oracle, Plan
+from rlft_envs.planners.record import Expert
 from rlft_envs.planners.tasks import pick, push, stack
+from rlft_envs.planners.toy import ToyExpert
 from rlft_envs.single import SingleEnv
+from rlft_envs.toy import ToyEnv
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ def planner_for(env_id: str) -> Planner:
 
 def planner_name(settings: EnvSettings) -> str:
     """What is written into the dataset as the demonstrator."""
+    if settings.simulator == "toy":
+        return "rlft_envs.planners:toy"
     return f"rlft_envs.planners:{planner_for(settings.env_id).plan.__name__}"
 
 
@@ -62,13 +67,12 @@ def make_oracle(env: Any, env_id: str) -> Oracle:
     return Oracle(env, planner.plan, gripper_moves=planner.gripper_moves)
 
 
-def make_expert(env: SingleEnv) -> Oracle:
+def make_expert(env: SingleEnv) -> Expert:
     """The expert for the episode that an environment has just started.
 
     Raises:
-        EnvSetupError: no planner for this simulator, task or control mode.
+        EnvSetupError: no planner for this task or control mode.
     """
-    settings = env.settings
-    if settings.simulator != "maniskill":
-        raise EnvSetupError(f"env.simulator={settings.simulator!r} has no motion planner; use env.simulator=maniskill")
-    return make_oracle(env.unwrapped, settings.env_id)  # type: ignore[attr-defined]
+    if isinstance(env, ToyEnv):
+        return ToyExpert(env)
+    return make_oracle(env.unwrapped, env.settings.env_id)  # type: ignore[attr-defined]

@@ -28,14 +28,17 @@ def serve(connection: Connection) -> None:
     settings, how = connection.recv()
     record_settings = RecordSettings(**how)
     try:
+        planner = planner_name(settings)
         env = build_single_env(settings)
         env.reset(0)
         still = make_expert(env).still_dims
     except EnvSetupError as error:
         connection.send(str(error))
         return
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)  # one worker per core: more threads only fight
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    connection.send(DemoSource(env.spec, env.instruction, planner_name(settings), versions, still))
+    connection.send(DemoSource(env.spec, env.instruction, planner, versions, still))
     while True:
         attempt: DemoAttempt = connection.recv()
         found = record(env, make_expert, attempt, record_settings)
@@ -47,9 +50,6 @@ def serve(connection: Connection) -> None:
 
 def main(descriptor: int) -> None:
     """Serve the socket with this descriptor."""
-    import torch
-
-    torch.set_num_threads(1)  # one worker per core: more threads only fight
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     with Connection(descriptor) as connection:
         try:

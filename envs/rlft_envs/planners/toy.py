@@ -1,0 +1,31 @@
+"""The expert of the toy task: straight to the goal."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rlft_envs.toy import MAX_STEP, ToyEnv
+
+
+class ToyExpert:
+    """Moves along the straight line, a little slower than it could, and stays at the goal.
+
+    Args:
+        env: the environment, right after its reset.
+    """
+
+    speed = 0.8
+    still_dims: tuple[int, ...] = ()
+    noisy_dims: tuple[int, ...] = (0, 1)
+
+    def __init__(self, env: ToyEnv) -> None:
+        self._env = env
+
+    def act(self) -> np.ndarray:
+        """The next displacement, float32 ``[2]``, in units of the largest step."""
+        way = (self._env._goal - self._env._pos) / MAX_STEP
+        return (way * min(1.0, self.speed / max(float(np.abs(way).max()), 1e-9))).astype(np.float32)
+
+    def hold(self) -> np.ndarray:
+        """No displacement, float32 ``[2]``."""
+        return np.zeros(2, dtype=np.float32)
