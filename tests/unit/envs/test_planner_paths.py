@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from rlft_envs.planners import se3
 from rlft_envs.planners.paths import STEP_METRES, polyline, time_path
 

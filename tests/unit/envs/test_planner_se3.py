@@ -2,9 +2,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from rlft_envs.planners import se3
 from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
+
+from rlft_envs.planners import se3
 
 
 def random_pose(rng, angle=None):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from helpers.toy_policies import StatePolicy
-from rlft_envs.make import make_vec_env
 
 from rlft.placement import Placement
 from rlft.policy.actor_critic import ActorCritic
@@ -13,6 +12,7 @@ from rlft.policy.denoise import make_schedule
 from rlft.policy.noise import NoiseHead
 from rlft.rollout.sampler import RolloutSampler
 from rlft.types import EnvSettings, RewardSettings
+from rlft_envs.make import make_vec_env
 
 CPU = torch.device("cpu")
 PLACEMENT = Placement(CPU, CPU, CPU)
