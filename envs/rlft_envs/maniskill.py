@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import sapien
 import torch
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils import common
@@ -68,8 +69,10 @@ def read_privileged(env: BaseEnv) -> torch.Tensor:
 def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
     """Render the named cameras once: uint8 ``[E, height, width, 3]`` each.
 
-    Objects that the task hides from the robot (goal markers) are hidden.
+    Objects that the task hides from the robot (goal markers) are hidden. Without names nothing is rendered.
     """
+    if not names:
+        return {}
     for hidden in env._hidden_objects:
         hidden.hide_visual()
     env.scene.update_render(update_sensors=True, update_human_render_cameras=False)
@@ -91,6 +94,27 @@ def render_human_view(env: BaseEnv) -> torch.Tensor:
     if image is None:
         raise EnvSetupError("no picture can be recorded without a renderer; set sim.render_backend=cpu (or gpu)")
     return image
+
+
+def renew_physics(env: BaseEnv) -> None:
+    """Move everything into a new, empty physics scene, so that the past cannot reach the next episode (CPU only).
+
+    PhysX keeps its contact pairs in pools whose order depends on every contact there ever was, and the order decides in
+    which sequence the solver sums: after a reset, the same episode differs in the last bits from the moment the robot
+    touches something, and visibly soon after. A new scene with the same bodies in the same order costs a millisecond;
+    rebuilding the task would cost 200.
+    """
+    old = env.scene.sub_scenes[0]
+    env._set_scene_config()  # these defaults are global to the process, and another task may have changed them
+    physics = sapien.physx.PhysxCpuSystem()
+    physics.timestep = env.scene.px.timestep
+    new = sapien.Scene([physics, old.render_system] if env.scene.can_render() else [physics])
+    entities = list(old.entities)
+    for entity in entities:
+        entity.remove_from_scene()
+    for entity in entities:
+        new.add_entity(entity)
+    env.scene.px, env.scene.sub_scenes[0] = physics, new
 
 
 def task_metrics(info: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -166,6 +190,7 @@ class ManiSkillEnv(SingleEnv):
         self.env.close()
 
     def _start_episode(self, seed: int) -> float:
+        renew_physics(self.env)
         _, info = self.env.reset(seed=seed)
         if not needs_dense(self.settings.reward):
             return 0.0

@@ -162,9 +162,8 @@ class ManiSkillGpuVecEnv:
         index = torch.tensor([env_id], dtype=torch.int64, device=self._env.device)
         before = clone_tree(self._env.agent.get_controller_state())
         self._env.reset(seed=seed, options={"env_idx": index})
-        if before:
-            put_rows(before, take_rows(self._env.agent.get_controller_state(), index), index)
-            self._env.agent.set_controller_state(before)
+        put_rows(before, take_rows(self._env.agent.get_controller_state(), index), index)
+        self._env.agent.set_controller_state(before)
 
     def _step(self, action: torch.Tensor, running: torch.Tensor) -> torch.Tensor:
         """One simulation step; returns the rewards ``[E]``, 0 where not running, and updates every flag."""
@@ -197,15 +196,19 @@ class ManiSkillGpuVecEnv:
                 self._frames[env_id].append(view[env_id].cpu().numpy())
 
     def _simulation_state(self) -> Tree:
-        """Poses, velocities and joints, by kind and name: ``[E, n]`` each."""
-        state = self._env.get_state_dict()
-        return {kind: state[kind] for kind in ("actors", "articulations") if kind in state}
+        """Poses, velocities, joints and controller targets, by kind and name: ``[E, n]`` each."""
+        return {**self._env.get_state_dict(), "controller": self._env.agent.get_controller_state()}
 
     def _restore_ended(self) -> None:
         """Put environments whose episode is over back to the state in which it ended."""
         ids = self._ended.nonzero()[:, 0]
-        if len(ids):
-            self._env.set_state_dict(take_rows(self._final_state, ids), ids)
+        if len(ids) == 0:
+            return
+        final = take_rows(self._final_state, ids)
+        controllers = clone_tree(self._env.agent.get_controller_state())
+        put_rows(controllers, final["controller"], ids)
+        self._env.agent.set_controller_state(controllers)
+        self._env.set_state_dict(final, ids)
 
     def _observe(self) -> Observation:
         return Observation(

@@ -67,14 +67,15 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
     variation = Variation.parse(kwargs.pop("variation", None))
     if variation is not None:
         task = varied(task, settings.env_id, variation)
+    renderer = _renderer_name(settings)
     kwargs |= {
         "num_envs": settings.num_envs if settings.sim_backend == "gpu" else 1,
         "obs_mode": "none",
         "reward_mode": "normalized_dense" if needs_dense(settings.reward) else "none",
         "control_mode": settings.control_mode,
-        "render_mode": "rgb_array",
+        "render_mode": "rgb_array" if renderer != "none" else None,
         "sim_backend": _physics_name(settings),
-        "render_backend": _renderer_name(settings),
+        "render_backend": renderer,
         "sensor_configs": _sensor_configs(settings),
         "human_render_camera_configs": {
             "width": HUMAN_VIEW_SIZE,

@@ -1,0 +1,44 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from vec_env_factories import SIMULATORS, TOYS
+
+
+class Environments:
+    """Builds each environment once per session; a first picture costs seconds."""
+
+    def __init__(self):
+        self._built = {}
+
+    def get(self, factory):
+        if factory.name not in self._built:
+            self._built[factory.name] = factory.build()
+        return self._built[factory.name]
+
+    def close(self):
+        for env in self._built.values():
+            env.close()
+
+
+@pytest.fixture(scope="session")
+def environments():
+    store = Environments()
+    yield store
+    store.close()
+
+
+@pytest.fixture(
+    params=[*TOYS, *(pytest.param(factory, marks=pytest.mark.simulator) for factory in SIMULATORS)],
+    ids=lambda factory: factory.name,
+)
+def factory(request):
+    return request.param
+
+
+@pytest.fixture
+def env(environments, factory):
+    return environments.get(factory)

@@ -1,0 +1,60 @@
+"""Every implementation of the VecEnv contract, built small: four environments that end inside a chunk of five."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from rlft.types import CameraSettings, EnvSettings
+from rlft_envs.make import make_vec_env
+
+E, A = 4, 5
+TIME_LIMIT = 33  # no multiple of A: the limit falls inside a chunk
+
+TOY = EnvSettings(
+    simulator="toy",
+    env_id="ToyReach-v0",
+    num_envs=E,
+    max_episode_steps=TIME_LIMIT,
+    control_mode="pd_ee_delta_pos",
+    cameras=(CameraSettings("base_camera", 24, 32), CameraSettings("second", 16, 16)),
+    state_terms=("tcp_pos", "goal_pos"),
+    privileged=True,
+)
+PUSH_CUBE = EnvSettings(
+    simulator="maniskill",
+    env_id="PushCube-v1",
+    num_envs=E,
+    max_episode_steps=TIME_LIMIT,
+    control_mode="pd_ee_delta_pos",
+    cameras=(CameraSettings("base_camera", 24, 32, fov=1.0, eye=(0.4, 0.0, 0.6), target=(-0.1, 0.0, 0.0)),),
+    state_terms=("tcp_pos", "gripper", "goal_pos"),
+    privileged=True,
+    make_kwargs={"variation": {"object_region": [[-0.02, 0.02], [-0.02, 0.02]]}},
+)
+
+
+@dataclass(frozen=True)
+class Factory:
+    """How to build one implementation."""
+
+    name: str
+    settings: EnvSettings
+    batched: bool = False
+
+    def build(self):
+        if not self.batched:
+            return make_vec_env(self.settings)
+        from batched_maniskill import BatchedManiSkill
+
+        from rlft_envs.maniskill_gpu import ManiSkillGpuVecEnv
+
+        return ManiSkillGpuVecEnv(self.settings, build=BatchedManiSkill)
+
+
+TOYS = [Factory("toy", TOY), Factory("toy-workers", replace(TOY, num_workers=2))]
+SIMULATORS = [
+    Factory("maniskill", PUSH_CUBE),
+    Factory("maniskill-workers", replace(PUSH_CUBE, num_workers=2)),
+    # A controller with a moving target, because that is what a partial reset of the batched simulation damages.
+    Factory("maniskill-batched", replace(PUSH_CUBE, control_mode="pd_ee_target_delta_pos", sim_backend="gpu"), True),
+]
