@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from rlft.data.dataset import DatasetError, DemoMeta, DemoSet, DemoWriter, Episode, check
-from rlft.data.episode import fingerprint
 
 LENGTHS = (4, 7, 3)
 META = DemoMeta("PushCube-v1", "pd_ee_delta_pos", ("front", "side"), ("tcp_pos",), 20, "scripted", 0)
@@ -287,21 +286,3 @@ def test_a_short_video_is_refused(video, tmp_path):
     assert check(root) == ["the videos of camera 'front' hold 4 frames; the data files 14"]
     (root / film).write_bytes(b"no video")
     assert "cannot be decoded" in check(root)[0]
-
-
-def test_a_part_survives_the_disk(tmp_path):
-    one = episode(3, 5)
-    one.save(tmp_path / "part.npz")
-    back = Episode.load(tmp_path / "part.npz")
-    assert (back.task, back.seed, back.success) == (one.task, one.seed, True)
-    assert np.array_equal(back.state, one.state)
-    assert np.array_equal(back.images["side"], one.images["side"])
-    assert [p.name for p in tmp_path.iterdir()] == ["part.npz"]
-
-
-def test_the_fingerprint_sees_cuts_and_values():
-    state, action = np.arange(12, dtype=np.float32).reshape(6, 2), np.ones((6, 1), np.float32)
-    whole = fingerprint([(state, action)])
-    assert whole == fingerprint([(state.copy(), action.copy())])
-    assert whole != fingerprint([(state[:3], action[:3]), (state[3:], action[3:])])
-    assert whole != fingerprint([(state + 1e-6, action)])
