@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rlft.data.dataset import DatasetError, DemoMeta, DemoSet, DemoWriter, Episode, check
+from rlft.data.episode import fingerprint
 
 LENGTHS = (4, 7, 3)
 META = DemoMeta("PushCube-v1", "pd_ee_delta_pos", ("front", "side"), ("tcp_pos",), 20, "scripted", 0)
