@@ -2,7 +2,8 @@
 
 E real CPU environments are stacked so that they look like one simulation with ``num_envs = E``: tensors carry a leading
 axis E, ``step`` moves all of them, and ``reset`` takes ``options={"env_idx": ...}``. The known fault of mani_skill
-3.0.1's partial reset is reproduced on the real controllers: those of every environment are reset, not only the named ones.
+3.0.1's partial reset is reproduced on the real controllers: those of every environment are reset, not only the named
+ones.
 """
 
 from __future__ import annotations
