@@ -15,6 +15,7 @@ from rlft.config.schema import RunConfig
 from rlft.errors import RlftError
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+CLEAR_LINE = "\r\x1b[K"  # a live progress line may stand where the next log line goes
 
 
 def main(entry: str, run: Callable[[RunConfig], None], doc: str | None, argv: Sequence[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(entry: str, run: Callable[[RunConfig], None], doc: str | None, argv: Se
         SIGTERM ends the process with 143 after every ``finally`` has run.
     """
     args = _parser(entry, doc).parse_intermixed_args(argv)
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format=_log_format(), datefmt="%H:%M:%S", stream=sys.stderr)
     try:
         if args.help:
             _write(_help(entry, doc, args.config_dir))
@@ -95,6 +96,10 @@ def _help(entry: str, doc: str | None, config_dir: Path | None) -> str:
             "",
         ]
     )
+
+
+def _log_format() -> str:
+    return CLEAR_LINE + LOG_FORMAT if sys.stderr.isatty() else LOG_FORMAT
 
 
 def _write(text: str) -> None:

@@ -112,4 +112,6 @@ def duration(seconds: float) -> str:
 
 
 def _figure(name: str, value: float) -> str:
-    return f"{100 * value:.1f}%" if name.endswith("success") else f"{value:.3g}"
+    if name.endswith("success"):
+        return f"{100 * value:.1f}%"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -79,6 +79,12 @@ def test_a_closed_stream_stops_nothing():
     progress.update(2, 2)
 
 
+def test_large_figures_are_written_out():
+    out = io.StringIO()
+    Progress("rl", out, plain_interval_s=0, clock=Clock()).update(1, 2, steps_per_s=1342.7, kl=0.00123, neg=-1e6)
+    assert out.getvalue().strip().endswith("steps_per_s 1,343 | kl 0.00123 | neg -1,000,000")
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (59.6, "1m00s"), (185, "3m05s"), (7620, "2h07m")])
 def test_duration(seconds, text):
     assert duration(seconds) == text

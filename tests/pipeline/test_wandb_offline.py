@@ -1,0 +1,22 @@
+import pytest
+
+from rlft.config.load import load
+from rlft.tracking import Tracker, read_metrics
+
+pytest.importorskip("wandb")
+
+
+def test_the_real_wandb_runs_offline_without_a_key(tmp_path, monkeypatch, caplog):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    cfg = load("train_rl", ["wandb.project=test"])
+    with Tracker.open(cfg, tmp_path / "run") as tracker:
+        tracker.log("rl", 1, {"kl": 0.5, "loss": float("nan")})
+    assert "failed" not in caplog.text
+    assert len(read_metrics(tmp_path / "run")) == 1
+    stored = list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(stored) == 1
+    assert b"rl/kl" in stored[0].read_bytes()
