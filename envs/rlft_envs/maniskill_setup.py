@@ -25,6 +25,7 @@ from mani_skill.utils import assets, sapien_utils
 from mani_skill.utils.registration import REGISTERED_ENVS
 
 import mani_skill.envs  # isort: skip  # noqa: F401  registers the tasks
+from rlft_envs.coarse_visuals import coarsen_robot
 from rlft_envs.variations import Variation, varied
 
 log = logging.getLogger(__name__)
@@ -55,8 +56,9 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
     """Build the task, without wrappers, in observation mode "none": nothing is rendered unless asked for.
 
     Args:
-        settings: ``make_kwargs`` may hold further constructor arguments and ``variation``
-            (see :class:`rlft_envs.variations.Variation`).
+        settings: ``make_kwargs`` may hold further constructor arguments, ``variation``
+            (see :class:`rlft_envs.variations.Variation`) and ``visual_cell`` (metres; see
+            :func:`rlft_envs.coarse_visuals.coarsen_robot`).
 
     Raises:
         EnvSetupError: unknown task, control mode, camera or argument; missing assets; no renderer; no CUDA device.
@@ -64,7 +66,7 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
     check_vulkan(settings)
     task = _task_class(settings.env_id)
     kwargs = {**REGISTERED_ENVS[settings.env_id].default_kwargs, **settings.make_kwargs}
-    variation = Variation.parse(kwargs.pop("variation", None))
+    variation, visual_cell = Variation.parse(kwargs.pop("variation", None)), kwargs.pop("visual_cell", None)
     if variation is not None:
         task = varied(task, settings.env_id, variation)
     renderer = _renderer_name(settings)
@@ -90,6 +92,8 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
     except (RuntimeError, FileNotFoundError, TypeError, AttributeError, KeyError, AssertionError) as error:
         raise EnvSetupError(_explain(settings, error)) from error
     _check_built(env, settings)
+    if visual_cell is not None:
+        coarsen_robot(env, visual_cell)
     return env
 
 

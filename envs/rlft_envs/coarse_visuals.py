@@ -1,0 +1,102 @@
+"""Coarser visual meshes of the robot: on a software renderer, its triangles are nearly all of a small picture's cost.
+
+ManiSkill's Panda has 135,000 triangles, many of them smaller than a pixel of a small picture by far. Vertices that
+share a cell of a regular grid are merged (vertex clustering, Rossignac and Borrel 1993), separately for each of the
+six main normal directions, so that edges stay edges. Collision shapes, and so the physics, are not touched.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from rlft_envs.errors import EnvSetupError
+
+log = logging.getLogger(__name__)
+
+MAX_CELL = 0.05  # metres; beyond, nothing of a gripper is left
+
+
+def cluster(
+    vertices: np.ndarray, normals: np.ndarray, triangles: np.ndarray, cell: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Merge the vertices of a mesh that lie in one grid cell and look the same way.
+
+    Args:
+        vertices: float ``[n, 3]``, metres.
+        normals: float ``[n, 3]``, per vertex.
+        triangles: int ``[m, 3]``, vertex indices.
+        cell: edge of a grid cell, metres.
+
+    Returns:
+        vertices, normals (float32) and triangles (uint32) that are left; triangles that shrank to nothing, or fell on
+        another one, are gone.
+    """
+    axis = np.argmax(np.abs(normals), axis=1)
+    side = normals[np.arange(len(normals)), axis] > 0
+    key = np.column_stack([np.floor(vertices / cell).astype(np.int64), 2 * axis + side])
+    _, group = np.unique(key, axis=0, return_inverse=True)
+    group = group.ravel()
+    count = np.bincount(group)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.stack([np.bincount(group, column) for column in values.T], axis=1) / count[:, None]
+
+    merged = mean(normals)
+    merged /= np.maximum(np.linalg.norm(merged, axis=1, keepdims=True), 1e-9)
+    faces = group[triangles]
+    faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
+    _, first = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
+    return mean(vertices).astype(np.float32), merged.astype(np.float32), faces[np.sort(first)].astype(np.uint32)
+
+
+def coarsen_robot(env: Any, cell: float) -> None:
+    """Replace the visual meshes of the robot's links by coarser ones; until the task is rebuilt.
+
+    Args:
+        env: a built ManiSkill environment.
+        cell: edge of a grid cell, metres: about the size of a pixel at the robot's distance is not seen.
+
+    Raises:
+        EnvSetupError: the cell is out of range.
+    """
+    import sapien.render
+
+    if not 0.0 < cell <= MAX_CELL:
+        raise EnvSetupError(f"env.make_kwargs.visual_cell = {cell!r}; allowed: above 0, up to {MAX_CELL} metres")
+    before = after = 0
+    for link in env.agent.robot.links:
+        for body in link._objs:
+            old = body.entity.find_component_by_type(sapien.render.RenderBodyComponent)
+            if old is None:
+                continue
+            new = sapien.render.RenderBodyComponent()
+            new.name = old.name
+            for shape in old.render_shapes:
+                before += sum(len(part.triangles) for part in shape.parts)
+                after += _add_coarse(new, shape, cell)
+            body.entity.remove_component(old)
+            body.entity.add_component(new)
+    log.info("visual meshes of the robot: %d triangles instead of %d (cells of %g m)", after, before, cell)
+
+
+def _add_coarse(component: Any, shape: Any, cell: float) -> int:
+    """Attach a coarser copy of a visual shape; returns its number of triangles."""
+    import sapien.render
+
+    count = 0
+    for part in shape.parts:
+        vertices, normals, triangles = part.vertices * shape.scale, part.get_vertex_normal(), part.triangles
+        coordinates = part.get_vertex_uv()
+        if part.material.base_color_texture is None:  # merged vertices have no texture coordinate of their own
+            vertices, normals, triangles = cluster(vertices, normals, triangles, cell)
+            coordinates = np.zeros((len(vertices), 2), dtype=np.float32)
+        if not len(triangles):
+            continue
+        coarse = sapien.render.RenderShapeTriangleMesh(vertices, triangles, normals, coordinates, part.material)
+        coarse.local_pose = shape.local_pose
+        component.attach(coarse)
+        count += len(triangles)
+    return count
