@@ -80,10 +80,18 @@ def _worker_count(num_envs: int) -> int:
 
 
 def build_env(cfg: RunConfig, num_envs: int) -> VecEnv:
-    """The environments, started."""
+    """The environments, started.
+
+    Raises:
+        ConfigError: the simulator does not know what the settings name, or cannot run it on this machine.
+    """
+    from rlft_envs.errors import EnvSetupError
     from rlft_envs.make import make_vec_env
 
-    return make_vec_env(env_settings(cfg, num_envs))
+    try:
+        return make_vec_env(env_settings(cfg, num_envs))
+    except EnvSetupError as error:
+        raise ConfigError(str(error)) from error
 
 
 def build_placement(cfg: RunConfig) -> Placement:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rlft import cli
-from rlft.errors import RlftError
+from rlft.config.load import load
+from rlft.errors import ConfigError, RlftError
 
 SCRIPTS = Path(cli.__file__).resolve().parents[1] / "scripts"
 
@@ -93,3 +94,12 @@ def test_a_reader_that_leaves_early_is_no_error():
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_the_simulator_does_not_know_is_an_error_of_the_settings(workers):
+    from rlft.build import build_env
+
+    cfg = load("evaluate", ["task=toy", "env.id=ToyRech-v0", f"sim.num_workers={workers}"])
+    with pytest.raises(ConfigError, match=r"env.id = 'ToyRech-v0' is not known; did you mean ToyReach-v0\?"):
+        build_env(cfg, 2)
