@@ -6,6 +6,7 @@ from rlft.types import EnvSettings, VecEnv
 from rlft_envs.errors import EnvSetupError, unknown
 from rlft_envs.rewards import REWARD_MODES
 from rlft_envs.single import SIMULATORS
+from rlft_envs.vulkan import check_vulkan
 
 
 def make_vec_env(settings: EnvSettings) -> VecEnv:
@@ -26,6 +27,8 @@ def make_vec_env(settings: EnvSettings) -> VecEnv:
         raise EnvSetupError(f"env.num_envs = {settings.num_envs}; at least 1 is needed")
     if len({camera.name for camera in settings.cameras}) != len(settings.cameras):
         raise EnvSetupError(f"env.cameras names repeat: {[camera.name for camera in settings.cameras]}")
+    if settings.simulator == "maniskill":
+        check_vulkan()
     if settings.sim_backend == "gpu":
         if settings.simulator != "maniskill":
             raise EnvSetupError(f"env.simulator = {settings.simulator!r} has no GPU physics; use sim.backend=cpu")

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rlft.types import EnvSettings
@@ -27,6 +25,7 @@ from mani_skill.utils.registration import REGISTERED_ENVS
 import mani_skill.envs  # isort: skip  # noqa: F401  registers the tasks
 from rlft_envs.coarse_visuals import coarsen_robot
 from rlft_envs.variations import Variation, varied
+from rlft_envs.vulkan import check_vulkan
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
     Raises:
         EnvSetupError: unknown task, control mode, camera or argument; missing assets; no renderer; no CUDA device.
     """
-    check_vulkan(settings)
+    check_vulkan()
     task = _task_class(settings.env_id)
     kwargs = {**REGISTERED_ENVS[settings.env_id].default_kwargs, **settings.make_kwargs}
     variation, visual_cell = Variation.parse(kwargs.pop("variation", None)), kwargs.pop("visual_cell", None)
@@ -107,33 +106,6 @@ def instruction_for(settings: EnvSettings) -> str:
     if not text.strip():
         raise EnvSetupError(f"env.instruction is empty, and {settings.env_id} has no default; set env.instruction")
     return text
-
-
-def check_vulkan(settings: EnvSettings) -> None:
-    """Refuse to render where no Vulkan driver is registered: SAPIEN's own failure comes late and is unclear.
-
-    Raises:
-        EnvSetupError: cameras are asked for and no driver manifest exists.
-    """
-    if not settings.cameras or not sys.platform.startswith("linux"):
-        return
-    manifests, source = _vulkan_manifests()
-    if not any(path.is_file() for path in manifests):
-        raise EnvSetupError(
-            f"no Vulkan driver found ({source}); cameras cannot be rendered. Install one: on Debian and Ubuntu "
-            "`apt-get install libvulkan1 mesa-vulkan-drivers` (Mesa 24 or newer renders on the CPU; Debian 12 has it "
-            "in bookworm-backports), or the NVIDIA driver's Vulkan part; or train from state alone with env.cameras=[]"
-        )
-
-
-def _vulkan_manifests() -> tuple[list[Path], str]:
-    for variable in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
-        if os.environ.get(variable):
-            return [Path(part) for part in os.environ[variable].split(os.pathsep)], f"{variable}={os.environ[variable]}"
-    folders = [Path(p) / "vulkan/icd.d" for p in ("/etc", "/usr/share", "/usr/local/share", "/usr/local/etc")]
-    folders.append(Path.home() / ".local/share/vulkan/icd.d")
-    found = [manifest for folder in folders if folder.is_dir() for manifest in folder.glob("*.json")]
-    return found, "searched " + ", ".join(str(folder) for folder in folders)
 
 
 def _task_class(env_id: str) -> type[BaseEnv]:

@@ -24,6 +24,17 @@ class Environments:
             env.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Small tensors on few cores: a pool of threads only costs."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def environments():
     store = Environments()

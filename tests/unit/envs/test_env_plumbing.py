@@ -17,6 +17,7 @@ from rlft_envs.make import make_vec_env
 from rlft_envs.single import ObservationRow
 from rlft_envs.trees import clone_tree, put_rows, take_rows
 from rlft_envs.variations import Variation
+from rlft_envs.vulkan import check_vulkan
 
 SETTINGS = EnvSettings(
     simulator="toy",
@@ -146,6 +147,17 @@ def test_no_variation():
     assert Variation.parse(None) is None
     assert Variation.parse({}) is None
     assert Variation.parse({"goal_offset": [0.1, 0]}) == Variation(goal_offset=(0.1, 0.0))
+
+
+def test_a_missing_vulkan_driver_is_found_before_anything_is_imported(monkeypatch, tmp_path):
+    monkeypatch.setenv("VK_DRIVER_FILES", "")
+    monkeypatch.setenv("VK_ICD_FILENAMES", str(tmp_path / "none.json"))
+    imported = set(sys.modules)
+    with pytest.raises(EnvSetupError, match=r"VK_ICD_FILENAMES=.*mesa-vulkan-drivers"):
+        make_vec_env(replace(SETTINGS, simulator="maniskill"))
+    assert not {"sapien", "mani_skill"} & (set(sys.modules) - imported)
+    (tmp_path / "none.json").touch()
+    check_vulkan()
 
 
 def test_importing_and_making_a_toy_imports_no_simulator():
