@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 PARTS = "collect_parts"
 MAX_PLAN_STEPS = 400  # no plan of a tabletop task is longer; a safeguard, not a time limit
 ATTEMPTS_PER_EPISODE = 4
+WRITE_REPORT = 100  # episodes written between two reports
 # What may differ between an interrupted collection and its continuation.
 LEFT_OUT_OF_KEY = ("step_timeout_s", "max_restarts", "instruction")
 
@@ -120,7 +121,7 @@ def collect(
     source = _attempt_all(cfg, settings, journal, progress)
     records = _needed(journal, cfg.collect.num_episodes)
     kept = [r for r in records if r.outcome == "success" or (cfg.collect.keep_failures and r.steps > 0)]
-    meta = _write(cfg, settings, dataset_dir, (journal.episode(record) for record in kept), source)
+    meta = _write(cfg, settings, dataset_dir, _episodes(journal, kept, progress), source)
     shutil.rmtree(parts)
     limit = cfg.env.max_episode_len
     result = _result(records, kept, limit, dataset_dir, meta, time.perf_counter() - started, resumed)
@@ -215,6 +216,14 @@ def _keep(recording: DemoRecording, journal: Journal, source: DemoSource | None,
         ),
         episode,
     )
+
+
+def _episodes(journal: Journal, kept: list[Record], progress: ProgressLike | None) -> Iterator[Episode]:
+    """The kept episodes in order, read one at a time."""
+    for done, record in enumerate(kept, start=1):
+        yield journal.episode(record)
+        if progress is not None and (done % WRITE_REPORT == 0 or done == len(kept)):
+            progress.update(len(kept), len(kept), written=done)
 
 
 def _write(

@@ -78,8 +78,9 @@ def test_the_first_successes_are_kept_in_order(tmp_path):
     assert json.loads(json.dumps(result.to_dict()))["failure_counts"] == {"executed_not_solved": 2}
     assert result.lengths["mean"] == pytest.approx(float(demos.lengths.float().mean()))
     assert not (tmp_path / PARTS).exists()
-    assert seen.reports[-1][:2] == (4, 4)
-    assert seen.reports[-1][2]["attempts"] == 6
+    assert seen.reports[-1] == (4, 4, {"written": 4})
+    assert seen.reports[-2][:2] == (4, 4)
+    assert seen.reports[-2][2]["attempts"] == 6
 
 
 def test_the_number_of_processes_changes_nothing(tmp_path):
@@ -207,3 +208,17 @@ def test_demonstrations_longer_than_the_time_limit_are_reported(tmp_path, caplog
     longer = np.sum([n > 2 for n in DemoSet.load(tmp_path / "dataset", 1).lengths.tolist()])
     assert result.longer_than_limit == longer > 0
     assert "more steps than env.max_episode_len=2" in caplog.text
+
+
+def test_the_toy_task_is_demonstrated_by_the_real_worker(tmp_path, monkeypatch):
+    monkeypatch.setattr(crew, "WORKER", "rlft_envs.planners.worker")
+    env = EnvSettings("toy", "ToyReach-v0", 1, 50, "pd_ee_delta_pos", (CameraSettings("cam", 16, 16),))
+    result = run(tmp_path, config(procs=1), env)
+    demos = DemoSet.load(tmp_path / "dataset", horizon=3)
+    assert (result.episodes, result.success_rate) == (4, 1.0)
+    assert demos.meta.planner == "rlft_envs.planners:toy"
+    assert demos.action.abs().max() <= 0.8 + 1e-6
+    # Actions lead from one recorded position to the next: what was recorded is what was executed.
+    moved = demos.state[1:] - demos.state[:-1]
+    inside = demos.episode[1:] == demos.episode[:-1]
+    assert np.allclose(moved[inside].numpy(), 0.12 * demos.action[:-1][inside].numpy(), atol=1e-5)
