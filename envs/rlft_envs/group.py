@@ -37,6 +37,7 @@ class EnvGroup:
     def __init__(self, settings: EnvSettings, env_ids: Sequence[int]) -> None:
         self._ids = list(env_ids)
         self._envs: list[SingleEnv] = [build_single_env(settings) for _ in self._ids]
+        self._envs[0].observe()  # the first picture compiles shaders for seconds; let that be part of starting
         self.spec: EnvSpec = self._envs[0].spec
         self.instruction = self._envs[0].instruction
         self.rows = ObservationArrays.private(self.spec, len(self._ids))
