@@ -178,8 +178,11 @@ def build_actor_critic(cfg: RunConfig, policy: Pi0Policy, spec: EnvSpec, placeme
             c.hidden_dims,
         )
     schedule = make_schedule(x.method, cfg.num_steps, x.level).to(placement.policy)
-    dims = torch.tensor(policy.act_dims)
-    return ActorCritic(policy, noise, critic, schedule, cfg.act_steps, dims).to(placement.policy)
+    still = set(policy.stats.constant_action)
+    explored = torch.tensor([dim for i, dim in enumerate(policy.act_dims) if i not in still])
+    unexplored = torch.tensor([policy.act_dims[i] for i in sorted(still)], dtype=torch.int64)
+    model = ActorCritic(policy, noise, critic, schedule, cfg.act_steps, explored, unexplored)
+    return model.to(placement.policy)
 
 
 def build_runner(

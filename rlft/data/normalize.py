@@ -50,6 +50,8 @@ class NormStats:
         state_terms: what the state vector is made of.
         fingerprint: hash of the dataset, or ``none``.
         method: ``mean_std``, ``quantiles`` or ``bounds``: what the numbers are.
+        constant_action: action dimensions that never change in the data (a gripper that stays closed). They are
+            learnt and executed like the others, but not explored: noise there could only do harm.
     """
 
     state_mean: tuple[float, ...]
@@ -62,10 +64,11 @@ class NormStats:
     state_terms: tuple[str, ...] = ()
     fingerprint: str = "none"
     method: str = "mean_std"
+    constant_action: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse statistics that would poison every number after them."""
-        for name in (*FIELDS, "cameras", "state_terms"):
+        for name in (*FIELDS, "cameras", "state_terms", "constant_action"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for part in ("state", "action"):
             mean, std = getattr(self, f"{part}_mean"), getattr(self, f"{part}_std")
@@ -137,6 +140,7 @@ class NormStats:
             state_terms=tuple(state_terms),
             fingerprint=fingerprint,
             method=method,
+            constant_action=tuple(constant_action),
         )
 
     @classmethod

@@ -67,10 +67,12 @@ class ActorCritic(nn.Module):
         critic: value head.
         schedule: the rollout's sampler.
         act_steps: A.
-        act_dims: int64 ``[d]``, the robot's dimensions inside D.
+        act_dims: int64, the explored dimensions inside D: those that the log-probability is over.
+        still_dims: int64, real dimensions that are executed but not explored (a gripper that the task never moves).
     """
 
     act_dims: torch.Tensor
+    noise_mask: torch.Tensor
 
     def __init__(
         self,
@@ -80,11 +82,16 @@ class ActorCritic(nn.Module):
         schedule: Schedule,
         act_steps: int,
         act_dims: torch.Tensor,
+        still_dims: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         self.policy, self.noise, self.critic = policy, noise, critic
         self.schedule, self.act_steps = schedule, act_steps
         self.register_buffer("act_dims", act_dims, persistent=False)
+        mask = torch.ones(policy.action_width)
+        if still_dims is not None:
+            mask[still_dims] = 0.0
+        self.register_buffer("noise_mask", mask, persistent=False)
 
     def step_dist(
         self, prefix: Prefix, x: torch.Tensor, k: torch.Tensor, drawn: torch.Tensor
@@ -127,7 +134,7 @@ class ActorCritic(nn.Module):
                 drawn_step == k if s.single else torch.full_like(drawn_step, k in s.stochastic_steps, dtype=torch.bool)
             )
             mean, std, features = self.step_dist(prefix, x, torch.full_like(drawn_step, k), drawn)
-            x = torch.where(drawn[:, None, None], mean + std * noise[:, k + 1], mean)
+            x = torch.where(drawn[:, None, None], mean + std * self.noise_mask * noise[:, k + 1], mean)
             chain.append(x)
             if k in s.stochastic_steps:
                 log_prob = log_prob + self._step_log_prob(x, mean, std).masked_fill(~drawn[:, None], 0.0)

@@ -104,7 +104,9 @@ class FlowPolicy(Protocol):
         """
         ...
 
-    def sft_loss(self, inputs: PolicyInput, actions: torch.Tensor, is_pad: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def sft_loss(
+        self, inputs: PolicyInput, actions: torch.Tensor, is_pad: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
         """Flow-matching loss over real dimensions and unpadded steps, scalar.
 
         Args:

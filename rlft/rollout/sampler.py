@@ -98,6 +98,7 @@ class RolloutSampler:
         self.seed, self.T, self.E = seed, num_decisions, env.spec.num_envs
         self.store_prefix, self.reset_each_rollout = store_prefix, reset_each_rollout
         self._low, self._high = np.array(env.spec.action_low), np.array(env.spec.action_high)
+        self._margin = 0.01 * (self._high - self._low)  # a bound that is missed by a hair is no clipping
         self._obs: Observation | None = None
         self._episode = np.zeros(self.E, dtype=np.int64)
         self._return, self._length = np.zeros(self.E), np.zeros(self.E, dtype=np.int64)
@@ -227,7 +228,7 @@ class RolloutSampler:
         n = np.asarray(torch.as_tensor(step.n_executed).cpu())
         sent = actions.float().cpu().numpy()
         executed = np.arange(sent.shape[1])[None, :] < n[:, None]
-        outside = ((sent < self._low - 1e-6) | (sent > self._high + 1e-6)) & executed[..., None]
+        outside = ((sent < self._low - self._margin) | (sent > self._high + self._margin)) & executed[..., None]
         stats.clipped_actions += float(outside.sum() / max(1, executed.sum() * sent.shape[2]))
         stats.noise_std += float(sample.mean_std)
         stats.env_steps += int(n.sum())

@@ -200,3 +200,20 @@ def test_normal_log_prob_matches_torch():
 def test_unknown_sampler_is_named():
     with pytest.raises(ValueError, match="flow_dance"):
         make_schedule("flow_dance", 4, 0.5)
+
+
+def test_dimensions_that_are_not_explored_follow_the_flow_and_have_no_density():
+    policy = MlpPolicy(horizon=2, width=3)
+    noise = NoiseHead(policy.feature_dim, 3, 0.1, 0.2, learned=False)
+    parts = (policy, noise, Critic(policy.feature_dim, 0, [4]), make_schedule("flow_noise", 3, 0.5), 2)
+    model = ActorCritic(*parts, torch.tensor([0]), still_dims=torch.tensor([2]))
+    prefix, sample = sample_and_evaluate(model)
+    k = torch.zeros(12, dtype=torch.int64)
+    mean, _, _ = model.step_dist(prefix, sample.chain[:, 0], k, torch.ones(12, dtype=torch.bool))
+    difference = (sample.chain[:, 1] - mean).abs().amax((0, 1))
+    assert difference[2] == 0.0
+    assert difference[0] > 0.0
+    moved = sample.chain.clone()
+    moved[:, -1, :, 2] += 1.0
+    base = model.evaluate(prefix, sample.chain, sample.drawn_step, None).log_prob
+    assert torch.equal(model.evaluate(prefix, moved, sample.drawn_step, None).log_prob, base)
