@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from rlft.config.schema import RunConfig
-from rlft.errors import ConfigError
+from rlft.errors import ConfigError, RlftError
 from rlft.placement import Placement, physics_backend
 from rlft.seeding import seed_for
 from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings, VecEnv
@@ -80,18 +81,28 @@ def _worker_count(num_envs: int) -> int:
 
 
 def build_env(cfg: RunConfig, num_envs: int) -> VecEnv:
-    """The environments, started.
+    """The environments, started; see :func:`simulator_errors` for what can go wrong."""
+    from rlft_envs.make import make_vec_env
+
+    return make_vec_env(env_settings(cfg, num_envs))
+
+
+@contextmanager
+def simulator_errors() -> Iterator[None]:
+    """Turn what the simulators raise into errors that a user is shown without a traceback.
 
     Raises:
         ConfigError: the simulator does not know what the settings name, or cannot run it on this machine.
+        RlftError: its workers failed more often than sim.max_restarts allows.
     """
-    from rlft_envs.errors import EnvSetupError
-    from rlft_envs.make import make_vec_env
+    from rlft_envs.errors import EnvSetupError, WorkerError
 
     try:
-        return make_vec_env(env_settings(cfg, num_envs))
+        yield
     except EnvSetupError as error:
         raise ConfigError(str(error)) from error
+    except WorkerError as error:
+        raise RlftError(str(error)) from error
 
 
 def build_placement(cfg: RunConfig) -> Placement:

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 def _stage(cfg: RunConfig, name: str) -> Iterator[Path]:
     """The run directory, held by this process, with the command on record."""
     run = build.run_dir(cfg)
-    with RunLock(run):
+    with RunLock(run), build.simulator_errors():
         record_command(run, name)
         yield run
 

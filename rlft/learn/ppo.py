@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from rlft.config.learning import TrainConfig
+from rlft.errors import RlftError
 from rlft.learn.optimizers import make_adamw
 from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.base import Prefix
@@ -19,8 +20,10 @@ from rlft.rollout.buffer import Minibatch, RolloutBuffer
 log = logging.getLogger(__name__)
 
 
-class DivergedError(RuntimeError):
+class DivergedError(RlftError):
     """Too many updates in a row were not finite; the run stops before the weights are lost."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True)

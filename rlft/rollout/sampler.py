@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from rlft.errors import RlftError
 from rlft.placement import Placement
 from rlft.policy.actor_critic import ActorCritic, PolicySample
 from rlft.policy.base import PolicyInput, Prefix
@@ -19,8 +20,10 @@ from rlft.seeding import generator_for, seed_for
 from rlft.types import ChunkStep, Observation, VecEnv
 
 
-class NonFiniteActionError(RuntimeError):
+class NonFiniteActionError(RlftError):
     """The policy produced NaN or infinite actions; nothing was sent to the simulator."""
+
+    exit_code = 3
 
 
 @dataclass

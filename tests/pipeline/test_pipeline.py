@@ -1,4 +1,4 @@
-"""The whole pipeline at toy size on real ManiSkill: physics, rendered pictures, planned demonstrations, π0, PPO, report."""
+"""The whole pipeline at toy size on real ManiSkill: planned demonstrations, rendered pictures, π0, PPO, report."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from rlft import stages
 from rlft.config.load import load
 
@@ -91,11 +92,12 @@ def test_the_recorded_pictures_show_a_scene(run):
 
 
 def test_the_first_command_of_the_field_runs_as_it_stands(tmp_path):
-    words = (
-        "wandb=null sim.device=cpu model.device=cpu buffer.device=cpu act_steps=2 n_action_steps=5 num_steps=2 "
-        "num_steps_eval=2 env.n_steps_rollout=20 env.max_episode_len=20 env.num_envs=4 train.batch_size=16 "
-        "train.skip_initial_eval=true train.n_train_itr=2"
-    ).split()
+    words = [
+        *("wandb=null", "sim.device=cpu", "model.device=cpu", "buffer.device=cpu"),
+        *("act_steps=2", "n_action_steps=5", "num_steps=2", "num_steps_eval=2"),
+        *("env.n_steps_rollout=20", "env.max_episode_len=20", "env.num_envs=4"),
+        *("train.batch_size=16", "train.skip_initial_eval=true", "train.n_train_itr=2"),
+    ]
     command = [sys.executable, str(ROOT / "scripts" / "train_rl.py"), *words, f"output.dir={tmp_path / 'run'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -83,7 +83,8 @@ def test_bandit_reaches_its_analytic_optimum(method):
     """Reward -|a - c W|^2 through a K = 4 chain: the best policy's expected reward is minus its own variance."""
     truth = torch.tensor([[0.8, -0.5], [0.3, 0.9]])
     model = make_model(ContextualTargetPolicy(), method=method)
-    cfg = config(actor_optimizer=OptimizerConfig(lr=3e-2), critic_optimizer=OptimizerConfig(lr=1e-2))
+    rates = {"actor_optimizer": OptimizerConfig(lr=3e-2), "critic_optimizer": OptimizerConfig(lr=1e-2)}
+    cfg = config(**rates, lr_schedule="linear", n_train_itr=60)
     updater = PpoUpdater(model, cfg, "sum")
     g = torch.Generator().manual_seed(0)
 
@@ -91,15 +92,16 @@ def test_bandit_reaches_its_analytic_optimum(method):
         return -((actions[:, 0] - context @ truth) ** 2).sum(-1)
 
     for i in range(60):
-        buffer, r = bandit_rollout(model, torch.randn(512, 2, generator=g), reward, seed=i)
+        buffer, _ = bandit_rollout(model, torch.randn(512, 2, generator=g), reward, seed=i)
         assign_advantages(buffer, cfg)
         updater.update(buffer, i, g)
+    _, r = bandit_rollout(model, torch.randn(20_000, 2, generator=g), reward, seed=1000)
     if method == "flow_noise":
         optimum = -2 * 0.15**2
     else:  # a quarter of the rows draw their last step: its own noise, and its share of the first noise
         last = float(model.schedule.std[-1]) ** 2 + float(model.schedule.noise_coef[-1]) ** 2
         optimum = -2 * 0.25 * last
-    assert float(r.mean()) == pytest.approx(optimum, rel=0.15)
+    assert float(r.mean()) == pytest.approx(optimum, rel=0.1)
     assert float((model.policy.weight.detach() - truth).abs().max()) < 0.08
 
 
