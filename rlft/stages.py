@@ -23,8 +23,6 @@ from rlft.runlock import RunLock
 from rlft.tracking import Tracker
 
 if TYPE_CHECKING:
-    from rlft.data.dataset import DemoSet
-    from rlft.data.normalize import NormStats
     from rlft.policy.actor_critic import ActorCritic
     from rlft.policy.base import FlowPolicy
     from rlft.runner import PPORunner
@@ -53,6 +51,7 @@ def collect_demos(cfg: RunConfig) -> None:
 def train_sft(cfg: RunConfig) -> None:
     """Warm up on the demonstrations: ``sft/checkpoints/`` and ``sft.json``."""
     from rlft.data.dataset import DemoSet
+    from rlft.data.normalize import NormStats
     from rlft.learn.sft import SftTrainer
     from rlft.policy.weights import save_pretrained
 
@@ -60,7 +59,7 @@ def train_sft(cfg: RunConfig) -> None:
     with _stage(cfg, "sft") as run:
         placement = build.build_placement(cfg)
         demos = DemoSet.load(build.dataset_dir(cfg), cfg.n_action_steps)
-        policy = build.fresh_policy(cfg, _stats_of(demos), placement.policy)
+        policy = build.fresh_policy(cfg, NormStats.from_demos(demos), placement.policy)
         trainer = SftTrainer(policy, demos, cfg.sft, cfg.seed)
         with Tracker.open(cfg, run) as tracker, Progress("sft") as progress:
 
@@ -126,23 +125,6 @@ def report(cfg: RunConfig) -> None:
 
     paths = build_report(build.run_dir(cfg))
     log.info("report: %s", paths.html)
-
-
-def _stats_of(demos: DemoSet) -> NormStats:
-    from rlft.data.normalize import NormStats
-
-    meta = demos.meta
-    return NormStats.from_arrays(
-        demos.state.numpy(),
-        demos.action.numpy(),
-        env_id=meta.env_id,
-        control_mode=meta.control_mode,
-        cameras=meta.cameras,
-        state_terms=meta.state_terms,
-        fingerprint=meta.fingerprint,
-        constant_state=meta.constant_state,
-        constant_action=meta.constant_action,
-    )
 
 
 def _evaluate_policy(run: Path, evaluator: Evaluator, policy: FlowPolicy, label: str) -> EvalResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlft.types import EnvSettings, VecEnv
 from rlft_envs.errors import EnvSetupError, unknown
 from rlft_envs.rewards import REWARD_MODES
-from rlft_envs.single import SIMULATORS
+from rlft_envs.simulators import SIMULATORS
 from rlft_envs.vulkan import check_vulkan
 
 

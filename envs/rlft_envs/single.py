@@ -12,10 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rlft.types import EnvSettings, EnvSpec
-from rlft_envs.errors import unknown
 from rlft_envs.rewards import step_reward
-
-SIMULATORS = ("maniskill", "toy")
 
 
 @dataclass(frozen=True)
@@ -146,20 +143,3 @@ class SingleEnv(ABC):
     @abstractmethod
     def _advance(self, action: np.ndarray) -> Outcome:
         """Step the simulation by one action, without rendering."""
-
-
-def build_single_env(settings: EnvSettings) -> SingleEnv:
-    """Build one environment of the simulator that the settings name.
-
-    Raises:
-        EnvSetupError: the simulator does not exist, or refuses the settings.
-    """
-    if settings.simulator == "maniskill":
-        from rlft_envs.maniskill import ManiSkillEnv
-
-        return ManiSkillEnv(settings)
-    if settings.simulator == "toy":
-        from rlft_envs.toy import ToyEnv
-
-        return ToyEnv(settings)
-    raise unknown("env.simulator", settings.simulator, SIMULATORS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -154,12 +153,6 @@ class Pi0Policy(nn.Module):
     def actions_from_env(self, actions: Tensor) -> Tensor:
         """Normalise: controller units ``[n, H, d]`` -> model units ``[n, H, d]``, on the policy's device."""
         return normalize(actions.to(self.device, torch.float32), self.stats.action_mean, self.stats.action_std)
-
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write a checkpoint, see :func:`rlft.policy.weights.save_pretrained`."""
-        from rlft.policy.weights import save_pretrained  # it imports this module
-
-        save_pretrained(self, directory)
 
     def _dims(self) -> Tensor:
         return torch.tensor(self.act_dims, device=self.device)

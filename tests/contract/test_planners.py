@@ -14,7 +14,7 @@ from rlft_envs.errors import EnvSetupError
 from rlft_envs.planners.errors import PlanError
 from rlft_envs.planners.record import RecordSettings, record
 from rlft_envs.planners.registry import PLANNERS, make_expert, planner_for
-from rlft_envs.single import build_single_env
+from rlft_envs.simulators import build_single_env
 
 pytestmark = [
     pytest.mark.simulator,

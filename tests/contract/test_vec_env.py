@@ -10,7 +10,7 @@ import pytest
 from vec_env_factories import SIMULATORS, TIME_LIMIT, TOYS, A, E
 
 from rlft.types import VecEnv
-from rlft_envs.single import build_single_env
+from rlft_envs.simulators import build_single_env
 
 SEEDS = [11, 12, 13, 14]
 

@@ -17,7 +17,7 @@ from rlft.types import DemoAttempt, DemoSource, EnvSettings
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.planners.record import RecordSettings, record
 from rlft_envs.planners.registry import make_expert, planner_name
-from rlft_envs.single import build_single_env
+from rlft_envs.simulators import build_single_env
 
 PACKAGES = ("mani_skill", "sapien", "toppra", "numpy")
 

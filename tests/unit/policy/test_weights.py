@@ -42,7 +42,7 @@ def test_round_trip_is_bit_equal(kind, dtype, tmp_path):
     policy = make_policy(kind, dtype=dtype, act_dims=[3, 4, 9], state_dims=[1, 2, 3, 4])
     obs, (x, t) = make_observation(), make_chunk()
     before = policy.velocity(policy.encode(policy.prepare(obs)), x, t)[0]
-    policy.save_pretrained(tmp_path)
+    save_pretrained(policy, tmp_path)
     again = load_pretrained(tmp_path, device=CPU)
     for (name, a), (_, b) in zip(policy.state_dict().items(), again.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
