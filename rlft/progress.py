@@ -37,13 +37,13 @@ class Progress:
         self._shown_at = -float("inf")
         self._last_text = ""
 
-    def update(self, done: float, total: float, **figures: float) -> None:
+    def update(self, done: float, total: float, **figures: float | tuple[float, float]) -> None:
         """Say how far the stage is.
 
         Args:
             done: units done, 0..total.
             total: units in all.
-            figures: key figures to show; names ending in ``success`` are shown as per cent.
+            figures: key figures to show; names ending in ``success`` are shown as per cent. A pair is an interval.
         """
         now = self._clock()
         if self._first is None:
@@ -70,7 +70,7 @@ class Progress:
         outcome = "done" if kind is None else f"stopped by {kind.__name__}"
         self._write(f"{self.stage}: {outcome} after {duration(self._clock() - self._started)}\n")
 
-    def _text(self, now: float, done: float, total: float, figures: dict[str, float]) -> str:
+    def _text(self, now: float, done: float, total: float, figures: dict[str, float | tuple[float, float]]) -> str:
         share = done / total if total > 0 else 1.0
         parts = [f"{self.stage} {100 * share:3.0f}% {done:g}/{total:g}", duration(now - self._started)]
         eta = self._eta(now, done, total)
@@ -111,7 +111,9 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
 
 
-def _figure(name: str, value: float) -> str:
+def _figure(name: str, value: float | tuple[float, float]) -> str:
+    if isinstance(value, tuple):
+        return f"{100 * value[0]:.0f}-{100 * value[1]:.0f}%"
     if name.endswith("success"):
         return f"{100 * value:.1f}%"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -13,7 +13,7 @@ from rlft.config.schema import RunConfig
 from rlft.evaluate import EvalResult
 from rlft.learn.gae import assign_advantages
 from rlft.learn.ppo import PpoUpdater
-from rlft.metrics import explained_variance
+from rlft.metrics import explained_variance, wilson_interval
 from rlft.policy.actor_critic import ActorCritic
 from rlft.progress import Progress
 from rlft.rollout.buffer import RolloutBuffer
@@ -111,11 +111,13 @@ class PPORunner:
 
     def _log(self, scalars: Mapping[str, float]) -> None:
         done, total = self.state.iteration, self.cfg.train.n_train_itr
+        episodes = int(scalars["rollout/episodes"])
         self.tracker.log("rl", done, {**scalars, "env_steps_total": float(self.state.env_steps)})
         self.progress.update(
             done,
             total,
             success=scalars["rollout/success"],
+            ci95=wilson_interval(round(scalars["rollout/success"] * episodes), episodes) if episodes else (0.0, 1.0),
             kl=scalars["update/kl"],
             steps_per_s=scalars["throughput/env_steps_per_s"],
         )

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlft import build, checkpoint
+from rlft.config.load import dump
 from rlft.config.schema import RunConfig
 from rlft.errors import RlftError
 from rlft.evaluate import EvalResult, Evaluator
-from rlft.metrics import write_stage
+from rlft.metrics import wilson_interval, write_stage, write_text_atomically
 from rlft.progress import Progress
 from rlft.report.provenance import record_command
 from rlft.runlock import RunLock
@@ -36,7 +37,25 @@ def _stage(cfg: RunConfig, name: str) -> Iterator[Path]:
     run = build.run_dir(cfg)
     with RunLock(run), build.simulator_errors():
         record_command(run, name)
+        (run / "settings").mkdir(exist_ok=True)
+        label = f"eval_{cfg.eval.label}" if name == "eval" else name
+        write_text_atomically(run / "settings" / f"{label}.yaml", dump(cfg))
         yield run
+
+
+def _resumed(cfg: RunConfig, directory: Path) -> Path | None:
+    """The checkpoint to continue from, or None to start anew.
+
+    Raises:
+        RlftError: there are checkpoints of an earlier run, and nobody said to continue it.
+    """
+    resumed = checkpoint.find_resume(cfg.resume, directory)
+    if resumed is None and checkpoint.newest_valid(directory) is not None:
+        raise RlftError(
+            f"{directory} holds checkpoints of an earlier run; continue it with resume=auto, "
+            "or choose another name or output.dir"
+        )
+    return resumed
 
 
 def collect_demos(cfg: RunConfig) -> None:
@@ -53,24 +72,35 @@ def train_sft(cfg: RunConfig) -> None:
     from rlft.data.dataset import DemoSet
     from rlft.data.normalize import NormStats
     from rlft.learn.sft import SftTrainer
-    from rlft.policy.weights import save_pretrained
+    from rlft.policy.weights import load_pretrained, save_pretrained
 
     started = time.perf_counter()
-    with _stage(cfg, "sft") as run:
+    with _stage(cfg, "sft") as run, Tracker.open(cfg, run) as tracker, Progress("sft") as progress:
+        directory = run / "sft" / "checkpoints"
+        resumed = _resumed(cfg, directory)
         placement = build.build_placement(cfg)
         demos = DemoSet.load(build.dataset_dir(cfg), cfg.n_action_steps)
-        policy = build.fresh_policy(cfg, NormStats.from_demos(demos), placement.policy)
+        if resumed is None:
+            policy = build.fresh_policy(cfg, NormStats.from_demos(demos), placement.policy)
+        else:
+            policy = load_pretrained(resumed / checkpoint.MODEL, device=placement.policy, dtype=cfg.model.dtype)
         trainer = SftTrainer(policy, demos, cfg.sft, cfg.seed)
-        with Tracker.open(cfg, run) as tracker, Progress("sft") as progress:
+        if resumed is not None:
+            trainer.load_state_dict(checkpoint.load_state(resumed))
+            tracker.drop_after("sft", trainer.step_count)
+            if trainer.step_count >= cfg.sft.steps:
+                log.warning("already complete: sft.steps=%d are done", cfg.sft.steps)
+                return
 
-            def on_step(step: int, scalars: Mapping[str, float]) -> None:
-                if step % cfg.sft.log_freq == 0 or step == cfg.sft.steps:
-                    tracker.log("sft", step, scalars)
-                    progress.update(step, cfg.sft.steps, loss=scalars["loss"])
+        def on_step(step: int, scalars: Mapping[str, float]) -> None:
+            last = step == cfg.sft.steps
+            if last or step % cfg.sft.log_freq == 0:
+                tracker.log("sft", step, scalars)
+                progress.update(step, cfg.sft.steps, loss=scalars["loss"])
+            if last or (cfg.sft.save_freq and step % cfg.sft.save_freq == 0):
+                checkpoint.save(directory, step, partial(save_pretrained, policy), trainer.state_dict(), keep=1)
 
-            final_loss = trainer.run(on_step)
-        save = partial(save_pretrained, policy)
-        checkpoint.save(run / "sft" / "checkpoints", trainer.step_count, save, trainer.state_dict(), keep=1)
+        final_loss = trainer.run(on_step)
         facts = {
             "steps": trainer.step_count,
             "final_loss": final_loss,
@@ -95,12 +125,7 @@ def train_rl(cfg: RunConfig) -> None:
     """Fine-tune by PPO: ``rl/checkpoints/``, ``rl.json``, and ``eval_rl.json`` of the final policy."""
     started = time.perf_counter()
     with _stage(cfg, "rl") as run:
-        resumed = checkpoint.find_resume(cfg.resume, run / "rl" / "checkpoints")
-        if resumed is None and checkpoint.newest_valid(run / "rl" / "checkpoints") is not None:
-            raise RlftError(
-                f"{run} holds checkpoints of an earlier run; continue it with resume=auto, "
-                "or choose another name or output.dir"
-            )
+        resumed = _resumed(cfg, run / "rl" / "checkpoints")
         if resumed is not None:
             cfg.model.path = str(resumed / checkpoint.MODEL)
         with (
@@ -115,6 +140,9 @@ def train_rl(cfg: RunConfig) -> None:
                 tracker.drop_after("rl", runner.state.iteration)
                 tracker.drop_after("eval", runner.state.iteration)
                 log.info("resumed from %s after %d iterations", resumed, runner.state.iteration)
+            if runner.state.iteration >= cfg.train.n_train_itr:
+                log.warning("already complete: train.n_train_itr=%d iterations are done", cfg.train.n_train_itr)
+                return
             runner.run()
         write_stage(run, "rl", _rl_facts(runner, time.perf_counter() - started))
 
@@ -141,7 +169,9 @@ def _evaluate_policy(run: Path, evaluator: Evaluator, policy: FlowPolicy, label:
         result = evaluator.run(
             policy,
             label,
-            on_progress=lambda done, total, wins: progress.update(done, total, success=wins / max(1, done)),
+            on_progress=lambda done, total, wins: progress.update(
+                done, total, success=wins / max(1, done), ci95=wilson_interval(wins, done) if done else (0.0, 1.0)
+            ),
             on_video=on_video,
         )
     write_stage(run, f"eval_{label}", result.to_dict())

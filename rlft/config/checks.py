@@ -160,6 +160,13 @@ def names(cfg: RunConfig) -> list[str]:
     return problems
 
 
+def not_yet(cfg: RunConfig) -> list[str]:
+    """Settings that the command line of the field's first code has, and that cannot do anything here yet."""
+    if cfg.domain_randomization is None:
+        return []
+    return ["domain_randomization: picture randomisation is not available yet; set domain_randomization=null"]
+
+
 CHECKS: tuple[Callable[[RunConfig], list[str]], ...] = (
     chunks,
     batches,
@@ -168,4 +175,5 @@ CHECKS: tuple[Callable[[RunConfig], list[str]], ...] = (
     observations,
     model,
     names,
+    not_yet,
 )

@@ -113,4 +113,4 @@ class SftConfig:
     max_grad_norm: float = opt(1.0, "Gradient clipping norm.", gt=0.0)
     train_expert_only: bool = opt(False, "Freeze the VLM (prefix under no_grad, cached path).")
     log_freq: int = opt(50, "Log every N steps.", ge=1)
-    evaluate: bool = opt(False, "Evaluate closed-loop after training.")
+    save_freq: int = opt(0, "Save a checkpoint every N steps, to resume from; 0 only at the end.", ge=0)

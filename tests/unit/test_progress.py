@@ -23,7 +23,7 @@ def test_plain_lines_appear_now_and_then_and_at_the_end():
     with Progress("rl", out, plain_interval_s=10, clock=clock) as progress:
         for done in range(1, 31):
             clock.now = float(done)
-            progress.update(done, 30, success=0.5, kl=0.0123)
+            progress.update(done, 30, success=0.5, ci95=(0.31, 0.69), kl=0.0123)
     lines = out.getvalue().splitlines()
     assert [line.split(" | ")[0] for line in lines[:-1]] == [
         "rl   3% 1/30",
@@ -31,7 +31,7 @@ def test_plain_lines_appear_now_and_then_and_at_the_end():
         "rl  70% 21/30",
         "rl 100% 30/30",
     ]
-    assert lines[1] == "rl  37% 11/30 | 11s | 19s left | success 50.0% | kl 0.0123"
+    assert lines[1] == "rl  37% 11/30 | 11s | 19s left | success 50.0% | ci95 31-69% | kl 0.0123"
     assert lines[-1] == "rl: done after 30s"
     assert "\r" not in out.getvalue()
 

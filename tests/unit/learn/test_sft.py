@@ -1,0 +1,79 @@
+"""The supervised warm-up learns what it is shown, and continues bit for bit."""
+
+import torch
+
+from rlft.config.learning import OptimizerConfig, SftConfig
+from rlft.data.dataset import DemoSet
+from rlft.data.episode import DemoMeta
+from rlft.data.normalize import NormStats
+from rlft.learn.sft import SftTrainer
+from rlft.policy.factory import build_policy
+
+CPU = torch.device("cpu")
+
+
+def demos() -> DemoSet:
+    """Two episodes in which the action follows the state."""
+    g = torch.Generator().manual_seed(0)
+    state = torch.randn(24, 2, generator=g)
+    pictures = torch.randint(0, 255, (24, 28, 28, 3), generator=g, dtype=torch.uint8)
+    meta = DemoMeta(
+        env_id="ToyReach-v0",
+        control_mode="pd_ee_delta_pos",
+        cameras=("top",),
+        state_terms=("tcp_pos",),
+        fps=20,
+        planner="test",
+        run_seed=0,
+        fingerprint="test",
+    )
+    lengths = torch.tensor([14, 10])
+    return DemoSet(meta, {"top": pictures}, state, 0.5 * state + 0.1, lengths, ["reach"] * 24, horizon=3)
+
+
+def trainer(steps: int = 8, **changes) -> SftTrainer:
+    data = demos()
+    policy = build_policy("small", NormStats.from_demos(data), horizon=3, device=CPU, small={"image_size": 28})
+    defaults = {"steps": steps, "batch_size": 8, "warmup_steps": 2, "optimizer": OptimizerConfig(lr=3e-3)}
+    return SftTrainer(policy, data, SftConfig(**(defaults | changes)), seed=0)
+
+
+def weights(t: SftTrainer) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in t.policy.state_dict().items()}
+
+
+def test_the_loss_falls():
+    losses = []
+    trainer(200, batch_size=24).run(lambda step, scalars: losses.append(scalars["loss"]))
+    assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
+
+
+def test_stopping_and_resuming_equals_not_stopping():
+    whole = trainer()
+    whole.run(lambda step, scalars: None)
+    first = trainer()
+    for _ in range(5):
+        first.step()
+    second = trainer()
+    second.policy.load_state_dict(first.policy.state_dict())
+    second.load_state_dict(first.state_dict())
+    second.run(lambda step, scalars: None)
+    assert all(torch.equal(v, weights(second)[k]) for k, v in weights(whole).items())
+
+
+def test_expert_only_leaves_the_prefix():
+    t = trainer(3, train_expert_only=True)
+    before = weights(t)
+    t.run(lambda step, scalars: None)
+    moved = {k for k, v in weights(t).items() if not torch.equal(v, before[k])}
+    assert moved
+    assert not any("paligemma." in k for k in moved)
+
+
+def test_the_learning_rate_warms_up_and_decays():
+    t = trainer(102, warmup_steps=2, final_lr_ratio=0.1)
+    factors = [t.lr_factor(step) for step in range(103)]
+    assert factors[0] == 0.5
+    assert factors[1] == 1.0
+    assert abs(factors[52] - 0.55) < 1e-6
+    assert abs(factors[102] - 0.1) < 1e-6
