@@ -75,6 +75,7 @@ class PPORunner:
 
     def run(self) -> RunState:
         """Train to ``train.n_train_itr`` iterations, from wherever the state stands."""
+        self.progress.update(self.state.iteration, self.cfg.train.n_train_itr)
         if self.state.iteration == 0 and not self.cfg.train.skip_initial_eval:
             self._evaluate("sft")
         while self.state.iteration < self.cfg.train.n_train_itr:
