@@ -101,8 +101,9 @@ def _limit_row(name: str, result: Mapping[str, Any]) -> str:
 
 def _cost_row(name: str, result: Mapping[str, Any]) -> str:
     rl, speed = result["rl"], result["throughput"]["env_steps_per_s"]
-    minutes = result["seconds"]["total"] / 60
-    cells = [name, result["collect"]["episodes"], rl["iterations"], rl["env_steps"], f"{speed:.0f}", f"{minutes:.1f}"]
+    resumed = any("resume=" in command for command in result["command"])  # its wall time counts the last part only
+    minutes = "stopped and resumed" if resumed else f"{result['seconds']['total'] / 60:.1f}"
+    cells = [name, result["collect"]["episodes"], rl["iterations"], rl["env_steps"], f"{speed:.0f}", minutes]
     return _row([str(cell) for cell in cells])
 
 
