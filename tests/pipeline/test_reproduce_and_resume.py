@@ -95,3 +95,23 @@ def test_the_result_files_are_whole(whole):
     evaluation = json.loads((whole / "eval_rl.json").read_text())
     assert evaluation["episodes"] == len(evaluation["per_episode"]) == 4
     assert len(list((whole / "videos").glob("rl_0_*.mp4"))) == 1
+
+
+def test_recomputing_the_prefix_gives_the_same_update_as_storing_it(tmp_path):
+    steps = []
+    for store in ("prefix", "images"):
+        run = tmp_path / store
+        train(run, "train.n_train_itr=2", f"buffer.store={store}", "train.actor_optimizer.lr=1e-5")
+        before, after = weights(run, 1), weights(run, 2)
+        steps.append(torch.cat([(after[k] - before[k]).flatten() for k in sorted(after) if "gemma_expert" in k]))
+    assert float(steps[0].abs().max()) > 0.0
+    assert float(torch.nn.functional.cosine_similarity(steps[0], steps[1], dim=0)) > 0.999
+
+
+def test_the_prefix_trains_where_it_is_asked_to(tmp_path):
+    train(tmp_path / "vlm", "train.n_train_itr=2", "model.train_vlm=true")
+    before, after = weights(tmp_path / "vlm", 1), weights(tmp_path / "vlm", 2)
+    moved = {k for k in after if not torch.equal(before[k], after[k])}
+    assert any(k.startswith("model.paligemma_with_expert.paligemma.") for k in moved)
+    lines = [s for s in scalars(tmp_path / "vlm") if s["stage"] == "rl"]
+    assert max(line["update/first_max_log_ratio"] for line in lines) < 1e-3
