@@ -9,8 +9,8 @@ help:  ## what can be made
 setup:  ## .venv with the pinned packages, and a driver to render with
 	@scripts/setup.sh
 
-demo: setup  ## the whole pipeline on the CPU, into outputs/
-	@scripts/demo_cpu.sh
+demo: setup  ## the whole pipeline on the CPU, into outputs/; ARGS="seed=1 output.dir=..." changes settings
+	@scripts/demo_cpu.sh $(ARGS)
 
 test: setup  ## all tests
 	@$(PY) -m pytest
