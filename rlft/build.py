@@ -154,8 +154,9 @@ def initial_stats(cfg: RunConfig, spec: EnvSpec) -> NormStats:
 
 
 def fresh_policy(cfg: RunConfig, stats: NormStats, device: torch.device) -> Pi0Policy:
-    """A policy with random weights."""
+    """A policy for new data: the weights of ``model.path`` (a pretrained base, lerobot's layout), or random ones."""
     from rlft.policy.factory import build_policy as make_policy
+    from rlft.policy.weights import WEIGHTS
 
     return make_policy(
         cfg.model.kind,
@@ -169,6 +170,7 @@ def fresh_policy(cfg: RunConfig, stats: NormStats, device: torch.device) -> Pi0P
         recompute=cfg.model.gradient_checkpointing,
         num_steps=cfg.num_steps_eval,
         seed=cfg.seed,
+        weights=None if cfg.model.path is None else Path(cfg.model.path) / WEIGHTS,
     )
 
 

@@ -97,7 +97,9 @@ class ModelConfig:
         "small, small_pi05: the architectures at test size; pi0, pi05: real size.",
         choices=("small", "small_pi05", "pi0", "pi05"),
     )
-    path: str | None = opt(None, "Checkpoint directory (pretrained_model/); null starts from random weights.")
+    path: str | None = opt(
+        None, "Checkpoint directory (pretrained_model/); train_sft takes its weights alone; null: random weights."
+    )
     device: str = opt("cpu", "Device of the policy: cpu, or cuda:N.")
     dtype: str = opt("float32", "Weights' type.", choices=("float32", "bfloat16"))
     train_vlm: bool = opt(False, "Also train the vision-language prefix during PPO; false freezes it.")
