@@ -58,7 +58,7 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [HEAD, "| run | light cube, warm-up | heavy cube, warm-up | heavy cube, after PPO | gain | p | intervals |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- |")
     lines += [_success_row(name, result) for name, result in demos.items()]
-    lines += ["", "A limit twice as long changes nothing about what the warm-up lacks:", ""]
+    lines += ["", "A limit twice as long leaves the warm-up within its interval (the first half of the same episodes):", ""]
     lines += [
         "| run | warm-up, limit | warm-up, twice the limit | after PPO, twice the limit |",
         "| --- | --- | --- | --- |",
