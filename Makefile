@@ -1,7 +1,7 @@
 # Every target prepares what it needs; nothing has to be activated.
 PY := .venv/bin/python
 
-.PHONY: help setup demo test check docs lock clean
+.PHONY: help setup demo test bench check docs lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -14,6 +14,9 @@ demo: setup  ## the whole pipeline on the CPU, into outputs/; ARGS="seed=1 outpu
 
 test: setup  ## all tests
 	@$(PY) -m pytest
+
+bench: setup  ## speed against stock code into outputs/bench/bench.json, about 8 minutes; ARGS="NAME --quick" for a part
+	@$(PY) -m benchmarks $(ARGS)
 
 check: setup  ## style, types, generated docs
 	@$(PY) -m ruff check .

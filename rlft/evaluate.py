@@ -132,11 +132,11 @@ class Evaluator:
             on_video: called with (episode index, success, frames uint8 ``[n, h, w, 3]``) for recorded episodes.
         """
         started, protocol, num_envs = time.perf_counter(), self.protocol, self.env.spec.num_envs
-        recorded = list(range(min(protocol.num_videos, num_envs))) if on_video else []
+        recorded = set(range(min(protocol.num_videos, num_envs))) if on_video else set()
         running = {i: _Running(index=i) for i in range(num_envs)}
         results: list[EpisodeResult] = []
         restarted = 0
-        self.env.start_recording(recorded)
+        self.env.record(sorted(recorded))
         obs = self._reset(list(running.values()))
         while running:
             actions = self._act(policy, obs, running)
@@ -151,13 +151,18 @@ class Evaluator:
                 episode = running[i]
                 if bool(step.invalid[i]):
                     restarted += 1
+                    if i in recorded:
+                        self.env.take_frames(i)
                     again.append(_Running(index=episode.index))
                     continue
                 results.append(
                     episode.finish(n[i], rewards[i], bool(step.success[i]), bool(step.success_now[i]), protocol.seed)
                 )
-                if i in recorded and on_video is not None and episode.index < protocol.num_videos:
+                if i in recorded and on_video is not None:
                     on_video(episode.index, results[-1].success, self.env.take_frames(i))
+                    if episode.index + num_envs >= protocol.num_videos:  # a picture per step is dear
+                        recorded.remove(i)
+                        self.env.record(sorted(recorded))
                 if episode.index + num_envs < protocol.episodes:
                     again.append(_Running(index=episode.index + num_envs))
                 else:
@@ -168,7 +173,6 @@ class Evaluator:
                 running |= {e.index % num_envs: e for e in again}
                 obs = put_rows(obs, [e.index % num_envs for e in again], self._reset(again))
             on_progress(len(results), protocol.episodes, sum(r.success for r in results))
-        self.env.start_recording([])
         return self._summary(label, results, restarted, time.perf_counter() - started)
 
     def _reset(self, episodes: Sequence[_Running]) -> Observation:

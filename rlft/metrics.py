@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import tempfile
-from collections import defaultdict
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -61,26 +60,6 @@ def explained_variance(predicted: torch.Tensor, target: torch.Tensor) -> float:
     if variance == 0.0:
         return math.nan
     return 1.0 - float((target.double() - predicted.double()).var(unbiased=False)) / variance
-
-
-class RunningMeans:
-    """Means of named scalars; each value may carry a weight (for instance the rows behind it)."""
-
-    def __init__(self) -> None:
-        self._sums: defaultdict[str, float] = defaultdict(float)
-        self._weights: defaultdict[str, float] = defaultdict(float)
-
-    def add(self, scalars: Mapping[str, float], weight: float = 1.0) -> None:
-        """Add one observation of each scalar."""
-        for name, value in scalars.items():
-            self._sums[name] += weight * float(value)
-            self._weights[name] += weight
-
-    def means(self) -> dict[str, float]:
-        """The weighted mean of each scalar added so far; NaN where all weights are 0."""
-        return {
-            name: self._sums[name] / self._weights[name] if self._weights[name] else math.nan for name in self._sums
-        }
 
 
 def write_stage(run_dir: Path, stage: str, result: Mapping[str, Any]) -> Path:

@@ -6,6 +6,8 @@ import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
 
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 
@@ -85,6 +88,10 @@ class Placement:
         """One line for the log."""
         return f"simulator on {self.sim}, policy on {self.policy}, buffer on {self.buffer}"
 
+    def sim_threads(self, groups: int) -> int:
+        """Threads that may step simulators at once: GPU simulations of one process share a context and take turns."""
+        return 1 if self.sim_tensors else groups
+
 
 def physics_backend(cfg: RunConfig) -> str:
     """``gpu`` or ``cpu``: what ``sim.backend`` says; for ``auto``, where ``sim.device`` is."""
@@ -136,6 +143,71 @@ def move(value: Any, device: torch.device) -> Any:
     from rlft.policy.base import TensorRows
 
     return value.map(lambda tensor: _move_tensor(tensor, device)) if isinstance(value, TensorRows) else value
+
+
+def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device, *, peer: torch.device) -> torch.Tensor:
+    """Zeros on a device; pinned where host memory exchanges rows with the CUDA device ``peer``."""
+    pinned = device.type == "cpu" and peer.type == "cuda"
+    return torch.zeros(tuple(shape), dtype=dtype, device=device, pin_memory=pinned)
+
+
+def select_rows(store: torch.Tensor, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Rows of a tensor, int64 ``rows`` on its device, as a tensor on ``device``."""
+    if store.device.type != "cpu" or device.type != "cuda":
+        return _move_tensor(store[rows], device)
+    pinned = torch.empty((len(rows), *store.shape[1:]), dtype=store.dtype, pin_memory=True)
+    torch.index_select(store, 0, rows, out=pinned)
+    return pinned.to(device, non_blocking=True)
+
+
+def prefetched[T](
+    batches: Iterator[T], device: torch.device, *, tensors: Callable[[T], Iterable[torch.Tensor]]
+) -> Iterator[T]:
+    """Batches, each brought to a CUDA device on a stream of its own while the one before it is used.
+
+    Two batches are alive at a time. On the CPU there is nothing to gain: they come one by one.
+
+    Args:
+        batches: gathers and copies a batch to ``device`` each time it is asked.
+        device: where the batches are used.
+        tensors: all tensors of a batch; their memory must outlive the stream that uses them.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    copies = torch.cuda.Stream(device)
+    copies.wait_stream(torch.cuda.current_stream(device))  # what the batches are gathered from is written there
+    with torch.cuda.stream(copies):
+        upcoming = next(batches, None)
+    while upcoming is not None:
+        batch, here = upcoming, torch.cuda.current_stream(device)
+        here.wait_stream(copies)
+        for tensor in tensors(batch):
+            tensor.record_stream(here)
+        with torch.cuda.stream(copies):
+            upcoming = next(batches, None)
+        yield batch
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch compute with ``count`` threads on the CPU; None leaves them as they are.
+
+    Threads that wait for a core which a simulator has taken cost far more than they gain: they spin.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def synchronize(*devices: torch.device) -> None:
+    """Wait until all work queued on the CUDA devices among these is done."""
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
 
 def _move_tensor(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -18,6 +18,7 @@ from rlft.policy.actor_critic import ActorCritic
 from rlft.progress import Progress
 from rlft.rollout.buffer import RolloutBuffer
 from rlft.rollout.sampler import RolloutSampler
+from rlft.rollout.store import StoreChoice
 from rlft.seeding import generator_for
 from rlft.tracking import Tracker
 
@@ -51,6 +52,7 @@ class PPORunner:
         model: policy, noise head and critic.
         sampler: collects rollouts.
         updater: applies PPO.
+        store: what the rollout keeps, and why.
         evaluate: evaluates the current policy under a label.
         save: writes a checkpoint of the given state.
         tracker: receives every iteration's scalars.
@@ -64,12 +66,13 @@ class PPORunner:
         sampler: RolloutSampler,
         updater: PpoUpdater,
         *,
+        store: StoreChoice,
         evaluate: Callable[[str], EvalResult],
         save: Callable[[RunState], None],
         tracker: Tracker,
         progress: Progress,
     ) -> None:
-        self.cfg, self.model, self.sampler, self.updater = cfg, model, sampler, updater
+        self.cfg, self.model, self.sampler, self.updater, self.store = cfg, model, sampler, updater, store
         self.evaluate, self.save, self.tracker, self.progress = evaluate, save, tracker, progress
         self.state = RunState()
 
@@ -140,7 +143,12 @@ class PPORunner:
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs beside the policy's weights; all randomness is named by counters."""
         heads = {"noise": self.model.noise.state_dict(), "critic": self.model.critic.state_dict()}
-        return {"run": vars(self.state).copy(), "heads": heads, "optimizers": self.updater.state_dict()}
+        return {
+            "run": vars(self.state).copy(),
+            "heads": heads,
+            "optimizers": self.updater.state_dict(),
+            "store": vars(self.store).copy(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`; the policy's weights are loaded with the policy."""
@@ -148,6 +156,9 @@ class PPORunner:
         self.model.noise.load_state_dict(state["heads"]["noise"])
         self.model.critic.load_state_dict(state["heads"]["critic"])
         self.updater.load_state_dict(state["optimizers"])
+        if self.cfg.buffer.store == "auto":  # less or more memory may be free now; the numbers must go on as they were
+            self.store = StoreChoice(**state["store"])
+            self.sampler.store_prefix = self.store.prefix
 
 
 def _value_quality(buffer: RolloutBuffer) -> dict[str, float]:

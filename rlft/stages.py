@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from rlft.progress import Progress
 from rlft.report.provenance import record_command
 from rlft.runlock import RunLock
 from rlft.tracking import Tracker
+from rlft.types import VecEnv
 
 if TYPE_CHECKING:
     from rlft.policy.actor_critic import ActorCritic
@@ -35,12 +36,22 @@ log = logging.getLogger(__name__)
 def _stage(cfg: RunConfig, name: str) -> Iterator[Path]:
     """The run directory, held by this process, with the command on record."""
     run = build.run_dir(cfg)
+    build.settle_cameras(cfg)
     with RunLock(run), build.simulator_errors():
         record_command(run, name)
         (run / "settings").mkdir(exist_ok=True)
         label = f"eval_{cfg.eval.label}" if name == "eval" else name
         write_text_atomically(run / "settings" / f"{label}.yaml", dump(cfg))
         yield run
+
+
+@contextmanager
+def closing_all(envs: Sequence[VecEnv]) -> Iterator[Sequence[VecEnv]]:
+    """Close every group of environments, whatever happens."""
+    with ExitStack() as stack:
+        for env in envs:
+            stack.enter_context(closing(env))
+        yield envs
 
 
 def _resumed(cfg: RunConfig, directory: Path) -> Path | None:
@@ -129,12 +140,12 @@ def train_rl(cfg: RunConfig) -> None:
         if resumed is not None:
             cfg.model.path = str(resumed / checkpoint.MODEL)
         with (
-            closing(build.build_env(cfg, cfg.env.num_envs)) as env,
+            closing_all(build.build_rollout_envs(cfg)) as envs,
             closing(build.build_env(cfg, cfg.eval.num_envs)) as eval_env,
             Tracker.open(cfg, run) as tracker,
             Progress("rl") as progress,
         ):
-            runner = build.build_runner(cfg, env, eval_env, tracker, progress, partial(_evaluate_policy, run))
+            runner = build.build_runner(cfg, envs, eval_env, tracker, progress, partial(_evaluate_policy, run))
             if resumed is not None:
                 runner.load_state_dict(checkpoint.load_state(resumed))
                 tracker.drop_after("rl", runner.state.iteration)
@@ -191,6 +202,7 @@ def _rl_facts(runner: PPORunner, seconds: float) -> dict[str, Any]:
     return {
         "iterations": state.iteration,
         "env_steps": state.env_steps,
+        "buffer": {"store": runner.store.store, "reason": runner.store.reason},
         "seconds": seconds,
         "trained_parameters": _count(model),
         "env_steps_per_s": state.env_steps / max(state.rollout_seconds, 1e-9),

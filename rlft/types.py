@@ -90,6 +90,7 @@ class EnvSettings:
         reward: reward settings.
         episode_ends_on_success: whether success terminates the episode.
         make_kwargs: further keyword arguments of the simulator's constructor.
+        first_env: index of environment 0 in the whole rollout; for messages.
     """
 
     simulator: str
@@ -112,6 +113,7 @@ class EnvSettings:
     reward: RewardSettings = field(default_factory=RewardSettings)
     episode_ends_on_success: bool = True
     make_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    first_env: int = 0
 
 
 @dataclass(frozen=True)
@@ -237,8 +239,8 @@ class VecEnv(Protocol):
         """
         ...
 
-    def start_recording(self, env_ids: Sequence[int]) -> None:
-        """From now on keep one human-view frame per executed step of these environments (for videos)."""
+    def record(self, env_ids: Sequence[int]) -> None:
+        """From now on keep a human-view frame per executed step of these environments, and forget those of others."""
         ...
 
     def take_frames(self, env_id: int) -> np.ndarray:

@@ -36,7 +36,7 @@ class EnvGroup:
     """
 
     def __init__(self, settings: EnvSettings, env_ids: Sequence[int]) -> None:
-        self._ids = list(env_ids)
+        self._ids = [settings.first_env + i for i in env_ids]
         self._envs: list[SingleEnv] = [build_single_env(settings) for _ in self._ids]
         self._envs[0].observe()  # the first picture compiles shaders for seconds; let that be part of starting
         self.spec: EnvSpec = self._envs[0].spec
@@ -77,15 +77,15 @@ class EnvGroup:
                 where = f"environment {self._ids[slot]} raised in step {env.elapsed}, seed {env.seed}"
                 raise EnvStepError(where) from error
 
-    def start_recording(self, slots: Sequence[int]) -> None:
-        """Keep a human-view frame per executed step from now on.
+    def record(self, slots: Sequence[int]) -> None:
+        """Keep a human-view frame per executed step of these environments from now on, and of no others.
 
         Raises:
             EnvSetupError: the environments have no renderer.
         """
         for slot in slots:
             self._envs[slot].human_view()  # fails here rather than inside an episode
-            self._frames.setdefault(slot, [])
+        self._frames = {slot: self._frames.get(slot, []) for slot in slots}
 
     def take_frames(self, slot: int) -> np.ndarray:
         """Return and forget an environment's frames, uint8 ``[n, height, width, 3]``."""
@@ -154,10 +154,10 @@ class InProcessVecEnv:
         group.step_chunk(check_actions(actions, self.spec))
         return group.outcomes.chunk_step(group.rows.observation(range(self.spec.num_envs), group.instruction))
 
-    def start_recording(self, env_ids: Sequence[int]) -> None:
-        """See :meth:`rlft.types.VecEnv.start_recording`."""
+    def record(self, env_ids: Sequence[int]) -> None:
+        """See :meth:`rlft.types.VecEnv.record`."""
         check_env_ids(env_ids, self.spec.num_envs)
-        self._group.start_recording(env_ids)
+        self._group.record(env_ids)
 
     def take_frames(self, env_id: int) -> np.ndarray:
         """See :meth:`rlft.types.VecEnv.take_frames`."""

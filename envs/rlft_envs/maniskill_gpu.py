@@ -118,12 +118,12 @@ class ManiSkillGpuVecEnv:
             metrics={name: values.clone() for name, values in self._metrics.items()},
         )
 
-    def start_recording(self, env_ids: Sequence[int]) -> None:
-        """See :meth:`rlft.types.VecEnv.start_recording`."""
+    def record(self, env_ids: Sequence[int]) -> None:
+        """See :meth:`rlft.types.VecEnv.record`."""
         check_env_ids(env_ids, self._spec.num_envs)
-        render_human_view(self._env)  # fails here rather than inside an episode
-        for env_id in env_ids:
-            self._frames.setdefault(env_id, [])
+        if env_ids:
+            render_human_view(self._env)  # fails here rather than inside an episode
+        self._frames = {env_id: self._frames.get(env_id, []) for env_id in env_ids}
 
     def take_frames(self, env_id: int) -> np.ndarray:
         """See :meth:`rlft.types.VecEnv.take_frames`."""

@@ -138,7 +138,7 @@ def _renderer_name(settings: EnvSettings) -> str:
     if settings.render_backend is not None:
         return settings.render_backend
     if not settings.cameras:
-        return "none"  # 0.3 GB less, and no driver needed
+        return "none"  # 0.3 GB less
     if settings.sim_backend == "gpu":
         return _physics_name(settings).replace("physx", "sapien")
     try:

@@ -28,6 +28,7 @@ class WorkerPool:
 
     def __init__(self, settings: EnvSettings) -> None:
         self._timeout = settings.step_timeout_s
+        self._first = settings.first_env
         self._max_restarts = settings.max_restarts
         E = settings.num_envs
         parts = np.array_split(np.arange(E), min(settings.num_workers, E))
@@ -90,13 +91,16 @@ class WorkerPool:
         self._steps += self._outcomes.n_executed
         return self._outcomes.chunk_step(self._rows.observation(range(self._spec.num_envs), self._instruction))
 
-    def start_recording(self, env_ids: Sequence[int]) -> None:
-        """See :meth:`rlft.types.VecEnv.start_recording`."""
+    def record(self, env_ids: Sequence[int]) -> None:
+        """See :meth:`rlft.types.VecEnv.record`."""
         check_env_ids(env_ids, self._spec.num_envs)
-        for env in env_ids:
-            link, slot = self._place[env]
-            link.record.add(slot)  # a worker that is restarted here learns it when it starts
-            self._exchange({link.index: {"op": "record", "slots": [slot]}})
+        messages = {}
+        for link in self._links:
+            slots = {slot for env in env_ids for owner, slot in [self._place[env]] if owner is link}
+            if slots != link.record:
+                link.record = slots  # a worker that is restarted learns it when it starts
+                messages[link.index] = {"op": "record", "slots": sorted(slots)}
+        self._exchange(messages)
 
     def take_frames(self, env_id: int) -> np.ndarray:
         """See :meth:`rlft.types.VecEnv.take_frames`; frames in a worker that failed are lost."""
@@ -146,7 +150,7 @@ class WorkerPool:
         """Name the failure, discard the episodes that ran in the worker, and start it again without waiting for it."""
         envs = np.asarray(link.env_ids)
         what = (
-            f"worker {link.index} {fault.how} in {operation}, envs {link.env_ids}, "
+            f"worker {link.index} {fault.how} in {operation}, envs {[self._first + i for i in link.env_ids]}, "
             f"seeds {self._seeds[envs].tolist()}, episode steps {self._steps[envs].tolist()}\n{fault.details}"
         )
         link.kill()

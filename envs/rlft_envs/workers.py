@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import logging
 import mmap
 import os
@@ -65,7 +66,8 @@ def _build(connection: Connection, memory: int) -> EnvGroup:
         import torch
 
         torch.set_num_threads(1)  # workers share the machine's cores; a thread pool in each only fights the others
-    group.start_recording(hello["record"])
+    group.record(hello["record"])
+    gc.freeze()  # what the simulators are made of stays to the end; every full collection would walk it again
     n = len(hello["env_ids"])
     size = ObservationArrays.nbytes(group.spec, n)
     if os.fstat(memory).st_size < size:
@@ -99,7 +101,7 @@ def _answer(group: EnvGroup, operation: str, message: dict[str, Any]) -> dict[st
         group.reset(message["slots"], message["seeds"])
         return {"invalid": [slot for slot in message["slots"] if group.outcomes.invalid[slot]]}
     if operation == "record":
-        group.start_recording(message["slots"])
+        group.record(message["slots"])
         return {}
     raise ValueError(f"message {operation!r} is not known")
 

@@ -107,6 +107,26 @@ def exploration(cfg: RunConfig) -> list[str]:
     return problems
 
 
+def overlap(cfg: RunConfig) -> list[str]:
+    """Groups have environments, and something that can run beside the policy."""
+    problems = []
+    groups, envs = cfg.sim.num_groups, cfg.env.num_envs
+    if groups is not None and groups > envs:
+        problems.append(
+            f"sim.num_groups = {groups} > env.num_envs = {envs}: a group needs an environment; set it to {envs} or less"
+        )
+    if cfg.sim.overlap and (groups or 2) < 2:
+        problems.append("sim.overlap = true with sim.num_groups = 1: there is no other group; set sim.num_groups=2")
+    if cfg.sim.overlap and envs < 2:
+        problems.append("sim.overlap = true with env.num_envs = 1: there is nothing to overlap; set sim.overlap=null")
+    if cfg.sim.overlap and cfg.sim.num_workers == 0 and cfg.sim.device == cfg.model.device:
+        problems.append(
+            f"sim.overlap = true with sim.num_workers = 0 and everything on {cfg.sim.device}: nothing runs beside the "
+            "policy; set sim.num_workers=2, or sim.overlap=null"
+        )
+    return problems
+
+
 def observations(cfg: RunConfig) -> list[str]:
     """Cameras are distinct and placed whole; the policy sees something, and real sizes see pictures."""
     problems = []
@@ -122,6 +142,16 @@ def observations(cfg: RunConfig) -> list[str]:
     if not names and cfg.model.kind in REAL_SIZE:
         problems.append(f"env.cameras = [] with model.kind = {cfg.model.kind}: it needs at least one camera")
     return problems
+
+
+def warm_up(cfg: RunConfig) -> list[str]:
+    """Prefixes are kept only where they do not change."""
+    if cfg.sft.cache_prefix and not cfg.sft.train_expert_only:
+        return [
+            "sft.cache_prefix = true with sft.train_expert_only = false: a prefix that trains changes with every step; "
+            "set sft.train_expert_only=true, or sft.cache_prefix=null"
+        ]
+    return []
 
 
 def model(cfg: RunConfig) -> list[str]:
@@ -172,7 +202,9 @@ CHECKS: tuple[Callable[[RunConfig], list[str]], ...] = (
     batches,
     evaluation,
     exploration,
+    overlap,
     observations,
+    warm_up,
     model,
     names,
     not_yet,

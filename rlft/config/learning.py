@@ -54,8 +54,14 @@ class BufferConfig:
     device: str = opt("cpu", "Device of the stored rollout: cpu, or cuda:N.")
     store: str = opt(
         "auto",
-        "prefix: packed prefix KV; images: model inputs, prefix recomputed; auto: prefix where the VLM is frozen.",
+        "prefix: packed prefix KV; images: model inputs, prefix recomputed; auto: prefix if the VLM is frozen and "
+        "it fits.",
         choices=("auto", "prefix", "images"),
+    )
+    prefix_dtype: str = opt(
+        "auto",
+        "Type of the prefix that rollout and update read; auto: the weights'.",
+        choices=("auto", "float32", "bfloat16"),
     )
 
 
@@ -111,6 +117,9 @@ class SftConfig:
     warmup_steps: int = opt(100, "Linear learning-rate warm-up, steps.", ge=0)
     final_lr_ratio: float = opt(0.05, "Final learning rate over the peak (cosine decay).", ge=0.0, le=1.0)
     max_grad_norm: float = opt(1.0, "Gradient clipping norm.", gt=0.0)
-    train_expert_only: bool = opt(False, "Freeze the VLM (prefix under no_grad, cached path).")
+    train_expert_only: bool = opt(False, "Freeze the VLM (prefix under no_grad).")
+    cache_prefix: bool | None = opt(
+        None, "Frozen VLM: encode each frame once and keep its prefix; null: where all frames fit in memory."
+    )
     log_freq: int = opt(50, "Log every N steps.", ge=1)
     save_freq: int = opt(0, "Save a checkpoint every N steps, to resume from; 0 only at the end.", ge=0)

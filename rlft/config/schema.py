@@ -20,8 +20,8 @@ class CameraConfig:
     """One rendered camera."""
 
     name: str = opt("base_camera", "The simulator's camera name; also the policy's image key.")
-    height: int = opt(56, "Rows, pixels.", ge=8, le=4096)
-    width: int = opt(56, "Columns, pixels.", ge=8, le=4096)
+    height: int | None = opt(None, "Rows, pixels; null: the model's resolution.", ge=8, le=4096)
+    width: int | None = opt(None, "Columns, pixels; null: the model's resolution.", ge=8, le=4096)
     fov: float | None = opt(None, "Vertical field of view, radians; null keeps the task's.", gt=0.0, lt=3.1)
     eye: list[float] | None = opt(None, "Camera position, metres; null keeps the task's placement.", length=3)
     target: list[float] | None = opt(None, "Point looked at, metres; needed where eye is given.", length=3)
@@ -75,6 +75,14 @@ class SimConfig:
     num_workers: int | None = opt(
         None, "Worker processes for CPU physics; null: one per core, 0: in this process.", ge=0
     )
+    overlap: bool | None = opt(
+        None,
+        "Simulate one group of environments while the policy decides for the other; null: where they run on "
+        "different devices, or in two workers and more.",
+    )
+    num_groups: int | None = opt(
+        None, "Groups that the rollout's environments are decided in; null: 2 with overlap, else 1.", ge=1
+    )
     step_timeout_s: float = opt(120.0, "A worker silent for longer is restarted, seconds.", gt=0.0)
     max_restarts: int = opt(3, "Restarts allowed per worker before the run stops.", ge=0)
 
@@ -104,7 +112,8 @@ class ModelConfig:
     dtype: str = opt("float32", "Weights' type.", choices=("float32", "bfloat16"))
     train_vlm: bool = opt(False, "Also train the vision-language prefix during PPO; false freezes it.")
     tokenizer_path: str | None = opt(None, "Tokenizer directory or hub name; null: the small one, or the checkpoint's.")
-    gradient_checkpointing: bool = opt(False, "Recompute activations in the backward pass of SFT.")
+    gradient_checkpointing: bool = opt(False, "Recompute activations in the backward pass.")
+    compile: bool = opt(False, "torch.compile the denoise step; the first calls take a minute or more.")
     small: dict[str, Any] = opt({}, "Sizes of the small model; see rlft.policy.sizes.SmallSize.")
     model_overrides: ModelOverridesConfig = field(
         default_factory=ModelOverridesConfig,

@@ -25,14 +25,26 @@ class DemoBatch:
     """B rows of supervised training.
 
     Attributes:
-        obs: observations; images uint8 ``[B, height, width, 3]`` per camera, state float32 ``[B, S]``.
+        demos: where the rows are from.
+        index: int64 ``[B]``, the frames at which they start.
         actions: float32 ``[B, H, d]``, controller units; beyond the episode's end its last action is repeated.
         is_pad: bool ``[B, H]``, True beyond the episode's end.
     """
 
-    obs: Observation
+    demos: DemoSet
+    index: torch.Tensor
     actions: torch.Tensor
     is_pad: torch.Tensor
+
+    @property
+    def obs(self) -> Observation:
+        """Observations, gathered when asked for: uint8 ``[B, height, width, 3]`` per camera, state ``[B, S]``."""
+        demos, index = self.demos, self.index
+        return Observation(
+            images={name: frames[index] for name, frames in demos.images.items()},
+            state=demos.state[index],
+            task=[demos.tasks[i] for i in index.tolist()],
+        )
 
 
 class DemoSet:
@@ -99,12 +111,7 @@ class DemoSet:
         """The training rows that start at frames ``index``, int64 ``[B]``."""
         steps = index[:, None] + torch.arange(self.horizon)
         last = self._last[index][:, None]
-        obs = Observation(
-            images={name: frames[index] for name, frames in self.images.items()},
-            state=self.state[index],
-            task=[self.tasks[i] for i in index.tolist()],
-        )
-        return DemoBatch(obs, self.action[torch.minimum(steps, last)], steps > last)
+        return DemoBatch(self, index, self.action[torch.minimum(steps, last)], steps > last)
 
     def sample(self, generator: torch.Generator, batch: int) -> DemoBatch:
         """B rows drawn evenly from all frames, with replacement.

@@ -123,17 +123,18 @@ class ObservationTransform:
         if len(obs.task) != rows:
             raise ValueError(f"observation.task has {len(obs.task)} entries for {rows} rows.")
         state = normalize(raw, self.stats.state_mean, self.stats.state_std)
-        if self.state_in_prompt:
-            prompts = [state_prompt(task, row) for task, row in zip(obs.task, state.cpu().numpy())]
-        else:
-            prompts = [task if task.endswith("\n") else f"{task}\n" for task in obs.task]
-        tokens, mask = self.tokenizer.encode(prompts, remember=not self.state_in_prompt)
+        tokens, mask = self.tokenizer.encode(self._prompts(obs.task, state), remember=not self.state_in_prompt)
         return PolicyInput(
             images=stack_cameras(obs.images, self.cameras, self.image_size, device, rows=rows),
             tokens=tokens.to(device),
             token_mask=mask.to(device),
             state=self._pad(state),
         )
+
+    def _prompts(self, task: Sequence[str], state: Tensor) -> list[str]:
+        if self.state_in_prompt:
+            return [state_prompt(text, row) for text, row in zip(task, state.cpu().numpy())]
+        return [text if text.endswith("\n") else f"{text}\n" for text in task]
 
     def _pad(self, state: Tensor) -> Tensor:
         padded = state.new_zeros(len(state), self.state_width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +12,16 @@ import torch
 from rlft.config.learning import TrainConfig
 from rlft.errors import RlftError
 from rlft.learn.optimizers import make_adamw
+from rlft.placement import prefetched
 from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.base import Prefix
 from rlft.policy.denoise import log_prob_terms, reduce_log_prob
-from rlft.rollout.buffer import Minibatch, RolloutBuffer
+from rlft.rollout.buffer import Minibatch, Part, RolloutBuffer
 
 log = logging.getLogger(__name__)
+
+
+SCALARS = ("total", "policy", "value", "entropy", "kl", "clip_fraction", "max_log_ratio")  # means, and one maximum
 
 
 class DivergedError(RlftError):
@@ -143,9 +147,8 @@ class PpoUpdater:
         history: list[dict[str, float]] = []
         first_log_ratio, stopped, skipped, samples = math.nan, False, 0, 0.0
         for _ in range(self.cfg.update_epochs):
-            for batch in buffer.minibatches(self.cfg.batch_size, generator):
-                metrics = self._accumulate(batch, actor=actor)
-                samples += len(batch)
+            for metrics in self.gradients(buffer, generator, actor=actor):
+                samples += metrics.pop("rows")
                 if not history:
                     first_log_ratio = metrics["max_log_ratio"]
                 if actor and self._kl_exceeded(metrics["kl"]):
@@ -158,6 +161,7 @@ class PpoUpdater:
                     history.append(metrics)
             if stopped:
                 break
+        self._clear_gradients()
         return {
             **_mean_metrics(history),
             "first_max_log_ratio": first_log_ratio,
@@ -186,41 +190,60 @@ class PpoUpdater:
             raise ValueError("the buffer holds neither prefixes nor model inputs")
         return self.model.policy.encode(batch.inputs)
 
-    def _accumulate(self, batch: Minibatch, *, actor: bool) -> dict[str, float]:
-        """Gradients of the minibatch's mean loss, micro-batch by micro-batch, exactly weighted by rows."""
+    def gradients(
+        self, buffer: RolloutBuffer, generator: torch.Generator, *, actor: bool
+    ) -> Iterator[dict[str, float]]:
+        """One epoch, minibatch by minibatch: the gradients of its mean loss are in place, its scalars are given."""
+        epoch = buffer.epoch(self.cfg.batch_size, self.cfg.micro_batch_size, generator)
+        totals: list[torch.Tensor] = []
+        rows = 0
+        for part in prefetched(epoch, buffer.policy_device, tensors=lambda part: part.batch.tensors()):
+            if not totals:
+                self._clear_gradients()
+            scalars = self._accumulate(part, actor=actor)
+            totals.append(torch.cat([part.weight * scalars[:-1], scalars[-1:]]))
+            rows += len(part.batch)
+            if part.completes:
+                every = torch.stack(totals)
+                means = torch.cat([every[:, :-1].sum(0), every[:, -1:].amax(0)]).tolist()
+                yield {**dict(zip(SCALARS, means)), "rows": float(rows)}
+                totals, rows = [], 0
+
+    def _accumulate(self, part: Part, *, actor: bool) -> torch.Tensor:
+        """Add a part's share of the minibatch's gradients; exact, because it is weighted by rows.
+
+        Returns:
+            the part's own :data:`SCALARS`, left on its device, so that no part waits for its numbers.
+        """
+        batch = part.batch
+        with torch.set_grad_enabled(True):
+            evaluation = self.model.evaluate(self.prefix_of(batch), batch.chain, batch.drawn_step, batch.privileged)
+            losses = ppo_losses(
+                reduce_log_prob(evaluation.log_prob, batch.n_executed) - batch.log_prob,
+                batch.advantage,
+                evaluation.value,
+                batch.value,
+                batch.target,
+                evaluation.entropy,
+                self.cfg,
+                log_prob_divisor=self.log_prob_divisor,
+                actor=actor,
+            )
+            (losses.total * part.weight).backward()
+        self.actor_optimizer.collect()
+        self.critic_optimizer.collect()
+        return torch.stack([getattr(losses, name).detach() for name in SCALARS])
+
+    def _clear_gradients(self) -> None:
         self.actor_optimizer.zero_grad(set_to_none=True)
         self.critic_optimizer.zero_grad(set_to_none=True)
-        n = len(batch)
-        size = self.cfg.micro_batch_size or n
-        totals: dict[str, float] = {}
-        for start in range(0, n, size):
-            part = batch[slice(start, min(start + size, n))]
-            weight = len(part) / n
-            with torch.set_grad_enabled(True):
-                evaluation = self.model.evaluate(self.prefix_of(part), part.chain, part.drawn_step, part.privileged)
-                losses = ppo_losses(
-                    reduce_log_prob(evaluation.log_prob, part.n_executed) - part.log_prob,
-                    part.advantage,
-                    evaluation.value,
-                    part.value,
-                    part.target,
-                    evaluation.entropy,
-                    self.cfg,
-                    log_prob_divisor=self.log_prob_divisor,
-                    actor=actor,
-                )
-                (losses.total * weight).backward()
-            for name in ("total", "policy", "value", "entropy", "kl", "clip_fraction"):
-                totals[name] = totals.get(name, 0.0) + weight * float(getattr(losses, name).detach())
-            totals["max_log_ratio"] = max(totals.get("max_log_ratio", 0.0), float(losses.max_log_ratio))
-        return totals
 
     def _apply(self, metrics: dict[str, float], *, actor: bool) -> bool:
         """Clip and step, unless something is not finite: then nothing changes, and it is counted."""
         limit = self.cfg.max_grad_norm if self.cfg.max_grad_norm is not None else math.inf
-        metrics["critic_grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.critic_parameters, limit))
+        metrics["critic_grad_norm"] = float(torch.nn.utils.clip_grad_norm_(self.critic_optimizer.masters, limit))
         metrics["actor_grad_norm"] = (
-            float(torch.nn.utils.clip_grad_norm_(self.actor_parameters, limit)) if actor else 0.0
+            float(torch.nn.utils.clip_grad_norm_(self.actor_optimizer.masters, limit)) if actor else 0.0
         )
         finite = all(math.isfinite(metrics[k]) for k in ("total", "critic_grad_norm", "actor_grad_norm"))
         if not finite:

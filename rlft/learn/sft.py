@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from rlft.config.learning import SftConfig
-from rlft.data.dataset import DemoSet
+from rlft.data.dataset import DemoBatch, DemoSet
 from rlft.learn.optimizers import make_adamw
+from rlft.learn.prefix_cache import prefix_cache
+from rlft.policy.base import Prefix
 from rlft.policy.pi0 import Pi0Policy
 from rlft.seeding import generator_for
 
@@ -31,6 +33,7 @@ class SftTrainer:
     def __init__(self, policy: Pi0Policy, demos: DemoSet, cfg: SftConfig, seed: int) -> None:
         self.policy, self.demos, self.cfg, self.seed = policy, demos, cfg, seed
         policy.set_trainable(vlm=not cfg.train_expert_only)
+        self.prefixes = prefix_cache(policy, demos, cfg)
         self.parameters = policy.actor_parameters()
         self.optimizer = make_adamw(self.parameters, cfg.optimizer)
         self.step_count = 0
@@ -47,18 +50,24 @@ class SftTrainer:
         self.optimizer.param_groups[0]["lr"] = self.cfg.optimizer.lr * self.lr_factor(self.step_count)
         generator = generator_for(self.seed, "sft-batch", self.step_count)
         batch = self.demos.sample(generator, self.cfg.batch_size)
-        inputs, actions = self.policy.prepare(batch.obs), self.policy.actions_from_env(batch.actions)
-        loss = self.policy.sft_loss(inputs, actions, batch.is_pad.to(self.policy.device), generator)
+        prefix, actions = self._prefix(batch), self.policy.actions_from_env(batch.actions)
+        loss = self.policy.sft_loss(prefix, actions, batch.is_pad.to(self.policy.device), generator)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"SFT loss is {float(loss)} at step {self.step_count}; lower sft.optimizer.lr or check the dataset"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.max_grad_norm)
+        self.optimizer.collect()
+        norm = torch.nn.utils.clip_grad_norm_(self.optimizer.masters, self.cfg.max_grad_norm)
         self.optimizer.step()
         self.step_count += 1
         return {"loss": float(loss.detach()), "grad_norm": float(norm), "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def _prefix(self, batch: DemoBatch) -> Prefix:
+        if self.prefixes is not None:
+            return self.prefixes.rows(batch.index)
+        return self.policy.encode(self.policy.prepare(batch.obs))
 
     def lr_factor(self, step: int) -> float:
         """Linear warm-up, then cosine decay to the final ratio."""
@@ -90,9 +99,21 @@ class SftTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs beside the weights."""
-        return {"step": self.step_count, "optimizer": self.optimizer.state_dict()}
+        return {
+            "step": self.step_count,
+            "optimizer": self.optimizer.state_dict(),
+            "cached_prefixes": self.prefixes is not None,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore; continues bit for bit."""
+        """Restore; continues bit for bit, where prefixes are kept or not as before."""
+        kept = self.prefixes is not None
+        if state.get("cached_prefixes", kept) != kept:
+            log.warning(
+                "this run encodes prefixes %s, unlike the one it continues, and may differ from it in the last bits; "
+                "set sft.cache_prefix=%s for the same numbers",
+                "once" if kept else "anew in every step",
+                str(not kept).lower(),
+            )
         self.step_count = int(state["step"])
         self.optimizer.load_state_dict(state["optimizer"])

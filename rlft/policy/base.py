@@ -7,9 +7,9 @@ functions over that velocity (:mod:`rlft.policy.denoise`), so they are the same 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
 class TensorRows:
     """A bundle of tensors that share their first axis (rows)."""
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every tensor, by name."""
+        return {x.name: getattr(self, x.name) for x in fields(self)}
+
     def map(self, f) -> Self:  # noqa: ANN001 - any tensor -> tensor function
         """Apply ``f`` to every tensor."""
-        return type(self)(**{x.name: f(getattr(self, x.name)) for x in fields(self)})
+        return type(self)(**{name: f(tensor) for name, tensor in self.tensors().items()})
 
     def __getitem__(self, rows: torch.Tensor | slice) -> Self:
         """Select rows."""
@@ -69,6 +73,16 @@ class Prefix(TensorRows):
     mask: torch.Tensor
     state: torch.Tensor
 
+    def __post_init__(self) -> None:
+        """Nothing is derived yet."""
+        self._derived: dict[Hashable, Any] = {}
+
+    def derived(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Something that follows from these rows alone, made once: every denoise step of a chain needs it again."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]
+
 
 class FlowPolicy(Protocol):
     """A policy whose action chunk is the end of a denoising flow.
@@ -105,12 +119,12 @@ class FlowPolicy(Protocol):
         ...
 
     def sft_loss(
-        self, inputs: PolicyInput, actions: torch.Tensor, is_pad: torch.Tensor, generator: torch.Generator
+        self, prefix: Prefix, actions: torch.Tensor, is_pad: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
         """Flow-matching loss over real dimensions and unpadded steps, scalar.
 
         Args:
-            inputs: n rows.
+            prefix: n rows, encoded with gradients where the VLM trains.
             actions: float32 ``[n, H, d]``, normalised.
             is_pad: bool ``[n, H]``, True beyond the episode's end.
             generator: draws noise and times.

@@ -17,7 +17,7 @@ from lerobot.policies.pi05.modeling_pi05 import PI05Pytorch
 from rlft.data.normalize import NormStats
 from rlft.errors import ConfigError
 from rlft.policy.pi0 import Pi0Policy
-from rlft.policy.sizes import SmallSize
+from rlft.policy.sizes import SmallSize, is_small
 from rlft.policy.small import SmallPI0, SmallPI0Config, SmallPI05, SmallPI05Config
 from rlft.policy.strict import load_weights
 from rlft.policy.tokenizer import PALIGEMMA, PromptTokenizer, build_small_tokenizer, load_tokenizer
@@ -63,8 +63,7 @@ def build_policy(
         dtype: ``float32`` or ``bfloat16`` (SigLIP, norms and buffers stay float32, as in lerobot).
         tokenizer_path: directory or hub name; None: the built-in one for small kinds, PaliGemma's for real ones.
         tokenizer_source: the name that a checkpoint remembers, where the path is a copy.
-        token_length: fixed prompt length, tokens; None: grown to the longest prompt (π0), or the longest
-            that the model takes (π0.5).
+        token_length: padded prompt length to begin with, tokens; it grows to the longest prompt.
         act_dims: positions of the d action dimensions in the model's D; None: the first d.
         state_dims: positions of the S state dimensions in the model's state; None: the first S.
         train_vlm: let gradients reach the prefix.
@@ -106,7 +105,7 @@ def lerobot_config(
     config_class = ARCHITECTURES[kind][0]
     extra: dict[str, Any] = {}
     side = config_class.image_resolution[0]
-    if kind.startswith("small"):
+    if is_small(kind):
         extra["size"] = small if isinstance(small, SmallSize) else SmallSize.from_settings(small or {})
         side = extra["size"].image_size
     elif small:
@@ -183,8 +182,6 @@ def _tokenizer(config: Any, path: str | None, source: str | None, token_length: 
     vocab = config.size.vocab if is_small else PALIGEMMA_VOCAB
     if len(tokenizer) > vocab:
         raise ConfigError(f"model.tokenizer_path={path!r}: {len(tokenizer)} tokens, but the model knows {vocab}.")
-    if token_length is None and isinstance(config, PI05Config):
-        token_length = config.tokenizer_max_length
     if source is None:
         source = path or (TOKENIZER_OF_SMALL if is_small else PALIGEMMA)
-    return PromptTokenizer(tokenizer, config.tokenizer_max_length, source=source, fixed_length=token_length)
+    return PromptTokenizer(tokenizer, config.tokenizer_max_length, source=source, first_length=token_length)

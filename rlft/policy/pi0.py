@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ class Pi0Policy(nn.Module):
         act_dims: where the robot's d action dimensions sit among the D of the model.
         state_dims: where the S state dimensions sit in the model's state.
         train_vlm: whether gradients reach SigLIP and the language tower.
+        prefix_dtype: type of the keys and values that :meth:`encode` gives; None: that of the tower. Rounding them
+            here, rather than where they are stored, lets rollout and update read the same numbers.
     """
 
     model: Any  # lerobot is untyped
@@ -61,6 +63,8 @@ class Pi0Policy(nn.Module):
         self.act_dims = _checked_dims("act_dims", act_dims, stats.act_dim, self.action_width)
         self.state_dims = _checked_dims("state_dims", state_dims, stats.state_dim, self.config.max_state_dim)
         self.recompute = recompute
+        self.prefix_dtype: torch.dtype | None = None
+        self._expert_layers: Callable[..., Tensor] = towers.expert_layers
         self.transform = ObservationTransform(
             cameras=self.cameras,
             image_size=self.config.image_resolution[0],
@@ -91,7 +95,7 @@ class Pi0Policy(nn.Module):
             pictures = inputs.token_mask.new_ones(len(embeds), embeds.shape[1] - inputs.tokens.shape[1])
             mask = torch.cat([pictures, inputs.token_mask], dim=1)
             kv = towers.prefix_kv(backbone.paligemma.model.language_model, embeds, mask, recompute=recompute)
-        return Prefix(kv=kv, mask=mask, state=inputs.state)
+        return Prefix(kv=kv.to(self.prefix_dtype or kv.dtype), mask=mask, state=inputs.state)
 
     def velocity(self, prefix: Prefix, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`rlft.policy.base.FlowPolicy.velocity`."""
@@ -102,19 +106,19 @@ class Pi0Policy(nn.Module):
             embeds, _, _, cond = self.model.embed_suffix(x, t)
         else:
             embeds, _, _, cond = self.model.embed_suffix(prefix.state.repeat_interleave(rows, dim=0), x, t)
+        tower = self.model.paligemma_with_expert.gemma_expert.model
+        suffix = embeds.shape[1]
+        context = prefix.derived(
+            ("suffix", rows, suffix),
+            lambda: towers.suffix_context(tower, prefix.mask, rows=rows, suffix=suffix, lone_first=not self.is_pi05),
+        )
         features = towers.expert_features(
-            self.model.paligemma_with_expert.gemma_expert.model,
-            embeds,
-            prefix.kv,
-            prefix.mask,
-            lone_first=not self.is_pi05,
-            cond=cond,
-            recompute=self.recompute,
+            tower, embeds, prefix.kv, context, cond=cond, recompute=self.recompute, layers=self._expert_layers
         )
         features = features[:, -self.horizon :].float()
         return self.model.action_out_proj(features), features
 
-    def sft_loss(self, inputs: PolicyInput, actions: Tensor, is_pad: Tensor, generator: torch.Generator) -> Tensor:
+    def sft_loss(self, prefix: Prefix, actions: Tensor, is_pad: Tensor, generator: torch.Generator) -> Tensor:
         """See :meth:`rlft.policy.base.FlowPolicy.sft_loss`.
 
         Noise covers all D dimensions, as at inference; time is 0.999 Beta(1.5, 1) + 0.001, as in lerobot.
@@ -125,10 +129,14 @@ class Pi0Policy(nn.Module):
         t = t * config.time_sampling_scale + config.time_sampling_offset
         padded = actions.new_zeros(n, self.horizon, self.action_width).index_copy(2, self._dims(), actions)
         x = t[:, None, None] * noise + (1.0 - t[:, None, None]) * padded
-        v, _ = self.velocity(self.encode(inputs), x, t)
+        v, _ = self.velocity(prefix, x, t)
         error = (v - (noise - padded)).square()[..., self.act_dims].mean(dim=-1)
         real = (~is_pad).to(error.dtype)
         return (error * real).sum() / real.sum().clamp(min=1.0)
+
+    def compile_denoise_step(self) -> None:
+        """Compile the expert's layers (``torch.compile``); each new batch shape compiles once more."""
+        self._expert_layers = torch.compile(towers.expert_layers, dynamic=False)
 
     def set_trainable(self, *, vlm: bool) -> None:
         """Choose what trains: the expert with its projections, and the prefix too if ``vlm``.

@@ -10,6 +10,12 @@ from rlft.errors import ConfigError
 
 QUERY_HEADS = 8  # written out in lerobot's joint attention
 PATCH = 14  # SigLIP's patch, pixels
+IMAGE_SIZE = 224  # pictures of the real sizes, pixels a side
+
+
+def is_small(kind: str) -> bool:
+    """Whether ``model.kind`` is one of the test sizes."""
+    return kind.startswith("small")
 
 
 @dataclass

@@ -15,7 +15,6 @@ from rlft.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 PALIGEMMA = "google/paligemma-3b-pt-224"
-ROUND_TO = 8  # prompts are padded to a multiple of this, so that a prefix has one length for a whole run
 
 _CORPUS = (
     "Push the cube to the goal region.",
@@ -74,10 +73,10 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 class PromptTokenizer:
-    """Turns prompts into padded ids of one stable length.
+    """Turns prompts into ids, padded to the longest prompt seen so far and no further.
 
-    The length starts at the longest prompt seen, rounded up to a multiple of 8, and only grows (with a log
-    line); ``fixed_length`` sets it once and for all, which π0.5 needs, because its prompt holds the state.
+    Attention then has nothing to mask where all prompts are equally long. The length never shrinks; ``first_length``
+    starts it, so that a loaded policy goes on where the saved one stood.
 
     Attributes:
         source: where the tokenizer came from: a hub name, a path, or the built-in one's name.
@@ -86,12 +85,12 @@ class PromptTokenizer:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, max_length: int, *, source: str, fixed_length: int | None = None
+        self, tokenizer: PreTrainedTokenizerBase, max_length: int, *, source: str, first_length: int | None = None
     ) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.source = source
-        self.length = fixed_length or 0
+        self.length = first_length or 0
         self.overlong = 0
         self._cache: dict[str, list[int]] = {}
 
@@ -108,9 +107,8 @@ class PromptTokenizer:
         rows = [self._ids(prompt, remember=remember) for prompt in prompts]
         longest = max(len(row) for row in rows)
         if longest > self.length:
-            grown = min(-(-longest // ROUND_TO) * ROUND_TO, self.max_length)
-            logger.info("Prompts are padded to %d tokens (before: %d).", grown, self.length)
-            self.length = grown
+            logger.info("Prompts are padded to %d tokens (before: %d).", longest, self.length)
+            self.length = longest
         ids = torch.full((len(rows), self.length), int(self.tokenizer.pad_token_id), dtype=torch.int64)
         mask = torch.zeros((len(rows), self.length), dtype=torch.bool)
         for index, row in enumerate(rows):

@@ -2,7 +2,9 @@
 
 Both passes go through lerobot's modules and weights and equal its joint forward; what differs is what is
 not computed. The prefix's last layer gives only keys and values. The expert reads them in place: rows of
-one observation (several denoise steps, several noises) share its keys instead of copying them.
+one observation (several denoise steps, several noises) share its keys instead of copying them: they are further queries
+to the same keys, each masked to its own suffix. Attention is ``scaled_dot_product_attention``; the query heads that
+share a key head are rows of one query, so that every kernel of it will do.
 
 Shapes: n rows of x, m prefix rows, ``n = m * r``, S suffix tokens, N prefix tokens, G query heads per key head.
 """
@@ -10,13 +12,13 @@ Shapes: n rows of x, m prefix rows, ``n = m * r``, S suffix tokens, N prefix tok
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name that everybody knows
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-
-MASKED = torch.finfo(torch.float32).min  # added to scores, which are float32 before the softmax
 
 
 def embed_prefix(backbone: Any, images: Tensor, tokens: Tensor, *, recompute: bool = False) -> Tensor:
@@ -56,7 +58,7 @@ def prefix_kv(tower: Any, embeds: Tensor, mask: Tensor, *, recompute: bool = Fal
     """
     x = embeds.to(tower.layers[0].self_attn.q_proj.weight.dtype)
     angles = _rope_angles(tower, torch.cumsum(mask, dim=1) - 1, x.dtype)
-    bias = _bias(mask)[:, None, None, None, :]
+    bias = None if _unpadded(mask) else _bias(mask, x.dtype)[:, None, None]
     packed = []
     last = len(tower.layers) - 1
     for index, layer in enumerate(tower.layers):
@@ -69,43 +71,77 @@ def prefix_kv(tower: Any, embeds: Tensor, mask: Tensor, *, recompute: bool = Fal
     return torch.stack(packed, dim=1)
 
 
+@dataclass(frozen=True)
+class SuffixContext:
+    """What every denoise step over the same prefixes shares.
+
+    Attributes:
+        angles: RoPE's cosines and sines, ``[n, S, 1, head_dim / 2]`` each.
+        bias: ``[m or 1, 1, r * S * G, N + r * S]``, what each suffix token may see.
+    """
+
+    angles: tuple[Tensor, Tensor]
+    bias: Tensor
+
+
+def suffix_context(tower: Any, mask: Tensor, *, rows: int, suffix: int, lone_first: bool) -> SuffixContext:
+    """Positions and visibility of the suffix tokens.
+
+    Args:
+        tower: lerobot's ``PiGemmaModel`` of the expert.
+        mask: bool ``[m, N]``, False on padded prefix tokens.
+        rows: r, suffix rows per prefix row.
+        suffix: S.
+        lone_first: the first token (π0's state) sees the prefix and itself only.
+    """
+    attention = tower.layers[0].self_attn
+    dtype = attention.q_proj.weight.dtype
+    positions = mask.sum(dim=1, keepdim=True) + torch.arange(suffix, device=mask.device)
+    cos, sin = _rope_angles(tower, positions, dtype)
+    angles = (cos.repeat_interleave(rows, dim=0), sin.repeat_interleave(rows, dim=0)) if rows > 1 else (cos, sin)
+    groups = attention.num_key_value_groups
+    bias = _expert_bias(mask, rows=rows, suffix=suffix, groups=groups, lone_first=lone_first, dtype=dtype)
+    return SuffixContext(angles, bias)
+
+
 def expert_features(
     tower: Any,
     embeds: Tensor,
     kv: Tensor,
-    mask: Tensor,
+    context: SuffixContext,
     *,
-    lone_first: bool,
     cond: Tensor | None,
     recompute: bool = False,
+    layers: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     """Run the action expert over the suffix tokens, reading the prefix's keys and values.
 
     Args:
         tower: lerobot's ``PiGemmaModel`` of the expert.
         embeds: ``[n, S, width]``.
-        kv: ``[m, layers, 2, kv_heads, N, head_dim]``; suffix row i reads prefix row ``i // r``.
-        mask: bool ``[m, N]``, False on padded prefix tokens.
-        lone_first: the first token (π0's state) sees the prefix and itself only.
+        kv: ``[m, layers, 2, kv_heads, N, head_dim]``, of any float type; suffix row i reads prefix row ``i // r``.
+        context: of these prefixes, with ``r = n / m``.
         cond: AdaRMS condition ``[n, width]`` (π0.5), or None.
         recompute: recompute each layer in the backward pass.
+        layers: :func:`expert_layers`, or a compiled one.
 
     Returns:
         ``[n, S, width]``, after the final norm.
     """
     x = embeds.to(tower.layers[0].self_attn.q_proj.weight.dtype)
-    n, suffix, _ = x.shape
-    rows = n // len(kv)
-    positions = mask.sum(dim=1, keepdim=True) + torch.arange(suffix, device=x.device)
-    cos, sin = _rope_angles(tower, positions, x.dtype)
-    angles = (cos.repeat_interleave(rows, dim=0), sin.repeat_interleave(rows, dim=0)) if rows > 1 else (cos, sin)
-    groups = tower.layers[0].self_attn.num_key_value_groups
-    own = torch.zeros(suffix, suffix, device=x.device)
-    if lone_first:
-        own[0, 1:] = MASKED
-    own = own.repeat_interleave(groups, dim=0)
-    bias = torch.cat([_bias(mask)[:, None].expand(-1, len(own), -1), own.expand(len(mask), -1, -1)], dim=2)
-    bias = bias[:, None, None]
+    return (layers or expert_layers)(tower, x, context.angles, context.bias, kv, cond, recompute)
+
+
+def expert_layers(
+    tower: Any,
+    x: Tensor,
+    angles: tuple[Tensor, Tensor],
+    bias: Tensor,
+    kv: Tensor,
+    cond: Tensor | None,
+    recompute: bool,
+) -> Tensor:
+    """All layers of the expert and its final norm; arguments as inside :func:`expert_features`."""
     for index, layer in enumerate(tower.layers):
         x = _maybe_checkpoint(recompute, _expert_layer, layer, x, angles, bias, kv[:, index, 0], kv[:, index, 1], cond)
     return tower.norm(x, cond)[0]
@@ -125,9 +161,8 @@ def _prefix_layer(layer: Any, x: Tensor, angles: tuple[Tensor, Tensor], bias: Te
     attention = layer.self_attn
     kv = _keys_values(attention, normed, angles)
     q = _queries(attention, normed, angles, rows=1)
-    key, value = kv[:, 0, :, None], kv[:, 1, :, None]
-    weights = _softmax(q @ key.transpose(-1, -2) + bias, q.dtype)
-    return _finish(layer, x, weights @ value, gate, None), kv
+    seen = F.scaled_dot_product_attention(q, kv[:, 0], kv[:, 1], attn_mask=bias, scale=attention.scaling)
+    return _finish(layer, x, seen, gate, None), kv
 
 
 def _expert_layer(
@@ -135,24 +170,22 @@ def _expert_layer(
 ) -> Tensor:
     normed, gate = layer.input_layernorm(x, cond)
     attention = layer.self_attn
-    m, heads, prefix, head_dim = key.shape
+    m, heads, _, head_dim = key.shape
     rows = len(x) // m
-    q = _queries(attention, normed, angles, rows=rows)  # [m, heads, r, S * G, head_dim]
-    own = _keys_values(attention, normed, angles).view(m, rows, 2, heads, -1, head_dim)
-    own_key, own_value = own[:, :, 0].transpose(1, 2), own[:, :, 1].transpose(1, 2)  # [m, heads, r, S, head_dim]
-    to_prefix = (q.flatten(2, 3) @ key.transpose(-1, -2)).view(*q.shape[:-1], prefix)
-    weights = _softmax(torch.cat([to_prefix, q @ own_key.transpose(-1, -2)], dim=-1) + bias, q.dtype)
-    seen = (weights[..., :prefix].flatten(2, 3) @ value).view(q.shape) + weights[..., prefix:] @ own_value
+    q = _queries(attention, normed, angles, rows=rows)
+    own = _keys_values(attention, normed, angles).view(m, rows, 2, heads, -1, head_dim).transpose(1, 3).flatten(3, 4)
+    key, value = torch.cat([key.to(q.dtype), own[:, :, 0]], dim=2), torch.cat([value.to(q.dtype), own[:, :, 1]], dim=2)
+    seen = F.scaled_dot_product_attention(q, key, value, attn_mask=bias, scale=attention.scaling)
     return _finish(layer, x, seen, gate, cond)
 
 
 def _queries(attention: Any, x: Tensor, angles: tuple[Tensor, Tensor], *, rows: int) -> Tensor:
-    """Scaled queries ``[m, kv_heads, r, S * G, head_dim]``: the query heads of one key head side by side."""
-    groups = attention.num_key_value_groups
-    q = _rotate(attention.q_proj(x).unflatten(-1, (-1, attention.head_dim)), angles) * attention.scaling
+    """Queries ``[m, kv_heads, r * S * G, head_dim]``: the query heads of one key head are rows, side by side."""
+    q = _rotate(attention.q_proj(x).unflatten(-1, (-1, attention.head_dim)), angles)
     n, length, heads, head_dim = q.shape
+    groups = attention.num_key_value_groups
     q = q.view(n // rows, rows, length, heads // groups, groups, head_dim).permute(0, 3, 1, 2, 4, 5)
-    return q.reshape(n // rows, heads // groups, rows, length * groups, head_dim)
+    return q.reshape(n // rows, heads // groups, rows * length * groups, head_dim)
 
 
 def _keys_values(attention: Any, x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
@@ -164,9 +197,9 @@ def _keys_values(attention: Any, x: Tensor, angles: tuple[Tensor, Tensor]) -> Te
 
 def _finish(layer: Any, x: Tensor, seen: Tensor, gate: Tensor | None, cond: Tensor | None) -> Tensor:
     """Output projection, first residual, feed-forward block, second residual."""
-    m, heads, rows, _, head_dim = seen.shape
+    m, heads, _, head_dim = seen.shape
     n, length, _ = x.shape
-    seen = seen.view(m, heads, rows, length, -1, head_dim).permute(0, 2, 3, 1, 4, 5).reshape(n, length, -1)
+    seen = seen.view(m, heads, n // m, length, -1, head_dim).permute(0, 2, 3, 1, 4, 5).reshape(n, length, -1)
     x = _residual(x, layer.self_attn.o_proj(seen), gate)
     normed, gate = layer.post_attention_layernorm(x, cond)
     return _residual(x, layer.mlp(normed), gate)
@@ -176,12 +209,33 @@ def _residual(x: Tensor, y: Tensor, gate: Tensor | None) -> Tensor:
     return x + y if gate is None else x + y * gate
 
 
-def _softmax(scores: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(dtype)
+def _unpadded(mask: Tensor) -> bool:
+    return mask.is_meta or bool(mask.all())
 
 
-def _bias(mask: Tensor) -> Tensor:
-    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, MASKED)
+def _bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Added to scores: 0 where visible, else the most negative number; finite, lest a row without keys be NaN.
+
+    Rows begin at multiples of 8 numbers: CUDA's memory-efficient kernel copies any other bias, in every layer.
+    """
+    *rows, width = visible.shape
+    bias = torch.zeros(*rows, -(-width // 8) * 8, dtype=dtype, device=visible.device)[..., :width]
+    return bias.masked_fill_(~visible, torch.finfo(dtype).min)
+
+
+def _expert_bias(mask: Tensor, *, rows: int, suffix: int, groups: int, lone_first: bool, dtype: torch.dtype) -> Tensor:
+    """Bias ``[m or 1, 1, r * S * G, N + r * S]``: each of the r rows sees the prefix and its own suffix.
+
+    One for all prefixes where nothing is padded, the usual case.
+    """
+    own = torch.ones(suffix, suffix, dtype=torch.bool, device=mask.device)
+    if lone_first:
+        own[0, 1:] = False
+    own = torch.block_diag(*[own] * rows).bool().repeat_interleave(groups, dim=0)
+    if _unpadded(mask):
+        mask = mask[:1]
+    prefix = mask[:, None].expand(-1, len(own), -1)
+    return _bias(torch.cat([prefix, own.expand(len(mask), -1, -1)], dim=2), dtype)[:, None]
 
 
 def _rope_angles(tower: Any, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

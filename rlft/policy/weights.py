@@ -31,6 +31,7 @@ from lerobot.processor import (
 from rlft.data.normalize import NormStats
 from rlft.policy.factory import ARCHITECTURES, build_policy
 from rlft.policy.pi0 import Pi0Policy
+from rlft.policy.sizes import is_small
 from rlft.policy.strict import WeightsError, save_weights, verify_manifest, write_manifest
 
 WEIGHTS = "model.safetensors"
@@ -110,7 +111,7 @@ def _describe(policy: Pi0Policy) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "kind": kind,
-        "small": dataclasses.asdict(policy.config.size) if kind.startswith("small") else None,
+        "small": dataclasses.asdict(policy.config.size) if is_small(kind) else None,
         "horizon": policy.horizon,
         "dtype": policy.config.dtype,
         "num_steps": policy.config.num_inference_steps,

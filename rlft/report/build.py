@@ -29,8 +29,8 @@ class ReportPaths:
 def build_report(run_dir: Path) -> ReportPaths:
     """Write a run's report from the files in its directory alone.
 
-    The same files give the same summary, picture and page, but for single bits inside the page's videos, which the
-    H.264 encoder does not promise.
+    The same files give the same summary and page. The rounding of single pixels in the picture is the rasteriser's,
+    and of single bits inside the page's videos the H.264 encoder's.
 
     Args:
         run_dir: ``outputs/<name>``; stages that were not run are left out, and named.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 
+from rlft.placement import allocate, select_rows, synchronize
 from rlft.policy.base import PolicyInput, Prefix, TensorRows
 
 
@@ -48,12 +49,28 @@ class Minibatch:
         parts.update({name: f(part) for name, part in parts.items() if part is not None})
         return Minibatch(**parts)
 
-    def __getitem__(self, rows: slice) -> Minibatch:
-        return self.map(lambda part: part[rows])
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """Every tensor in it."""
+        for part in (getattr(self, x.name) for x in fields(self)):
+            if isinstance(part, TensorRows):
+                yield from part.tensors().values()
+            elif part is not None:
+                yield part
 
-    def to(self, device: torch.device) -> Minibatch:
-        """Copy to a device."""
-        return self.map(lambda part: part.to(device))
+
+@dataclass(frozen=True)
+class Part:
+    """What one forward and backward pass takes of a minibatch.
+
+    Attributes:
+        batch: its rows.
+        weight: its share of the minibatch's rows.
+        completes: whether it is the minibatch's last part.
+    """
+
+    batch: Minibatch
+    weight: float
+    completes: bool
 
 
 class RolloutBuffer:
@@ -76,44 +93,65 @@ class RolloutBuffer:
         self,
         t: int,
         *,
+        rows: range | None = None,
         prefix: TensorRows | None = None,
         inputs: TensorRows | None = None,
         **columns: torch.Tensor | None,
     ) -> None:
-        """Store decision t of all environments.
+        """Store decision t of some environments.
 
         Args:
             t: index of the decision, 0..T-1.
-            prefix: the encoded observations, E rows; or else
+            rows: the n environments, a contiguous range; None: all of them.
+            prefix: the encoded observations, n rows; or else
             inputs: the model inputs, from which the update computes the prefix again.
-            columns: named tensors with E rows each: privileged, chain, drawn_step, log_prob, value, rewards,
+            columns: named tensors with n rows each: privileged, chain, drawn_step, log_prob, value, rewards,
                 n_executed, terminated, truncated, invalid, final_value. Memory is allocated at the first call.
         """
         if not 0 <= t < self.T:
             raise IndexError(f"decision {t} of a rollout of T={self.T}")
+        rows = rows or range(self.E)
         for kind, bundle in (("prefix", prefix), ("inputs", inputs)):
             if bundle is None:
                 continue
             if kind not in self._bundles:
                 self._bundles[kind] = bundle.map(self._allocate)
-            for f in fields(bundle):
-                self._write(f"{kind}.{f.name}", getattr(self._bundles[kind], f.name), t, getattr(bundle, f.name))
+            for name, value in bundle.tensors().items():
+                store = getattr(self._bundles[kind], name)
+                setattr(self._bundles[kind], name, self._write_growing(store, t, rows, value))
         for name, column in columns.items():
             if column is None:
                 continue
             if name not in self._rows:
                 self._rows[name] = self._allocate(column)
-            self._write(name, self._rows[name], t, column)
+            self._write(name, self._rows[name], t, rows, column)
 
     def _allocate(self, like: torch.Tensor) -> torch.Tensor:
-        return torch.zeros((self.T, self.E, *like.shape[1:]), dtype=like.dtype, device=self.device)
+        return self._zeros(like.shape[1:], like.dtype)
 
-    def _write(self, name: str, store: torch.Tensor, t: int, value: torch.Tensor) -> None:
-        if value.shape != store.shape[1:]:
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)} at decision {t}; it began with {tuple(store.shape[1:])}"
-            )
-        store[t].copy_(value, non_blocking=True)
+    def _zeros(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        return allocate((self.T, self.E, *shape), dtype, self.device, peer=self.policy_device)
+
+    def _write(self, name: str, store: torch.Tensor, t: int, rows: range, value: torch.Tensor) -> None:
+        wanted = (len(rows), *store.shape[2:])
+        if value.shape != wanted:
+            shape = tuple(value.shape)
+            raise ValueError(f"{name} has shape {shape} at decision {t}; wanted {wanted}, as at its first")
+        store[t, rows.start : rows.stop].copy_(value, non_blocking=True)
+
+    def _write_growing(self, store: torch.Tensor, t: int, rows: range, value: torch.Tensor) -> torch.Tensor:
+        """Write rows whose prompt may be longer or shorter than those before; zeros, masked, fill what is missing."""
+        room = [max(a, b) for a, b in zip(store.shape[2:], value.shape[1:], strict=True)]
+        if room != list(store.shape[2:]):
+            larger = self._zeros(room, store.dtype)
+            _corner(larger, store.shape).copy_(store)
+            store = larger
+        _corner(store[t, rows.start : rows.stop], value.shape).copy_(value, non_blocking=True)
+        return store
+
+    def complete(self) -> None:
+        """Wait until everything that was stored has arrived; nothing may be read before."""
+        synchronize(self.device, self.policy_device)
 
     def column(self, name: str) -> torch.Tensor:
         """A stored column, ``[T, E, ...]``."""
@@ -136,26 +174,43 @@ class RolloutBuffer:
         """All valid flat rows in order, in blocks."""
         yield from self.valid.flatten().nonzero().squeeze(-1).split(size)
 
-    def minibatches(self, size: int, generator: torch.Generator) -> Iterator[Minibatch]:
-        """One epoch: every valid decision once, in a new order; the last minibatch may be smaller."""
+    def epoch(self, batch_size: int, micro_size: int | None, generator: torch.Generator) -> Iterator[Part]:
+        """One epoch: every valid decision once, in a new order, in parts that are gathered when they are asked for.
+
+        Args:
+            batch_size: B; the last minibatch may be smaller.
+            micro_size: rows per part; None: the whole minibatch.
+            generator: a CPU generator that shuffles.
+        """
         rows = self.valid.flatten().nonzero().squeeze(-1)
         order = torch.randperm(len(rows), generator=generator)
-        for block in order.split(size):
-            yield self.gather(rows[block.to(rows.device)])
+        for block in order.split(batch_size):
+            done = 0
+            for part in block.split(micro_size or len(block)):
+                done += len(part)
+                batch = self.gather(rows[part.to(rows.device)])
+                yield Part(batch, weight=len(part) / len(block), completes=done == len(block))
 
     def gather(self, rows: torch.Tensor) -> Minibatch:
         """Collect flat rows (t * E + e) and move them to the policy's device."""
         rows = rows.to(self.device)
         parts: dict[str, Any] = {f.name: None for f in fields(Minibatch)}
         for name in parts.keys() & self._rows.keys():
-            parts[name] = self._rows[name].flatten(0, 1)[rows]
+            parts[name] = select_rows(self._rows[name].flatten(0, 1), rows, self.policy_device)
         for kind, store in self._bundles.items():
-            parts[kind] = store.map(lambda x: x.flatten(0, 1)[rows])
-        return Minibatch(**parts).to(self.policy_device)
+            parts[kind] = store.map(lambda x: select_rows(x.flatten(0, 1), rows, self.policy_device))
+        return Minibatch(**parts)
 
     def nbytes(self) -> int:
         """Memory held, bytes."""
         tensors = [*self._rows.values()]
         for store in self._bundles.values():
-            tensors += [getattr(store, f.name) for f in fields(store)]
+            tensors += store.tensors().values()
         return sum(x.numel() * x.element_size() for x in tensors)
+
+
+def _corner(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """The part of a tensor that begins at index 0 everywhere and has the given shape; shares its memory."""
+    for axis, length in enumerate(shape):
+        tensor = tensor.narrow(axis, 0, length)
+    return tensor

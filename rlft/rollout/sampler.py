@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from rlft.errors import RlftError
-from rlft.placement import Placement
+from rlft.placement import Placement, torch_threads
 from rlft.policy.actor_critic import ActorCritic, PolicySample
 from rlft.policy.base import PolicyInput, Prefix
 from rlft.policy.denoise import reduce_log_prob
 from rlft.rollout.buffer import RolloutBuffer
-from rlft.rollout.observations import indices, put_rows, take_rows
-from rlft.seeding import generator_for, seed_for
+from rlft.rollout.group import RolloutGroup
+from rlft.rollout.observations import indices, take_rows
+from rlft.rollout.stats import EpisodeTally, RolloutStats
+from rlft.seeding import generator_for
 from rlft.types import ChunkStep, Observation, VecEnv
 
 
@@ -26,69 +28,43 @@ class NonFiniteActionError(RlftError):
     exit_code = 3
 
 
-@dataclass
-class RolloutStats:
-    """What happened during one rollout.
+@dataclass(frozen=True)
+class Decision:
+    """What the policy decided for a group, kept until its outcome is known.
 
     Attributes:
-        env_steps: executed environment steps, all environments.
-        episode_returns: undiscounted returns of the episodes that ended.
-        episode_lengths: their lengths, environment steps.
-        episode_successes: whether they succeeded.
-        invalid: chunks lost to simulator failures.
-        clipped_actions: share of executed action numbers outside the controller's bounds.
-        noise_std: mean std of the exploration, model units.
-        env_seconds: time inside the simulator.
-        policy_seconds: time inside the policy.
+        inputs: model inputs, n rows.
+        prefix: the encoded observations.
+        privileged: float32 ``[n, P]`` or None.
+        sample: the drawn chains.
+        actions: ``[n, A, d]``, controller units.
     """
 
-    env_steps: int = 0
-    episode_returns: list[float] = field(default_factory=list)
-    episode_lengths: list[int] = field(default_factory=list)
-    episode_successes: list[bool] = field(default_factory=list)
-    invalid: int = 0
-    clipped_actions: float = 0.0
-    noise_std: float = 0.0
-    env_seconds: float = 0.0
-    policy_seconds: float = 0.0
-
-    def scalars(self) -> dict[str, float]:
-        """Means for the log. Success here is of episodes that ended inside the window: for trends, not for claims."""
-        ended = len(self.episode_returns)
-        means = {
-            "rollout/success": float(np.mean(self.episode_successes)) if ended else float("nan"),
-            "rollout/return": float(np.mean(self.episode_returns)) if ended else float("nan"),
-            "rollout/episode_length": float(np.mean(self.episode_lengths)) if ended else float("nan"),
-        }
-        seconds = self.env_seconds + self.policy_seconds
-        return means | {
-            "rollout/episodes": float(ended),
-            "rollout/env_steps": float(self.env_steps),
-            "rollout/invalid_chunks": float(self.invalid),
-            "rollout/clipped_actions": self.clipped_actions,
-            "rollout/noise_std": self.noise_std,
-            "time/env_seconds": self.env_seconds,
-            "time/policy_seconds": self.policy_seconds,
-            "throughput/env_steps_per_s": self.env_steps / max(seconds, 1e-9),
-        }
+    inputs: PolicyInput
+    prefix: Prefix
+    privileged: torch.Tensor | None
+    sample: PolicySample
+    actions: torch.Tensor
 
 
 class RolloutSampler:
     """Fills a buffer with T decisions of E environments.
 
     Args:
-        env: the environments.
+        envs: the environments, in one or more groups; each group is one batch for the policy.
         model: policy, noise and critic.
         placement: moves tensors between the devices.
         seed: the run's seed.
         num_decisions: T.
         store_prefix: keep the encoded prefix (frozen VLM); otherwise the model inputs.
         reset_each_rollout: start every rollout with new episodes.
+        overlap: simulate a group while the policy decides for another one; the results are the same.
+        policy_threads: CPU threads of the policy during a rollout; None: all.
     """
 
     def __init__(
         self,
-        env: VecEnv,
+        envs: Sequence[VecEnv],
         model: ActorCritic,
         placement: Placement,
         *,
@@ -96,75 +72,87 @@ class RolloutSampler:
         num_decisions: int,
         store_prefix: bool,
         reset_each_rollout: bool,
+        overlap: bool = False,
+        policy_threads: int | None = None,
     ) -> None:
-        self.env, self.model, self.placement = env, model, placement
-        self.seed, self.T, self.E = seed, num_decisions, env.spec.num_envs
+        self.model, self.placement, self.policy_threads = model, placement, policy_threads
+        self.seed, self.T, self.E = seed, num_decisions, sum(env.spec.num_envs for env in envs)
         self.store_prefix, self.reset_each_rollout = store_prefix, reset_each_rollout
-        self._low, self._high = np.array(env.spec.action_low), np.array(env.spec.action_high)
-        self._margin = 0.01 * (self._high - self._low)  # a bound that is missed by a hair is no clipping
-        self._obs: Observation | None = None
-        self._episode = np.zeros(self.E, dtype=np.int64)
-        self._return, self._length = np.zeros(self.E), np.zeros(self.E, dtype=np.int64)
+        executor = ThreadPoolExecutor(placement.sim_threads(len(envs)), "simulator") if overlap else None
+        firsts = [sum(env.spec.num_envs for env in envs[:i]) for i in range(len(envs))]
+        self.groups = [RolloutGroup(env, first, seed, executor) for env, first in zip(envs, firsts)]
+        self._tally = EpisodeTally(envs[0].spec, self.E)
 
-    def collect(
-        self, iteration: int, on_decision: Callable[[int], None] = lambda t: None
-    ) -> tuple[RolloutBuffer, RolloutStats]:
+    def collect(self, iteration: int) -> tuple[RolloutBuffer, RolloutStats]:
         """Run T decisions.
 
         Args:
             iteration: names the random numbers of this rollout.
-            on_decision: called after each decision with the number done.
 
         Raises:
             NonFiniteActionError: the policy diverged.
         """
-        stats = RolloutStats()
+        stats, started = RolloutStats(), time.perf_counter()
         buffer = RolloutBuffer(self.T, self.E, self.placement.buffer, self.placement.policy)
-        obs = self._begin(iteration)
-        for t in range(self.T):
-            started = time.perf_counter()
-            inputs, prefix, privileged, sample = self._decide(obs, iteration, t, range(self.E))
-            actions = self._to_env(sample)
-            decided = time.perf_counter()
-            step = self.env.step_chunk(self.placement.to_sim(actions))
-            executed = time.perf_counter()
-            final_value = self._final_values(step, iteration, t)
-            self._store(buffer, t, inputs, prefix, privileged, sample, step, final_value)
-            self._account(stats, actions, sample, step)
-            stats.policy_seconds += decided - started + time.perf_counter() - executed
-            obs = self._restart_ended(step, iteration)
-            stats.env_seconds += executed - decided
-            on_decision(t + 1)
-        self._obs = obs
-        stats.clipped_actions /= self.T
-        stats.noise_std /= self.T
+        with torch_threads(self.policy_threads):
+            self._fill(buffer, stats, iteration)
+        buffer.complete()
+        stats.seconds = time.perf_counter() - started
         return buffer, stats
 
-    def _begin(self, iteration: int) -> Observation:
-        if self._obs is not None and not self.reset_each_rollout:
-            self._episode[:] = 0
-            return self._obs
-        self._episode[:] = 0
-        return self._reset(list(range(self.E)), iteration)
+    def _fill(self, buffer: RolloutBuffer, stats: RolloutStats, iteration: int) -> None:
+        try:
+            self._begin(iteration)
+            decided: dict[RolloutGroup, Decision] = {}
+            for t in range(self.T):
+                for group in self.groups:
+                    if t > 0:
+                        self._finish(buffer, stats, group, decided[group], iteration, t - 1)
+                    decided[group] = self._decide_and_send(stats, group, iteration, t)
+            for group in self.groups:
+                self._finish(buffer, stats, group, decided[group], iteration, self.T - 1)
+        finally:
+            for group in self.groups:  # an error here must not leave a simulator running there
+                group.settle()
 
-    def _reset(self, env_ids: list[int], iteration: int) -> Observation:
-        seeds = [seed_for(self.seed, "rollout-episode", iteration, i, int(self._episode[i])) for i in env_ids]
-        self._episode[env_ids] += 1
-        self._return[env_ids], self._length[env_ids] = 0.0, 0
-        return self.env.reset(env_ids, seeds)
+    def _begin(self, iteration: int) -> None:
+        if self.reset_each_rollout:
+            self._tally.forget()
+        for group in self.groups:
+            group.begin(iteration, reset=self.reset_each_rollout)
 
-    def _restart_ended(self, step: ChunkStep, iteration: int) -> Observation:
-        ended = indices(step.ended)
-        return put_rows(step.obs, ended, self._reset(ended, iteration)) if ended else step.obs
+    def _decide_and_send(self, stats: RolloutStats, group: RolloutGroup, iteration: int, t: int) -> Decision:
+        waited = time.perf_counter()
+        obs = group.observe()
+        stats.wait_seconds += time.perf_counter() - waited
+        inputs, prefix, privileged, sample = self._decide(obs, iteration, t, group.ids)
+        actions = self._to_env(sample, group.ids)
+        waited = time.perf_counter()
+        group.send(self.placement.to_sim(actions))
+        stats.wait_seconds += time.perf_counter() - waited  # without overlap, the chunk runs here
+        return Decision(inputs, prefix, privileged, sample, actions)
+
+    def _finish(
+        self, buffer: RolloutBuffer, stats: RolloutStats, group: RolloutGroup, made: Decision, iteration: int, t: int
+    ) -> None:
+        waited = time.perf_counter()
+        executed = group.receive()
+        stats.wait_seconds += time.perf_counter() - waited
+        stats.env_seconds += executed.seconds
+        step = executed.step
+        final_value = self._final_values(step, iteration, t, group.ids)
+        self._store(buffer, t, group.ids, made, step, final_value)
+        stats.noise_stds.append(float(made.sample.mean_std))
+        self._tally.add(stats, group.ids, made.actions, step)
 
     def _decide(
-        self, obs: Observation, iteration: int, t: int, env_ids: range | list[int], purpose: str = "rollout-noise"
+        self, obs: Observation, iteration: int, t: int, ids: Sequence[int], purpose: str = "rollout-noise"
     ) -> tuple[PolicyInput, Prefix, torch.Tensor | None, PolicySample]:
         """One decision per row; the random numbers are named by (iteration, t, environment), not by the batch."""
         policy, schedule = self.model.policy, self.model.schedule
         shape = (schedule.num_steps + 1, policy.horizon, policy.action_width)
         noise, drawn = [], []
-        for i in env_ids:
+        for i in ids:
             generator = generator_for(self.seed, purpose, iteration, t, i)
             noise.append(torch.randn(shape, generator=generator))
             drawn.append(torch.randint(schedule.num_steps, (), generator=generator))
@@ -176,25 +164,26 @@ class RolloutSampler:
         sample = self.model.sample(prefix, to_policy(torch.stack(noise)), to_policy(torch.stack(drawn)), privileged)
         return inputs, prefix, privileged, sample
 
-    def _to_env(self, sample: PolicySample) -> torch.Tensor:
-        """The executed part of the drawn chunk in controller units, ``[E, A, d]``."""
+    def _to_env(self, sample: PolicySample, ids: Sequence[int]) -> torch.Tensor:
+        """The executed part of the drawn chunk in controller units, ``[n, A, d]``."""
         actions = self.model.policy.actions_to_env(sample.actions[:, : self.model.act_steps])
         finite = torch.isfinite(actions).flatten(1).all(1)
         if not bool(finite.all()):
-            rows = (~finite).nonzero().flatten().tolist()
+            bad = [ids[row] for row in indices(~finite)]
             raise NonFiniteActionError(
-                f"the policy produced non-finite actions for environments {rows}; the weights have diverged: "
+                f"the policy produced non-finite actions for environments {bad}; the weights have diverged: "
                 "resume an earlier checkpoint with a lower train.actor_optimizer.lr"
             )
         return actions
 
-    def _final_values(self, step: ChunkStep, iteration: int, t: int) -> torch.Tensor:
+    def _final_values(self, step: ChunkStep, iteration: int, t: int, ids: Sequence[int]) -> torch.Tensor:
         """V of the observation after the chunk, where GAE reads it: truncated rows, and all open ones at the end."""
         open_end = ~step.terminated if t == self.T - 1 else step.truncated & ~step.terminated
         rows = indices(open_end & ~step.invalid)
-        values = torch.zeros(self.E, device=self.placement.policy)
+        values = torch.zeros(len(ids), device=self.placement.policy)
         if rows:
-            _, _, _, sample = self._decide(take_rows(step.obs, rows), iteration, t, rows, purpose="final-value-noise")
+            chosen = [ids[row] for row in rows]
+            _, _, _, sample = self._decide(take_rows(step.obs, rows), iteration, t, chosen, purpose="final-value-noise")
             values[rows] = sample.value
         return values
 
@@ -202,19 +191,18 @@ class RolloutSampler:
         self,
         buffer: RolloutBuffer,
         t: int,
-        inputs: PolicyInput,
-        prefix: Prefix,
-        privileged: torch.Tensor | None,
-        sample: PolicySample,
+        ids: range,
+        made: Decision,
         step: ChunkStep,
         final_value: torch.Tensor,
     ) -> None:
-        n_executed = self.placement.to_policy(step.n_executed)
+        n_executed, sample = self.placement.to_policy(step.n_executed), made.sample
         buffer.add(
             t,
-            prefix=prefix if self.store_prefix else None,
-            inputs=None if self.store_prefix else inputs,
-            privileged=privileged,
+            rows=ids,
+            prefix=made.prefix if self.store_prefix else None,
+            inputs=None if self.store_prefix else made.inputs,
+            privileged=made.privileged,
             chain=sample.chain,
             drawn_step=sample.drawn_step,
             n_executed=n_executed,
@@ -226,22 +214,3 @@ class RolloutSampler:
             invalid=self.placement.to_buffer(step.invalid),
             final_value=final_value,
         )
-
-    def _account(self, stats: RolloutStats, actions: torch.Tensor, sample: PolicySample, step: ChunkStep) -> None:
-        n = np.asarray(torch.as_tensor(step.n_executed).cpu())
-        sent = actions.float().cpu().numpy()
-        executed = np.arange(sent.shape[1])[None, :] < n[:, None]
-        outside = ((sent < self._low - self._margin) | (sent > self._high + self._margin)) & executed[..., None]
-        stats.clipped_actions += float(outside.sum() / max(1, executed.sum() * sent.shape[2]))
-        stats.noise_std += float(sample.mean_std)
-        stats.env_steps += int(n.sum())
-        self._return += np.asarray(torch.as_tensor(step.rewards).cpu()).sum(-1)
-        self._length += n
-        invalid = set(indices(step.invalid))
-        stats.invalid += len(invalid)
-        success = np.asarray(torch.as_tensor(step.success).cpu())
-        for i in indices(step.ended):
-            if i not in invalid:
-                stats.episode_returns.append(float(self._return[i]))
-                stats.episode_lengths.append(int(self._length[i]))
-                stats.episode_successes.append(bool(success[i]))

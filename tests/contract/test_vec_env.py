@@ -230,7 +230,7 @@ def test_wrong_arguments_are_refused(env):
 
 def test_recording_keeps_one_frame_per_executed_step(env, factory):
     env.reset(range(E), SEEDS)
-    env.start_recording([1, 3])
+    env.record([1, 3])
     env.step_chunk(random_actions(env, 0))
     env.step_chunk(random_actions(env, 1))
     frames = env.take_frames(1)
@@ -243,7 +243,13 @@ def test_recording_keeps_one_frame_per_executed_step(env, factory):
     assert len(env.take_frames(0)) == 0
     env.step_chunk(random_actions(env, 2))
     assert len(env.take_frames(1)) == A
-    assert len(env.take_frames(3)) == 3 * A
+    env.record([3])  # the others stop, and are forgotten
+    env.step_chunk(random_actions(env, 3))
+    assert len(env.take_frames(1)) == 0
+    assert len(env.take_frames(3)) == 4 * A
+    env.record([])
+    env.record([1])
+    assert len(env.take_frames(3)) == 0
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_recording_goes_on_after_a_restart():
     env = pool()
     try:
         env.reset(range(E), range(E))
-        env.start_recording([0])
+        env.record([0])
         env.step_chunk(still())
         os.kill(env._links[0]._process.pid, signal.SIGKILL)
         env.step_chunk(still())
@@ -217,3 +217,16 @@ def _alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_group_is_named_by_its_place_in_the_whole_rollout(caplog):
+    env = pool(kind="raise", first_env=8)
+    try:
+        env.reset(range(E), [1, 2, BAD_SEED, 4])
+        env.step_chunk(still())
+        with caplog.at_level(logging.ERROR):
+            env.step_chunk(still())
+        assert "envs [10, 11]" in caplog.text
+        assert "environment 10 raised in step 6" in caplog.text
+    finally:
+        env.close()

@@ -6,7 +6,7 @@ import statistics
 
 from rules_source import ROOT, calls, library, sources
 
-EVERYTHING = ("rlft", "envs", "scripts", "tests")
+EVERYTHING = ("rlft", "envs", "scripts", "tests", "benchmarks")
 FILE_LINES, FUNCTION_LINES, LOOP_LINES = 300, 60, 80
 TRAINING_LOOP = ("rlft/runner.py", "run")
 
@@ -79,7 +79,7 @@ GLOBAL_STREAM = {
         "envs/rlft_envs/variations.py",
         "torch.rand",
     ): "inside ManiSkill's reset, which has seeded the stream for the episode",
-    ("rlft/build.py", "torch.manual_seed"): "within fork_rng: layers initialise from the global stream and no other",
+    ("rlft/build/policy.py", "torch.manual_seed"): "within fork_rng: layers initialise from the global stream",
     ("rlft/policy/factory.py", "torch.manual_seed"): "within fork_rng, as above",
 }
 

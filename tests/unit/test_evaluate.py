@@ -56,7 +56,36 @@ def test_videos_are_of_the_first_episodes_from_start_to_end():
     assert sorted(videos) == [0, 1, 2]
     for index, (success, frames) in videos.items():
         assert success == result.per_episode[index].success
-        assert frames >= result.per_episode[index].steps
+        assert frames == result.per_episode[index].steps
+
+
+def test_a_second_evaluation_shows_nothing_of_the_first_and_only_what_is_shown_is_recorded():
+    world, lengths = toy_env(2, limit=9), []
+    recorded = []
+    original = world.record
+    world.record = lambda env_ids: (recorded.append(list(env_ids)), original(env_ids))
+    evaluator = Evaluator(world, PLACEMENT, Protocol(6, 7, num_steps=3, act_steps=2, num_videos=3))
+    for _ in range(2):
+        result = evaluator.run(
+            toy_model().policy, "test", on_video=lambda index, success, frames: lengths.append((index, len(frames)))
+        )
+    steps = {(e.index, e.steps) for e in result.per_episode if e.index < 3}
+    assert sorted(lengths) == sorted([*steps, *steps])
+    assert recorded[0] == [0, 1]
+    assert recorded[-1] == []
+
+
+def test_a_video_of_an_episode_that_was_run_again_shows_the_second_run(tmp_path):
+    from rlft.seeding import seed_for
+
+    seed = seed_for(7, "eval-episode", 1)
+    fault = {"kind": "nan_reward", "seed": seed, "at_step": 3, "marker": str(tmp_path / "once")}
+    videos = {}
+    result = run(
+        videos=2, make_kwargs={"fault": fault}, on_video=lambda index, _, frames: videos.update({index: len(frames)})
+    )
+    assert result.restarted == 1
+    assert videos == {e.index: e.steps for e in result.per_episode[:2]}
 
 
 def test_an_episode_in_which_the_simulator_fails_is_run_again(tmp_path):

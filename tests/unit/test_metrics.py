@@ -7,7 +7,6 @@ import torch
 
 from rlft.errors import RlftError
 from rlft.metrics import (
-    RunningMeans,
     explained_variance,
     machine_facts,
     read_stage,
@@ -54,14 +53,6 @@ def test_explained_variance():
     assert math.isnan(explained_variance(target, torch.ones(4)))
     with pytest.raises(ValueError, match="differ in shape"):
         explained_variance(target, target[:, None])
-
-
-def test_running_means_are_weighted():
-    means = RunningMeans()
-    means.add({"a": 1.0, "b": 5.0}, weight=3)
-    means.add({"a": 2.0}, weight=1)
-    means.add({"c": 1.0}, weight=0)
-    assert means.means() == {"a": 1.25, "b": 5.0, "c": pytest.approx(math.nan, nan_ok=True)}
 
 
 def test_a_stage_result_comes_back_as_valid_json(tmp_path):

@@ -1,4 +1,5 @@
 import copy
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from rlft.config.load import load
 from rlft.errors import ConfigError
-from rlft.placement import Placement
+from rlft.placement import Placement, allocate, prefetched, select_rows, torch_threads
 from rlft.policy.base import TensorRows
 
 CPU = torch.device("cpu")
@@ -110,3 +111,104 @@ def test_a_read_only_array_stays_as_it_is():
     tensor = Placement(CPU, CPU, CPU).to_policy(array)
     tensor += 1
     assert array.sum() == 0
+
+
+class FakeStream:
+    """Writes down who waits for whom."""
+
+    def __init__(self, name, log):
+        self.name, self.log = name, log
+
+    def wait_stream(self, other):
+        self.log.append(f"{self.name} waits for {other.name}")
+
+
+@dataclass
+class FakeBatch:
+    number: int
+    log: list
+
+    def record_stream(self, stream):
+        self.log.append(f"{self.number} is used by {stream.name}")
+
+
+def test_the_next_batch_is_copied_while_the_present_one_is_used(monkeypatch):
+    log = []
+    copies, compute = FakeStream("copies", log), FakeStream("compute", log)
+    current = [compute]
+
+    @contextmanager
+    def stream(entered):
+        current.append(entered)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: copies)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current[-1])
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+
+    def batches():
+        for number in range(2):
+            log.append(f"gather {number} on {current[-1].name}")
+            yield FakeBatch(number, log)
+
+    for batch in prefetched(batches(), torch.device("cuda:0"), tensors=lambda batch: [batch]):
+        log.append(f"train {batch.number} on {current[-1].name}")
+    assert log == [
+        "copies waits for compute",
+        "gather 0 on copies",
+        "compute waits for copies",
+        "0 is used by compute",
+        "gather 1 on copies",
+        "train 0 on compute",
+        "compute waits for copies",
+        "1 is used by compute",
+        "train 1 on compute",
+    ]
+
+
+def test_on_the_cpu_batches_come_one_by_one():
+    made = []
+    for number in prefetched((made.append(i) or i for i in range(3)), CPU, tensors=lambda i: []):
+        assert made == list(range(number + 1))
+
+
+def test_rows_for_a_gpu_are_gathered_in_pinned_memory(monkeypatch):
+    seen = {}
+
+    def empty(shape, *, dtype, pin_memory, original=torch.empty):
+        seen["pinned"] = pin_memory
+        out = original(shape, dtype=dtype)
+        seen["out"] = out
+        return out
+
+    def to(tensor, device, non_blocking=False):
+        seen["to"] = (tensor is seen["out"], device, non_blocking)
+        return tensor
+
+    monkeypatch.setattr(torch, "empty", empty)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    rows = select_rows(torch.arange(8.0).view(4, 2), torch.tensor([3, 1]), torch.device("cuda:1"))
+    assert rows.tolist() == [[6.0, 7.0], [2.0, 3.0]]
+    assert seen["pinned"]
+    assert seen["to"] == (True, torch.device("cuda:1"), True)
+
+
+@pytest.mark.parametrize(("device", "peer", "pinned"), [("cpu", "cuda:0", True), ("cpu", "cpu", False)])
+def test_the_buffer_is_pinned_where_it_exchanges_rows_with_a_gpu(monkeypatch, device, peer, pinned):
+    asked = {}
+    monkeypatch.setattr(torch, "zeros", lambda shape, **settings: asked.update(settings))
+    allocate((2, 3), torch.float32, torch.device(device), peer=torch.device(peer))
+    assert asked["pin_memory"] is pinned
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+
+    def fail():
+        with torch_threads(1):
+            raise RuntimeError(f"{torch.get_num_threads()} thread")
+
+    with pytest.raises(RuntimeError, match="1 thread"):
+        fail()
+    assert torch.get_num_threads() == before

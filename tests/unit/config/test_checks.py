@@ -94,6 +94,19 @@ def test_a_stored_prefix_needs_a_frozen_vlm():
     assert check(buffer__store="auto", model__train_vlm=True) == []
 
 
+def test_overlap_needs_groups_and_something_beside_the_policy():
+    assert "sim.num_groups = 17 > env.num_envs = 16" in one(sim__num_groups=17)
+    assert "set sim.num_groups=2" in one(sim__overlap=True, sim__num_groups=1)
+    assert "env.num_envs = 1" in one(sim__overlap=True, env__num_envs=1, train__batch_size=20)
+    assert "set sim.num_workers=2" in one(sim__overlap=True, sim__num_workers=0)
+    assert check(sim__overlap=True, sim__num_workers=0, model__device="cuda:0") == []
+
+
+def test_a_prefix_that_trains_is_not_kept():
+    assert "set sft.train_expert_only=true" in one(sft__cache_prefix=True)
+    assert check(sft__cache_prefix=True, sft__train_expert_only=True) == []
+
+
 def test_a_camera_placement_is_whole():
     eye = CameraConfig(eye=[0.0, 0.0, 1.0])
     assert "env.cameras.0.eye is given without target" in one(env__cameras=[eye])

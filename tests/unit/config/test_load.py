@@ -10,7 +10,7 @@ from rlft.config.load import dump, load, load_file
 from rlft.errors import ConfigError
 
 ROOT = CONFIG_DIR.parent
-ENTRIES = ("collect_demos", "train_sft", "train_rl", "evaluate", "report")
+ENTRIES = ("collect_demos", "train_sft", "train_rl", "evaluate", "report", "plan")
 AS_IT_STANDS = (
     "wandb=null sim.device=cpu model.device=cpu buffer.device=cpu act_steps=2 n_action_steps=5 num_steps=2 "
     "num_steps_eval=2 env.n_steps_rollout=20 env.max_episode_len=20 env.num_envs=4 train.batch_size=16 "
@@ -90,7 +90,7 @@ def test_an_override_wins_over_a_file_and_a_file_over_the_schema():
 
 def test_lists_are_indexed_and_replaced():
     cfg = load("train_rl", ["env.cameras.0.height=112"])
-    assert (cfg.env.cameras[0].height, cfg.env.cameras[0].width, cfg.env.cameras[0].fov) == (112, 56, 1.0)
+    assert (cfg.env.cameras[0].height, cfg.env.cameras[0].width, cfg.env.cameras[0].fov) == (112, None, 1.0)
     assert load("train_rl", ["env.cameras=[]"]).env.cameras == []
     assert "numbered from 0" in only_problem("env.cameras.1.height=112")
 

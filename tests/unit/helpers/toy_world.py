@@ -41,7 +41,8 @@ def toy_model(method="flow_noise", seed=0):
     return ActorCritic(policy, noise, critic, make_schedule(method, 3, 0.5), ACT_STEPS, torch.tensor([0, 1]))
 
 
-def toy_sampler(env, model, *, seed=0, num_decisions=5, reset=True):
+def toy_sampler(*envs, model, seed=0, num_decisions=5, reset=True, overlap=False):
     return RolloutSampler(
-        env, model, PLACEMENT, seed=seed, num_decisions=num_decisions, store_prefix=True, reset_each_rollout=reset
-    )
+        envs, model, PLACEMENT, seed=seed, num_decisions=num_decisions, store_prefix=True, reset_each_rollout=reset,
+        overlap=overlap,
+    )  # fmt: skip

@@ -168,7 +168,7 @@ def test_micro_batches_accumulate_the_same_gradient():
         cfg = config(batch_size=40, micro_batch_size=micro, ent_coef=0.01)
         assign_advantages(buffer, cfg)
         updater = PpoUpdater(model, cfg, "sum")
-        updater._accumulate(buffer.gather(torch.arange(40)), actor=True)
+        (_,) = updater.gradients(buffer, torch.Generator().manual_seed(0), actor=True)
         gradients.append(torch.cat([p.grad.flatten() for p in updater.actor_parameters]))
     assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
 
@@ -216,7 +216,16 @@ def test_minibatches_are_shuffled_anew_every_epoch_and_cover_everything():
 def minibatches(buffer, g):
     for name in ("advantage", "target"):
         buffer._rows[name] = torch.zeros(1, 40)
-    return buffer.minibatches(16, g)
+    return [part.batch for part in buffer.epoch(16, None, g)]
+
+
+def test_parts_make_up_their_minibatch():
+    _, buffer = mlp_buffer()
+    minibatches(buffer, torch.Generator())
+    parts = list(buffer.epoch(16, 6, torch.Generator().manual_seed(0)))
+    assert [len(part.batch) for part in parts] == [6, 6, 4, 6, 6, 4, 6, 2]
+    assert [part.completes for part in parts] == [False, False, True, False, False, True, False, True]
+    assert sum(part.weight for part in parts) == pytest.approx(3.0)
 
 
 def test_invalid_decisions_are_never_trained_on():

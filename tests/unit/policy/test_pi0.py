@@ -66,7 +66,9 @@ def test_only_the_prefix_of_pi05_holds_the_state(kind, moves):
 def test_frozen_vlm_gets_no_gradient_and_actor_parameters_are_what_trains():
     policy = make_policy()
     inputs = policy.prepare(make_observation())
-    policy.sft_loss(inputs, torch.zeros(N, H, 3), torch.zeros(N, H, dtype=torch.bool), torch.Generator()).backward()
+    policy.sft_loss(
+        policy.encode(inputs), torch.zeros(N, H, 3), torch.zeros(N, H, dtype=torch.bool), torch.Generator()
+    ).backward()
     touched = {name for name, p in policy.named_parameters() if p.grad is not None and p.grad.any()}
     wanted = {name for name, p in policy.named_parameters() if any(p is q for q in policy.actor_parameters())}
     assert touched == wanted
@@ -84,7 +86,9 @@ def test_frozen_vlm_gets_no_gradient_and_actor_parameters_are_what_trains():
 def test_training_the_vlm_reaches_pictures_and_words_but_no_language_head():
     policy = make_policy(train_vlm=True)
     inputs = policy.prepare(make_observation())
-    policy.sft_loss(inputs, torch.zeros(N, H, 3), torch.zeros(N, H, dtype=torch.bool), torch.Generator()).backward()
+    policy.sft_loss(
+        policy.encode(inputs), torch.zeros(N, H, 3), torch.zeros(N, H, dtype=torch.bool), torch.Generator()
+    ).backward()
     touched = {name for name, p in policy.named_parameters() if p.grad is not None and p.grad.any()}
     assert touched == {name for name, p in policy.named_parameters() if p.requires_grad}
     assert any("vision_tower" in name for name in touched)
@@ -97,7 +101,9 @@ def test_recomputing_activations_gives_the_same_gradients():
     for recompute in (False, True):
         policy = make_policy(train_vlm=True, recompute=recompute)
         inputs = policy.prepare(make_observation())
-        policy.sft_loss(inputs, torch.zeros(N, H, 3), torch.zeros(N, H, dtype=torch.bool), torch.Generator()).backward()
+        policy.sft_loss(
+            policy.encode(inputs), torch.zeros(N, H, 3), torch.zeros(N, H, dtype=torch.bool), torch.Generator()
+        ).backward()
         grads.append([p.grad for p in policy.actor_parameters()])
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-5)
@@ -108,10 +114,10 @@ def test_loss_does_not_see_padded_steps_or_foreign_action_dimensions():
     actions = torch.randn(N, H, 3)
     is_pad = torch.zeros(N, H, dtype=torch.bool)
     inputs = policy.prepare(make_observation())
-    full = policy.sft_loss(inputs, actions, is_pad, torch.Generator().manual_seed(1))
+    full = policy.sft_loss(policy.encode(inputs), actions, is_pad, torch.Generator().manual_seed(1))
     is_pad[:, 3:] = True
-    assert policy.sft_loss(inputs, actions, is_pad, torch.Generator().manual_seed(1)) != full
-    everything = policy.sft_loss(inputs, actions, torch.ones_like(is_pad), torch.Generator())
+    assert policy.sft_loss(policy.encode(inputs), actions, is_pad, torch.Generator().manual_seed(1)) != full
+    everything = policy.sft_loss(policy.encode(inputs), actions, torch.ones_like(is_pad), torch.Generator())
     assert everything == 0.0
     chunk = torch.zeros(1, H, D)
     chunk[..., [7, 3, 20]] = policy.actions_from_env(actions[:1])
@@ -195,7 +201,6 @@ def test_real_pi05_builds_as_shapes_alone(tmp_path):
     make_policy().tokenizer.save(tmp_path)
     policy = build_policy("pi05", make_stats(), horizon=50, device=torch.device("meta"), tokenizer_path=str(tmp_path))
     assert policy.is_pi05
-    assert policy.tokenizer.length == 200
     assert "model.time_mlp_in.weight" in dict(policy.named_parameters())
 
 

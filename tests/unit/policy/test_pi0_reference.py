@@ -111,7 +111,7 @@ def test_sft_loss_is_lerobots_loss_over_real_dimensions_and_unpadded_steps(polic
     actions = torch.randn(N, H, 3, generator=torch.Generator().manual_seed(5))
     is_pad = torch.zeros(N, H, dtype=torch.bool)
     is_pad[0, 2:] = is_pad[2, 4:] = True
-    loss = policy.sft_loss(inputs, actions, is_pad, torch.Generator().manual_seed(7))
+    loss = policy.sft_loss(policy.encode(inputs), actions, is_pad, torch.Generator().manual_seed(7))
 
     generator = torch.Generator().manual_seed(7)
     noise = torch.randn(N, H, 32, generator=generator)

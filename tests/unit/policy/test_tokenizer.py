@@ -47,15 +47,16 @@ def test_a_tokenizer_that_is_not_there_names_the_setting(tmp_path):
         load_tokenizer(str(tmp_path / "none"))
 
 
-def test_length_is_stable_and_grows_in_steps_of_eight(small):
+def test_prompts_are_padded_to_the_longest_one_so_far(small):
     prompts = PromptTokenizer(small, 48, source="x")
     ids, mask = prompts.encode(["Push", "Push the cube"])
-    assert ids.shape == mask.shape == (2, 8)
+    assert ids.shape == mask.shape == (2, len(small("Push the cube")["input_ids"]))
     assert mask.sum(dim=1).tolist() == [len(small(text)["input_ids"]) for text in ("Push", "Push the cube")]
     assert (ids[~mask] == small.pad_token_id).all()
-    prompts.encode(["Push the cube to the goal region. Then stack it."])
-    assert prompts.length % 8 == 0
-    assert prompts.encode(["Push"])[0].shape == (1, prompts.length)
+    longer = "Push the cube to the goal region. Then stack it."
+    assert prompts.encode([longer])[1].all()
+    assert prompts.encode(["Push"])[0].shape == (1, len(small(longer)["input_ids"]))
+    assert PromptTokenizer(small, 48, source="x", first_length=20).encode(["Push"])[0].shape == (1, 20)
 
 
 def test_over_long_text_is_cut_counted_and_said(small, caplog):

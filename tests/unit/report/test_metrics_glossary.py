@@ -22,6 +22,7 @@ from rlft.policy.noise import NoiseHead
 from rlft.progress import Progress
 from rlft.rollout.buffer import RolloutBuffer
 from rlft.rollout.sampler import RolloutStats
+from rlft.rollout.store import StoreChoice
 from rlft.runner import PPORunner
 from rlft.tracking import Tracker
 
@@ -84,6 +85,7 @@ def test_every_scalar_of_ppo_is_in_the_glossary_and_no_other(tmp_path: Path):
             model,
             OneShotSampler(model),
             PpoUpdater(model, train, "sum"),
+            store=StoreChoice("prefix", "it fits"),
             evaluate=evaluation,
             save=lambda state: None,
             tracker=tracker,
@@ -125,7 +127,10 @@ class TinyPolicy(nn.Module):
     def actions_from_env(self, actions):
         return actions
 
-    def sft_loss(self, inputs, actions, is_pad, generator):
+    def encode(self, inputs):
+        return inputs
+
+    def sft_loss(self, prefix, actions, is_pad, generator):
         return self.weight.square().sum()
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import subprocess
@@ -6,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
 from report_run_builder import CONFIG, make_run, write_evaluation
@@ -142,15 +144,20 @@ def test_the_strip_takes_the_first_pair_that_ppo_gained(built: Path):
 
 
 def test_the_same_files_give_the_same_report(built: Path):
-    def contents() -> list[bytes]:
+    def words() -> tuple[str, str]:
         html = (built / "report.html").read_bytes()
         without_videos = re.sub(rb"data:video/mp4;base64,[\w+/=]*", b"", html)
         assert len(without_videos) < len(html)
-        return [(built / "summary.json").read_bytes(), (built / "report.png").read_bytes(), without_videos]
+        texts = ((built / "summary.json").read_bytes(), without_videos)
+        return tuple(hashlib.sha256(text).hexdigest() for text in texts)
 
-    first = contents()
+    first, picture = words(), imread(built / "report.png")
     build_report(built)
-    assert contents() == first
+    assert words() == first
+    # The rasteriser rounds a pixel on an edge now one way, now the other (2 of 1.8 million, seen under load).
+    changed = np.abs(imread(built / "report.png") - picture) * 255
+    assert changed.max() < 1.5
+    assert (changed > 0).any(axis=-1).mean() < 1e-4
 
 
 def test_an_evaluation_alone_gives_a_report_that_names_what_is_missing(tmp_path: Path):

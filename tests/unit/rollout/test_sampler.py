@@ -1,5 +1,8 @@
 """Rollouts on the toy environment: reproducible, honest at episode ends, independent of their neighbours."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,7 @@ COLUMNS = ("chain", "log_prob", "value", "rewards", "n_executed", "terminated", 
 
 def collect(*, seed=0, iteration=0, num_envs=4, env=None, **settings):
     env = env or toy_env(num_envs, **settings)
-    return toy_sampler(env, toy_model(), seed=seed).collect(iteration)
+    return toy_sampler(env, model=toy_model(), seed=seed).collect(iteration)
 
 
 def test_the_same_seed_gives_the_same_rollout_and_another_does_not():
@@ -20,6 +23,72 @@ def test_the_same_seed_gives_the_same_rollout_and_another_does_not():
     for name in COLUMNS:
         assert torch.equal(a.column(name), b.column(name)), name
     assert not torch.equal(a.column("chain"), c.column("chain"))
+
+
+def both_ways(make_envs, **settings):
+    """The same groups, overlapping and in turn, for two iterations each."""
+    found = []
+    for overlap in (False, True):
+        envs = make_envs()
+        sampler = toy_sampler(*envs, model=toy_model(), overlap=overlap, **settings)
+        found.append([sampler.collect(iteration) for iteration in (0, 1)])
+        for env in envs:
+            env.close()
+    return found
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_overlap_changes_no_bit(reset):
+    plain, overlapped = both_ways(lambda: [toy_env(3, limit=5), toy_env(2, limit=5)], reset=reset)
+    for (a, a_stats), (b, b_stats) in zip(plain, overlapped):
+        for name in COLUMNS:
+            assert torch.equal(a.column(name), b.column(name)), name
+        assert a_stats.episode_returns == b_stats.episode_returns
+        assert a_stats.env_steps == b_stats.env_steps
+
+
+def test_groups_change_no_environments_rollout():
+    whole, split = toy_sampler(toy_env(5), model=toy_model()), toy_sampler(toy_env(3), toy_env(2), model=toy_model())
+    (a, _), (b, _) = whole.collect(0), split.collect(0)
+    for name in COLUMNS:
+        assert torch.allclose(a.column(name).float(), b.column(name).float(), atol=1e-6), name
+
+
+def test_with_overlap_one_group_is_simulated_while_the_policy_decides_for_the_other():
+    envs, executed, other_began = [toy_env(2), toy_env(2)], [], threading.Event()
+
+    def first(actions, step_chunk=envs[0].step_chunk):
+        assert other_began.wait(10.0)  # stays inside its chunk until the policy has decided for the other group
+        other_began.clear()
+        executed.append(0)
+        return step_chunk(actions)
+
+    def second(actions, step_chunk=envs[1].step_chunk):
+        other_began.set()
+        executed.append(1)
+        return step_chunk(actions)
+
+    envs[0].step_chunk, envs[1].step_chunk = first, second
+    _, stats = toy_sampler(*envs, model=toy_model(), overlap=True, num_decisions=2).collect(0)
+    assert sorted(executed) == [0, 0, 1, 1]
+    assert 0.0 < stats.wait_seconds < stats.seconds
+
+
+def test_an_error_waits_for_the_simulators_before_it_is_raised():
+    envs, finished = [toy_env(1), toy_env(1)], []
+
+    def slow(actions, step_chunk=envs[0].step_chunk):
+        time.sleep(0.2)
+        finished.append(True)
+        return step_chunk(actions)
+
+    def broken(actions):
+        raise RuntimeError("broken")
+
+    envs[0].step_chunk, envs[1].step_chunk = slow, broken
+    with pytest.raises(RuntimeError, match="broken"):
+        toy_sampler(*envs, model=toy_model(), overlap=True, num_decisions=1).collect(0)
+    assert finished
 
 
 def test_iterations_differ():
@@ -35,12 +104,12 @@ def test_an_environments_rollout_does_not_depend_on_how_many_stand_beside_it():
 
 def test_truncated_chunks_carry_the_value_of_their_true_final_observation():
     env, model = toy_env(3, limit=4), toy_model()
-    sampler = toy_sampler(env, model, num_decisions=6)
+    sampler = toy_sampler(env, model=model, num_decisions=6)
     seen = {}
     original = sampler._final_values
 
-    def spy(step, iteration, t):
-        values = original(step, iteration, t)
+    def spy(step, iteration, t, ids):
+        values = original(step, iteration, t, ids)
         seen[t] = (np.array(step.truncated), np.array(step.terminated), values)
         return values
 
@@ -60,7 +129,7 @@ def test_truncated_chunks_carry_the_value_of_their_true_final_observation():
 
 def test_statistics_count_what_was_executed():
     env = toy_env(4, limit=5)  # odd limit: the last chunk of an episode executes one step of two
-    buffer, stats = toy_sampler(env, toy_model(), num_decisions=9).collect(0)
+    buffer, stats = toy_sampler(env, model=toy_model(), num_decisions=9).collect(0)
     n = buffer.column("n_executed")
     assert stats.env_steps == int(n.sum())
     assert int(n.min()) == 1
@@ -72,7 +141,7 @@ def test_statistics_count_what_was_executed():
 
 def test_episodes_run_on_where_iterations_do_not_reset_them():
     env = toy_env(2, limit=7, episode_ends_on_success=False)
-    sampler = toy_sampler(env, toy_model(), num_decisions=3, reset=False)
+    sampler = toy_sampler(env, model=toy_model(), num_decisions=3, reset=False)
     (_, first), (_, second) = sampler.collect(0), sampler.collect(1)
     assert first.episode_lengths == []
     assert second.episode_lengths == [7, 7]
@@ -83,7 +152,7 @@ def test_a_diverged_policy_is_stopped_before_the_simulator():
     with torch.no_grad():
         model.policy.w3.fill_(float("nan"))
     with pytest.raises(NonFiniteActionError, match=r"\[0, 1\]"):
-        toy_sampler(env, model).collect(0)
+        toy_sampler(env, model=model).collect(0)
 
 
 def test_a_failed_simulator_is_discarded_and_the_rollout_goes_on(tmp_path):

@@ -1,0 +1,51 @@
+"""A run's parts from settings, as ``train_rl.py`` builds them, for benchmarks of rollouts and whole iterations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from rlft import build
+from rlft.build.envs import overlaps, policy_threads
+from rlft.config.load import load
+from rlft.config.schema import RunConfig
+from rlft.data.normalize import NormStats
+from rlft.policy.actor_critic import ActorCritic
+from rlft.rollout.sampler import RolloutSampler
+from rlft.types import VecEnv
+
+
+def settings(overrides: Sequence[str], small: dict[str, int] | None = None) -> RunConfig:
+    """The settings of ``train_rl.py`` with overrides; ``small`` are the sizes of the policy."""
+    cfg = load("train_rl", ["wandb=null", *overrides])
+    cfg.model.small = dict(small or {})
+    return cfg
+
+
+def make_model(cfg: RunConfig, envs: Sequence[VecEnv]) -> ActorCritic:
+    """A policy with random weights (their values do not change what they cost) and its heads."""
+    placement = build.build_placement(cfg)
+    logging.getLogger("rlft.data.normalize").setLevel(logging.ERROR)  # it warns of weights that know no data
+    policy = build.fresh_policy(cfg, NormStats.from_spec(envs[0].spec), placement.policy)
+    return build.build_actor_critic(cfg, policy, envs[0].spec, placement)
+
+
+def make_sampler(cfg: RunConfig, envs: Sequence[VecEnv], model: ActorCritic, **changes: Any) -> RolloutSampler:
+    """The rollout of these settings.
+
+    Args:
+        cfg: the settings.
+        envs: the environments in their groups.
+        model: the policy.
+        changes: arguments of :class:`RolloutSampler` that differ from what the settings say.
+    """
+    arguments: dict[str, Any] = {
+        "seed": cfg.seed,
+        "num_decisions": cfg.env.n_steps_rollout // cfg.act_steps,
+        "store_prefix": True,
+        "reset_each_rollout": cfg.env.reset_at_iteration,
+        "overlap": overlaps(cfg),
+        "policy_threads": policy_threads(cfg),
+    }
+    return RolloutSampler(envs, model, build.build_placement(cfg), **(arguments | changes))

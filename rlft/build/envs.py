@@ -1,0 +1,133 @@
+"""Environments from settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from rlft.config.schema import RunConfig
+from rlft.errors import ConfigError, RlftError
+from rlft.placement import parse_device, physics_backend
+from rlft.policy.sizes import IMAGE_SIZE, SmallSize, is_small
+from rlft.types import CameraSettings, EnvSettings, RewardSettings, VecEnv
+
+
+def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
+    """What the simulator is told."""
+    settle_cameras(cfg)
+    e, sim = cfg.env, cfg.sim
+    return EnvSettings(
+        simulator=e.simulator,
+        env_id=e.id,
+        num_envs=num_envs,
+        max_episode_steps=e.max_episode_len,
+        control_mode=e.control_mode,
+        cameras=tuple(
+            CameraSettings(c.name, c.height or 0, c.width or 0, c.fov, _triple(c.eye), _triple(c.target))
+            for c in e.cameras
+        ),
+        state_terms=tuple(e.state_terms),
+        privileged=cfg.critic.inputs != "features",
+        instruction=e.instruction,
+        robot=e.robot,
+        shader=e.shader,
+        sim_backend=physics_backend(cfg),
+        render_backend=sim.render_backend,
+        sim_device=sim.device,
+        num_workers=min(num_envs, _worker_count(cfg)),
+        step_timeout_s=sim.step_timeout_s,
+        max_restarts=sim.max_restarts,
+        reward=RewardSettings(e.reward.mode, e.reward.scale, e.reward.success_bonus),
+        episode_ends_on_success=e.episode_ends_on_success,
+        make_kwargs=e.make_kwargs,
+    )
+
+
+def settle_cameras(cfg: RunConfig) -> None:
+    """Write the model's resolution into cameras without a size: rendered at that size, nothing is resized later."""
+    side = SmallSize.from_settings(cfg.model.small).image_size if is_small(cfg.model.kind) else IMAGE_SIZE
+    for camera in cfg.env.cameras:
+        camera.height, camera.width = camera.height or side, camera.width or side
+
+
+def _triple(values: list[float] | None) -> tuple[float, float, float] | None:
+    return None if values is None else (values[0], values[1], values[2])
+
+
+def _worker_count(cfg: RunConfig) -> int:
+    return cfg.sim.num_workers if cfg.sim.num_workers is not None else len(os.sched_getaffinity(0))
+
+
+def overlaps(cfg: RunConfig) -> bool:
+    """Whether the rollout simulates one group of environments while the policy decides for the other."""
+    if cfg.sim.overlap is not None:
+        return cfg.sim.overlap
+    if cfg.env.num_envs == 1:
+        return False
+    apart = parse_device(cfg.sim.device) != parse_device(cfg.model.device)
+    return apart if physics_backend(cfg) == "gpu" else _worker_count(cfg) >= 2
+
+
+def policy_threads(cfg: RunConfig) -> int | None:
+    """CPU threads of the policy during rollouts: the cores that the other groups' simulators leave; None: all."""
+    groups = _group_count(cfg)
+    if groups == 1 or physics_backend(cfg) == "gpu":
+        return None
+    simulating = min(_worker_count(cfg), cfg.env.num_envs) * (groups - 1) // groups
+    return max(1, len(os.sched_getaffinity(0)) - simulating)
+
+
+def _group_count(cfg: RunConfig) -> int:
+    return cfg.sim.num_groups or (2 if overlaps(cfg) else 1)
+
+
+def build_rollout_envs(cfg: RunConfig) -> list[VecEnv]:
+    """The rollout's environments in their groups, started together; errors as in :func:`build_env`."""
+    from rlft_envs.make import make_vec_env
+
+    groups = _group_count(cfg)
+    workers = _worker_count(cfg)
+    settings = []
+    for envs in np.array_split(np.arange(cfg.env.num_envs), groups):
+        one = env_settings(cfg, len(envs))
+        share = min(len(envs), -(-workers // groups))
+        settings.append(replace(one, num_workers=share, first_env=int(envs[0])))
+    if workers == 0 or physics_backend(cfg) == "gpu":
+        return [make_vec_env(one) for one in settings]
+    with ThreadPoolExecutor(groups) as pool:  # worker processes take seconds to start: let them start side by side
+        started = [pool.submit(make_vec_env, one) for one in settings]
+    if any(future.exception() for future in started):
+        for future in started:
+            if not future.exception():
+                future.result().close()
+    return [future.result() for future in started]
+
+
+def build_env(cfg: RunConfig, num_envs: int) -> VecEnv:
+    """The environments, started; see :func:`simulator_errors` for what can go wrong."""
+    from rlft_envs.make import make_vec_env
+
+    return make_vec_env(env_settings(cfg, num_envs))
+
+
+@contextmanager
+def simulator_errors() -> Iterator[None]:
+    """Turn what the simulators raise into errors that a user is shown without a traceback.
+
+    Raises:
+        ConfigError: the simulator does not know what the settings name, or cannot run it on this machine.
+        RlftError: its workers failed more often than sim.max_restarts allows.
+    """
+    from rlft_envs.errors import EnvSetupError, WorkerError
+
+    try:
+        yield
+    except EnvSetupError as error:
+        raise ConfigError(str(error)) from error
+    except WorkerError as error:
+        raise RlftError(str(error)) from error

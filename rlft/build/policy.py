@@ -1,0 +1,118 @@
+"""The policy and its heads from settings."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from rlft.config.schema import RunConfig
+from rlft.errors import ConfigError
+from rlft.placement import Placement
+from rlft.seeding import seed_for
+from rlft.types import EnvSpec
+
+if TYPE_CHECKING:
+    from rlft.data.normalize import NormStats
+    from rlft.policy.actor_critic import ActorCritic
+    from rlft.policy.pi0 import Pi0Policy
+
+log = logging.getLogger(__name__)
+
+
+def build_policy(cfg: RunConfig, spec: EnvSpec, placement: Placement) -> Pi0Policy:
+    """The policy: from ``model.path`` by a strict load, or fresh with random weights.
+
+    Raises:
+        ConfigError: the checkpoint does not fit the settings or the environment.
+    """
+    policy = _policy(cfg, spec, placement)
+    policy.prefix_dtype = None if cfg.buffer.prefix_dtype == "auto" else getattr(torch, cfg.buffer.prefix_dtype)
+    if cfg.model.compile:
+        policy.compile_denoise_step()
+    return policy
+
+
+def _policy(cfg: RunConfig, spec: EnvSpec, placement: Placement) -> Pi0Policy:
+    from rlft.policy.weights import load_pretrained
+
+    if cfg.model.path is None:
+        log.warning(
+            "model.path=null: the policy starts from random weights and will hardly ever succeed; "
+            "run scripts/train_sft.py first and pass model.path=<run>/sft/checkpoints/last/pretrained_model"
+        )
+        return fresh_policy(cfg, initial_stats(cfg, spec), placement.policy)
+    policy = load_pretrained(
+        Path(cfg.model.path),
+        device=placement.policy,
+        dtype=cfg.model.dtype,
+        stats=None if cfg.dataset_stats is None else initial_stats(cfg, spec),
+        tokenizer_path=cfg.model.tokenizer_path,
+        train_vlm=cfg.model.train_vlm,
+        recompute=cfg.model.gradient_checkpointing,
+    )
+    if cfg.n_action_steps != policy.horizon:
+        raise ConfigError(
+            f"n_action_steps={cfg.n_action_steps}, but the checkpoint {cfg.model.path} predicts H={policy.horizon} "
+            f"steps; pass n_action_steps={policy.horizon}"
+        )
+    policy.stats.check(spec, allow_mismatch=cfg.allow_stats_mismatch)
+    return policy
+
+
+def initial_stats(cfg: RunConfig, spec: EnvSpec) -> NormStats:
+    """Statistics of a policy without a checkpoint: the named file, or the environment's bounds."""
+    from rlft.data.normalize import NormStats
+
+    if cfg.dataset_stats is None:
+        return NormStats.from_spec(spec)
+    stats = NormStats.load(Path(cfg.dataset_stats))
+    stats.check(spec, allow_mismatch=cfg.allow_stats_mismatch)
+    return stats
+
+
+def fresh_policy(cfg: RunConfig, stats: NormStats, device: torch.device) -> Pi0Policy:
+    """A policy for new data: the weights of ``model.path`` (a pretrained base, lerobot's layout), or random ones."""
+    from rlft.policy.factory import build_policy as make_policy
+    from rlft.policy.weights import WEIGHTS
+
+    return make_policy(
+        cfg.model.kind,
+        stats,
+        horizon=cfg.n_action_steps,
+        device=device,
+        small=cfg.model.small,
+        dtype=cfg.model.dtype,
+        tokenizer_path=cfg.model.tokenizer_path,
+        train_vlm=cfg.model.train_vlm,
+        recompute=cfg.model.gradient_checkpointing,
+        num_steps=cfg.num_steps_eval,
+        seed=cfg.seed,
+        weights=None if cfg.model.path is None else Path(cfg.model.path) / WEIGHTS,
+    )
+
+
+def build_actor_critic(cfg: RunConfig, policy: Pi0Policy, spec: EnvSpec, placement: Placement) -> ActorCritic:
+    """The policy with its exploration noise and value head; the heads' first weights are named by the seed."""
+    from rlft.policy.actor_critic import ActorCritic
+    from rlft.policy.critic import Critic
+    from rlft.policy.denoise import make_schedule
+    from rlft.policy.noise import NoiseHead
+
+    x, c = cfg.exploration, cfg.critic
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(cfg.seed, "heads"))
+        noise = NoiseHead(policy.feature_dim, policy.action_width, x.std_min, x.std_max, learned=x.learn_std)
+        critic = Critic(
+            policy.feature_dim if c.inputs != "privileged" else 0,
+            spec.privileged_dim if c.inputs != "features" else 0,
+            c.hidden_dims,
+        )
+    schedule = make_schedule(x.method, cfg.num_steps, x.level).to(placement.policy)
+    still = set(policy.stats.constant_action)
+    explored = torch.tensor([dim for i, dim in enumerate(policy.act_dims) if i not in still])
+    unexplored = torch.tensor([policy.act_dims[i] for i in sorted(still)], dtype=torch.int64)
+    model = ActorCritic(policy, noise, critic, schedule, cfg.act_steps, explored, unexplored)
+    return model.to(placement.policy)

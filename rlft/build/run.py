@@ -1,0 +1,131 @@
+"""Where a run is kept, and its PPO runner with all parts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlft.build.envs import overlaps, policy_threads
+from rlft.build.policy import build_actor_critic, build_policy
+from rlft.config.schema import RunConfig
+from rlft.placement import Placement
+from rlft.types import EnvSpec, VecEnv
+
+if TYPE_CHECKING:
+    from rlft.evaluate import EvalResult, Evaluator, Protocol
+    from rlft.policy.pi0 import Pi0Policy
+    from rlft.progress import Progress
+    from rlft.rollout.store import StoreChoice
+    from rlft.runner import PPORunner
+    from rlft.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+def run_dir(cfg: RunConfig) -> Path:
+    """Where this run's artefacts are."""
+    return Path(cfg.output.dir) if cfg.output.dir else Path("outputs") / cfg.name
+
+
+def dataset_dir(cfg: RunConfig) -> Path:
+    """Where this run's demonstrations are."""
+    return Path(cfg.dataset.path) if cfg.dataset.path else run_dir(cfg) / "dataset"
+
+
+def build_placement(cfg: RunConfig) -> Placement:
+    """The devices, parsed and checked."""
+    return Placement.from_config(cfg)
+
+
+def build_runner(
+    cfg: RunConfig,
+    envs: Sequence[VecEnv],
+    eval_env: VecEnv,
+    tracker: Tracker,
+    progress: Progress,
+    evaluate: Callable[[Evaluator, Pi0Policy, str], EvalResult],
+) -> PPORunner:
+    """The PPO runner with all its parts.
+
+    Args:
+        cfg: settings.
+        envs: training environments, in their groups.
+        eval_env: evaluation environments; others than the training ones.
+        tracker: receives scalars.
+        progress: shows how far the run is.
+        evaluate: evaluates a policy under a label and keeps the result.
+    """
+    from rlft import checkpoint
+    from rlft.evaluate import Evaluator
+    from rlft.learn.ppo import PpoUpdater
+    from rlft.policy.weights import save_pretrained
+    from rlft.rollout.sampler import RolloutSampler
+    from rlft.runner import PPORunner, RunState
+
+    placement = build_placement(cfg)
+    spec = envs[0].spec
+    policy = build_policy(cfg, spec, placement)
+    model = build_actor_critic(cfg, policy, spec, placement)
+    store = rollout_store(cfg, placement, policy, spec)
+    sampler = RolloutSampler(
+        envs,
+        model,
+        placement,
+        seed=cfg.seed,
+        num_decisions=cfg.env.n_steps_rollout // cfg.act_steps,
+        store_prefix=store.prefix,
+        reset_each_rollout=cfg.env.reset_at_iteration,
+        overlap=overlaps(cfg),
+        policy_threads=policy_threads(cfg),
+    )
+    evaluator = Evaluator(eval_env, placement, build_protocol(cfg))
+    directory, keep = run_dir(cfg) / "rl" / "checkpoints", cfg.train.keep_checkpoints
+
+    def save(state: RunState) -> None:
+        checkpoint.save(directory, state.iteration, partial(save_pretrained, policy), runner.state_dict(), keep=keep)
+
+    runner = PPORunner(
+        cfg,
+        model,
+        sampler,
+        PpoUpdater(model, cfg.train, cfg.exploration.logprob),
+        store=store,
+        evaluate=partial(evaluate, evaluator, policy),
+        save=save,
+        tracker=tracker,
+        progress=progress,
+    )
+    return runner
+
+
+def rollout_store(cfg: RunConfig, placement: Placement, policy: Pi0Policy, spec: EnvSpec) -> StoreChoice:
+    """Decide what the rollout keeps, from the memory that is free now; says so in the log."""
+    from rlft.memory import free_bytes
+    from rlft.plan.rollout import rollout_bytes
+    from rlft.rollout.store import choose_store
+
+    tokens = policy.tokenizer.length or None  # known from the warm-up's demonstrations
+    needed = {
+        store: rollout_bytes(cfg, store=store, privileged_dim=spec.privileged_dim, tokens=tokens)
+        for store in ("prefix", "images")
+    }
+    choice = choose_store(
+        cfg.buffer.store,
+        train_vlm=cfg.model.train_vlm,
+        needed=needed,
+        free=free_bytes(placement.buffer),
+        device=str(placement.buffer),
+    )
+    log.info("the rollout stores %s: %s", choice.store, choice.reason)
+    return choice
+
+
+def build_protocol(cfg: RunConfig) -> Protocol:
+    """What an evaluation has to keep equal to be comparable."""
+    from rlft.evaluate import Protocol
+
+    e = cfg.eval
+    return Protocol(e.episodes, e.seed, cfg.num_steps_eval, cfg.act_steps, e.num_videos)

@@ -1,0 +1,101 @@
+"""Prefixes of a dataset's frames: with the VLM frozen they are the same in every epoch, so each is computed once."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+
+import torch
+
+from rlft.config.learning import SftConfig
+from rlft.data.dataset import DemoSet
+from rlft.errors import ConfigError
+from rlft.memory import free_bytes, gigabytes
+from rlft.policy.base import Prefix
+from rlft.policy.pi0 import Pi0Policy
+from rlft.types import Observation
+
+log = logging.getLogger(__name__)
+
+SHARE = 0.6  # of the free memory: gradients, optimiser and activations, which do not exist yet, need the rest
+BLOCK_TOKENS = 256  # encoded at once, at least: fewer leave the matrix products idle
+
+
+class PrefixCache:
+    """The prefixes of a dataset, on the policy's device; each is encoded when it is first asked for.
+
+    Frames are encoded in blocks that their own numbers define, never in the batch that happened to ask: the shape of a
+    product decides how it is rounded, and a resumed run asks in other batches than the one it continues.
+
+    Args:
+        policy: its prefix must not train.
+        demos: N frames.
+        sample: one frame's prefix, for shapes and types.
+    """
+
+    def __init__(self, policy: Pi0Policy, demos: DemoSet, sample: Prefix) -> None:
+        self.policy, self.demos = policy, demos
+        n = len(demos)
+        self.block = max(1, BLOCK_TOKENS // sample.mask.shape[1])
+        self._store = sample.map(lambda x: x.new_empty((n, *x.shape[1:])))
+        self._filled = torch.zeros(math.ceil(n / self.block), dtype=torch.bool)
+
+    @property
+    def encoded(self) -> int:
+        """How many frames are encoded so far."""
+        return min(len(self.demos), int(self._filled.sum()) * self.block)
+
+    def rows(self, index: torch.Tensor) -> Prefix:
+        """The prefixes of frames, int64 ``[B]`` on the CPU -> B rows."""
+        blocks = torch.unique(index // self.block)
+        for block in blocks[~self._filled[blocks]].tolist():
+            self._encode(block)
+        return self._store[index.to(self.policy.device)]
+
+    @torch.no_grad()
+    def _encode(self, block: int) -> None:
+        frames = torch.arange(block * self.block, min((block + 1) * self.block, len(self.demos)))
+        prefix = self.policy.encode(self.policy.prepare(self.demos.rows(frames).obs))
+        rows = slice(int(frames[0]), int(frames[-1]) + 1)
+        for name, stored in self._store.tensors().items():
+            stored[rows] = getattr(prefix, name)
+        self._filled[block] = True
+
+
+def prefix_cache(policy: Pi0Policy, demos: DemoSet, cfg: SftConfig) -> PrefixCache | None:
+    """Decide by ``sft.cache_prefix``; says in the log what was decided and why.
+
+    Returns:
+        the empty cache, or None: the prefix trains, or is to be encoded anew in every step.
+
+    Raises:
+        ConfigError: it is asked for, but the frames do not fit.
+    """
+    if not cfg.train_expert_only or cfg.cache_prefix is False:
+        return None
+    sample = _sample(policy, demos)
+    each = sum(x.numel() * x.element_size() for x in sample.tensors().values())
+    needed, free = each * len(demos), free_bytes(policy.device)
+    sum_text = (
+        f"{len(demos)} frames x {each / 1e6:.3g} MB = {gigabytes(needed)}; "
+        f"{SHARE:.0%} of the {gigabytes(free)} free on {policy.device} is {gigabytes(SHARE * free)}"
+    )
+    if needed <= (free if cfg.cache_prefix else SHARE * free):
+        log.info("each frame's prefix is encoded once and kept (%s)", sum_text)
+        return PrefixCache(policy, demos, sample)
+    if cfg.cache_prefix:
+        raise ConfigError(
+            f"sft.cache_prefix=true: the prefixes do not fit ({sum_text}); set sft.cache_prefix=null to encode them "
+            "anew in every step, record fewer frames, use fewer cameras, or set model.dtype=bfloat16"
+        )
+    log.info("prefixes are encoded anew in every step, because they do not fit (%s)", sum_text)
+    return None
+
+
+def _sample(policy: Pi0Policy, demos: DemoSet) -> Prefix:
+    """The first frame's prefix, once the tokenizer has met every prompt and knows how long prompts are."""
+    blind = replace(policy.transform, cameras=())
+    blind(Observation(images={}, state=demos.state, task=demos.tasks), policy.device)
+    with torch.no_grad():
+        return policy.encode(policy.prepare(demos.rows(torch.tensor([0])).obs))

@@ -1,0 +1,51 @@
+"""Bytes of a stored rollout."""
+
+from __future__ import annotations
+
+from rlft.config.schema import RunConfig
+from rlft.plan.network import ACTION_WIDTH, NetworkSize, network_of
+
+FLOAT, INT, BOOL = 4, 8, 1
+
+
+def rollout_bytes(cfg: RunConfig, *, store: str, privileged_dim: int, tokens: int | None = None) -> int:
+    """Bytes of the rollout buffer, advantages included; equals :meth:`rlft.rollout.buffer.RolloutBuffer.nbytes`.
+
+    Args:
+        cfg: settings.
+        store: ``prefix`` or ``images``.
+        privileged_dim: P, or 0 where the critic does not read it.
+        tokens: L, the padded length of the prompts; None where the tokenizer is not at hand: estimated
+            (:func:`rlft.plan.network.network_of`).
+    """
+    network = network_of(cfg, tokens=tokens)
+    decisions = cfg.env.n_steps_rollout // cfg.act_steps * cfg.env.num_envs
+    seen = prefix_row_bytes(network, prefix_type(cfg, network)) if store == "prefix" else image_row_bytes(network)
+    return decisions * (seen + decision_bytes(cfg, network, privileged_dim))
+
+
+def prefix_type(cfg: RunConfig, network: NetworkSize) -> str:
+    """The type of stored prefixes."""
+    return network.dtype if cfg.buffer.prefix_dtype == "auto" else cfg.buffer.prefix_dtype
+
+
+def prefix_row_bytes(network: NetworkSize, dtype: str) -> int:
+    """A stored prefix (:class:`rlft.policy.base.Prefix`): keys, values, mask, state."""
+    return network.kv_row_bytes(dtype) + network.prefix_tokens * BOOL + ACTION_WIDTH * FLOAT
+
+
+def image_row_bytes(network: NetworkSize) -> int:
+    """Stored model inputs (:class:`rlft.policy.base.PolicyInput`): pictures, prompt, mask, state."""
+    pictures = network.cameras * 3 * network.vision.side**2
+    return pictures + network.tokens * (INT + BOOL) + ACTION_WIDTH * FLOAT
+
+
+def decision_bytes(cfg: RunConfig, network: NetworkSize, privileged_dim: int) -> int:
+    """What is stored beside the observation."""
+    chain = (cfg.num_steps + 1) * network.horizon * ACTION_WIDTH * FLOAT
+    drawn_step, n_executed = INT, INT
+    log_prob, value, final_value, advantage, target = (FLOAT,) * 5
+    terminated, truncated, invalid = (BOOL,) * 3
+    columns = drawn_step + n_executed + log_prob + value + final_value + advantage + target
+    flags = terminated + truncated + invalid
+    return chain + columns + flags + (cfg.act_steps + privileged_dim) * FLOAT

@@ -1,0 +1,112 @@
+"""What is counted during a rollout, for the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from rlft.rollout.observations import indices
+from rlft.types import ChunkStep, EnvSpec
+
+
+@dataclass
+class RolloutStats:
+    """What happened during one rollout.
+
+    Attributes:
+        env_steps: executed environment steps, all environments.
+        episode_returns: undiscounted returns of the episodes that ended.
+        episode_lengths: their lengths, environment steps.
+        episode_successes: whether they succeeded.
+        invalid: chunks lost to simulator failures.
+        clipped_actions: executed action numbers outside the controller's bounds.
+        sent_actions: executed action numbers.
+        noise_stds: mean std of the exploration per policy call, model units.
+        seconds: wall time.
+        env_seconds: time inside the simulators; with overlap, part of it ran beside the policy.
+        wait_seconds: time in which the policy waited for a simulator.
+    """
+
+    env_steps: int = 0
+    episode_returns: list[float] = field(default_factory=list)
+    episode_lengths: list[int] = field(default_factory=list)
+    episode_successes: list[bool] = field(default_factory=list)
+    invalid: int = 0
+    clipped_actions: int = 0
+    sent_actions: int = 0
+    noise_stds: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    env_seconds: float = 0.0
+    wait_seconds: float = 0.0
+
+    def scalars(self) -> dict[str, float]:
+        """Means for the log. Success here is of episodes that ended inside the window: for trends, not for claims."""
+        return {
+            "rollout/success": _mean(self.episode_successes),
+            "rollout/return": _mean(self.episode_returns),
+            "rollout/episode_length": _mean(self.episode_lengths),
+            "rollout/episodes": float(len(self.episode_returns)),
+            "rollout/env_steps": float(self.env_steps),
+            "rollout/invalid_chunks": float(self.invalid),
+            "rollout/clipped_actions": self.clipped_actions / max(1, self.sent_actions),
+            "rollout/noise_std": _mean(self.noise_stds),
+            "time/rollout_seconds": self.seconds,
+            "time/env_seconds": self.env_seconds,
+            "time/env_wait_seconds": self.wait_seconds,
+            "time/policy_seconds": self.seconds - self.wait_seconds,
+            "throughput/env_steps_per_s": self.env_steps / max(self.seconds, 1e-9),
+        }
+
+
+class EpisodeTally:
+    """Returns and lengths of the episodes that run, over all environments.
+
+    Args:
+        spec: the facts about the environments.
+        num_envs: E.
+    """
+
+    def __init__(self, spec: EnvSpec, num_envs: int) -> None:
+        self._low, self._high = np.array(spec.action_low), np.array(spec.action_high)
+        self._margin = 0.01 * (self._high - self._low)  # a bound that is missed by a hair is no clipping
+        self._return, self._length = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
+
+    def forget(self) -> None:
+        """All environments start new episodes."""
+        self._return[:], self._length[:] = 0.0, 0
+
+    def add(self, stats: RolloutStats, ids: Sequence[int], actions: torch.Tensor, step: ChunkStep) -> None:
+        """Count one chunk.
+
+        Args:
+            stats: receives the counts.
+            ids: global indices of the n environments.
+            actions: ``[n, A, d]``, controller units, as sent.
+            step: what came of them.
+        """
+        n = np.asarray(torch.as_tensor(step.n_executed).cpu())
+        sent = actions.float().cpu().numpy()
+        executed = np.arange(sent.shape[1])[None, :] < n[:, None]
+        outside = ((sent < self._low - self._margin) | (sent > self._high + self._margin)) & executed[..., None]
+        stats.clipped_actions += int(outside.sum())
+        stats.sent_actions += int(executed.sum()) * sent.shape[2]
+        stats.env_steps += int(n.sum())
+        rows = list(ids)
+        self._return[rows] += np.asarray(torch.as_tensor(step.rewards).cpu()).sum(-1)
+        self._length[rows] += n
+        success = np.asarray(torch.as_tensor(step.success).cpu())
+        invalid = set(indices(step.invalid))
+        stats.invalid += len(invalid)
+        for i in indices(step.ended):
+            if i not in invalid:
+                stats.episode_returns.append(float(self._return[rows[i]]))
+                stats.episode_lengths.append(int(self._length[rows[i]]))
+                stats.episode_successes.append(bool(success[i]))
+            self._return[rows[i]], self._length[rows[i]] = 0.0, 0
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
