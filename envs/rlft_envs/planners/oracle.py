@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class Move:
         tolerance: the move is over when the tool is this near to its end, metres.
         settle_steps: or this many steps after the path's end.
         may_end_short: where the last leg leads out of reach, go as far as the arm can.
+        give_up_if: asked before every step; once true, the move ends where it is.
     """
 
     through: tuple[np.ndarray, ...]
@@ -38,6 +39,7 @@ class Move:
     tolerance: float = 0.005
     settle_steps: int = 6
     may_end_short: bool = False
+    give_up_if: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,17 @@ class View:
     def tool(self) -> np.ndarray:
         """The measured pose of the tool."""
         return self._arm.base() @ self._arm.forward(self._arm.joints())
+
+    def reaches(self, poses: Sequence[np.ndarray]) -> bool:
+        """Whether the arm can take these world tool poses, one after the other."""
+        to_base = se3.inverse(self._arm.base())
+        joints = self._arm.joints()
+        try:
+            for T in poses:
+                joints = self._arm.inverse(to_base @ T, joints)
+        except PlanError:
+            return False
+        return True
 
 
 Plan = Callable[[View], Iterator[Step]]
@@ -170,13 +183,16 @@ class Oracle:
     def _move(self, move: Move) -> Iterator[np.ndarray]:
         path = self._plan(move)
         clock = 0.0
-        while clock < path.duration:
+        give_up = move.give_up_if or (lambda: False)
+        while clock < path.duration and not give_up():
             self._travelling = True
             advance, command = self._advance(path, clock)
             clock += advance
             self._reference = path.joints(clock)
             yield self._action(command)
         self._travelling = False
+        if clock < path.duration:
+            return
         self._reference = path.joints(path.duration)
         end = self._arm.forward(self._reference)[:3, 3]
         for _ in range(move.settle_steps):

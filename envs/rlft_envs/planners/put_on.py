@@ -1,0 +1,111 @@
+"""The WidowX plan: put one object onto another.
+
+The plan looks again before every part of it, and starts over where the object slipped out of the fingers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rlft_envs.planners import se3
+from rlft_envs.planners.control import CLOSED, OPEN
+from rlft_envs.planners.errors import PlanError
+from rlft_envs.planners.grasps import WIDOWX, Grasp, find_grasps
+from rlft_envs.planners.oracle import Move, Stay, Step, View
+from rlft_envs.planners.shapes import Body
+from rlft_envs.planners.tasks import lifted
+
+APPROACH = 0.05  # metres above the grasp where the fingers start to come down
+CARRY = 0.03  # metres of free height under the object while it is carried
+DROP = 0.01  # metres that the object falls: it must not touch the target before it is let go
+CLOSING_STEPS = 4  # at most; the fingers close with a lag of one control period
+RELEASE_STEPS = 5
+TRIES = 4
+CANDIDATES = 60  # grasps whose reach is checked
+LOST = 0.025  # metres that the object may move in the fingers before it counts as dropped
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is put where.
+
+    Attributes:
+        env: the unwrapped environment.
+        source: the object to be moved.
+        target: what it is put on.
+        others: bodies that the fingers must not touch, the target among them.
+    """
+
+    env: Any
+    source: Body
+    target: Body
+    others: tuple[Body, ...]
+
+    @classmethod
+    def of(cls, env: Any) -> Scene:
+        """Read it off a task of the Bridge family."""
+        source, target = Body(env.objs[env.source_obj_name]), Body(env.objs[env.target_obj_name])
+        return cls(env, source, target, (target,))
+
+    def grasped(self) -> bool:
+        """Whether both fingers press on the source."""
+        return bool(self.env.agent.is_grasping(self.env.objs[self.env.source_obj_name])[0])
+
+
+def put_on(view: View) -> Iterator[Step]:
+    """Grasp the source from above, carry it over the target, lower it and let go."""
+    scene = Scene.of(view.env)
+    for _ in range(TRIES):
+        grasp = _best_grasp(view, scene)
+        yield Move((lifted(grasp.tool, APPROACH), grasp.tool), gripper=OPEN, tolerance=0.004)
+        for _ in range(CLOSING_STEPS):
+            yield Stay(1, gripper=CLOSED)
+            if scene.grasped():
+                break
+        held_at = _in_tool(view, scene)
+
+        def lost(at: np.ndarray = held_at) -> bool:
+            return bool(np.linalg.norm(_in_tool(view, scene) - at) > LOST)
+
+        yield Move(_carry(view, scene), tolerance=0.006, give_up_if=lost)
+        if not lost():
+            yield Stay(RELEASE_STEPS, gripper=OPEN)
+        yield Move((lifted(view.tool(), APPROACH),), gripper=OPEN)
+
+
+def _in_tool(view: View, scene: Scene) -> np.ndarray:
+    """The source's centre of mass in the tool frame, ``[3]``."""
+    T = se3.inverse(view.tool())
+    return T[:3, :3] @ scene.source.centre_of_mass() + T[:3, 3]
+
+
+def _best_grasp(view: View, scene: Scene) -> Grasp:
+    points = scene.source.points()
+    others = np.concatenate([body.points() for body in scene.others])
+    floor = float(min(points[:, 2].min(), others[:, 2].min()))
+    grasps = find_grasps(WIDOWX, points, scene.source.centre_of_mass(), others, view.tool(), floor)
+    if not grasps:
+        raise PlanError("no_plan", "the object fits between the fingers in no direction, or is too thin to press on")
+    for grasp in grasps[:CANDIDATES]:
+        if view.reaches([lifted(grasp.tool, APPROACH), grasp.tool, lifted(grasp.tool, APPROACH)]):
+            return grasp
+    raise PlanError("ik", f"none of the best {min(len(grasps), CANDIDATES)} of {len(grasps)} grasps is in reach")
+
+
+def _carry(view: View, scene: Scene) -> tuple[np.ndarray, ...]:
+    """Tool poses: straight up, over the target, down to just above it."""
+    tool, points, goal = view.tool(), scene.source.points(), scene.target.points()
+    centre = (goal.min(axis=0) + goal.max(axis=0)) / 2
+    move = (centre - scene.source.centre_of_mass()) * [1.0, 1.0, 0.0]
+    low, high = (points + move).min(axis=0) - 0.005, (points + move).max(axis=0) + 0.005
+    under = goal[((goal >= low) & (goal <= high))[:, :2].all(axis=1)]
+    surface = float(under[:, 2].max() if len(under) else goal[:, 2].max())
+    up = max(CARRY + float(goal[:, 2].max()) - points[:, 2].min(), CARRY)
+    move[2] = surface + DROP - points[:, 2].min()
+    place = se3.pose(tool[:3, 3] + move, tool[:3, :3])
+    over = se3.pose(place[:3, 3] * [1.0, 1.0, 0.0] + [0.0, 0.0, tool[2, 3] + up], tool[:3, :3])
+    return lifted(tool, up), over, place
