@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from rlft.config.evaluation import IN_DISTRIBUTION
+from rlft.config.randomization import enabled_effects
 from rlft.config.schema import RunConfig
 
 REAL_SIZE = ("pi0", "pi05")
@@ -71,19 +73,26 @@ def batches(cfg: RunConfig) -> list[str]:
 
 
 def evaluation(cfg: RunConfig) -> list[str]:
-    """Each evaluation environment runs the same number of episodes, on seeds that exist."""
+    """Evaluation seeds exist, and a suite is one table with one row to compare with."""
     problems = []
-    episodes, envs = cfg.eval.episodes, cfg.eval.num_envs
-    if episodes % envs:
+    e = cfg.eval
+    if e.seed + e.episodes > SEED_LIMIT:
         problems.append(
-            f"eval.episodes = {episodes} is no multiple of eval.num_envs = {envs} "
-            f"({episodes} = {episodes // envs} x {envs} + {episodes % envs}); every environment runs the same number "
-            f"of episodes; the nearest that work are {nearest_multiples(episodes, envs)}"
+            f"eval.seed + eval.episodes = {e.seed} + {e.episodes} is beyond the largest seed {SEED_LIMIT}; "
+            f"set eval.seed={SEED_LIMIT - e.episodes} or less"
         )
-    if cfg.eval.seed + episodes > SEED_LIMIT:
+    if e.suite is None:
+        return problems
+    names = [member.name for member in e.suite.members]
+    for name in sorted({name for name in names if names.count(name) > 1 or not NAME.fullmatch(name)}):
         problems.append(
-            f"eval.seed + eval.episodes = {cfg.eval.seed} + {episodes} is beyond the largest seed {SEED_LIMIT}; "
-            f"set eval.seed={SEED_LIMIT - episodes} or less"
+            f"eval.suite.members: the name {name!r} names a file; each needs its own, of letters, digits, . _ -"
+        )
+    known = [member.name for member in e.suite.members if member.group == IN_DISTRIBUTION]
+    if len(known) != 1:
+        problems.append(
+            f"eval.suite.members: {len(known)} are of the group {IN_DISTRIBUTION} {known}; exactly one is what the "
+            "others are compared with"
         )
     return problems
 
@@ -173,6 +182,10 @@ def names(cfg: RunConfig) -> list[str]:
         )
     if not NAME.fullmatch(cfg.eval.label):
         problems.append(f"eval.label = {cfg.eval.label!r}: use letters, digits, '.', '_' and '-'; it names a file")
+    if cfg.eval.label.startswith("suite_"):
+        problems.append(
+            f"eval.label = {cfg.eval.label!r}: eval_suite_<label>.json is a suite's table; leave out 'suite_'"
+        )
     parts = cfg.dataset.repo_id.split("/")
     if len(parts) > 2 or not all(NAME.fullmatch(part) and ".." not in part for part in parts):
         problems.append(
@@ -190,11 +203,32 @@ def names(cfg: RunConfig) -> list[str]:
     return problems
 
 
-def not_yet(cfg: RunConfig) -> list[str]:
-    """Settings that the command line of the field's first code has, and that cannot do anything here yet."""
-    if cfg.domain_randomization is None:
+def randomization(cfg: RunConfig) -> list[str]:
+    """Picture randomisation that is on changes something, somewhere, and no prefix is kept of what it changes."""
+    section = cfg.domain_randomization
+    if section is None:
         return []
-    return ["domain_randomization: picture randomisation is not available yet; set domain_randomization=null"]
+    problems, off = [], "or domain_randomization=null"
+    if not enabled_effects(section):
+        problems.append(
+            "domain_randomization is on, but every effect is off: set one above 0, for instance "
+            f"domain_randomization.brightness=0.2, take randomization=light, {off}"
+        )
+    if not (section.rollout or section.sft):
+        problems.append(
+            f"domain_randomization.rollout = domain_randomization.sft = false: it would run nowhere; set one, {off}"
+        )
+    cameras = [camera.name for camera in cfg.env.cameras]
+    if not cameras:
+        problems.append("domain_randomization with env.cameras = []: there are no pictures; domain_randomization=null")
+    elif unknown := [name for name in section.cameras or [] if name not in cameras]:
+        problems.append(f"domain_randomization.cameras = {unknown}: env.cameras has {', '.join(cameras)}")
+    if section.sft and cfg.sft.cache_prefix:
+        problems.append(
+            "sft.cache_prefix = true with domain_randomization: a kept prefix would show every frame as it is; set "
+            "sft.cache_prefix=null, or domain_randomization.sft=false"
+        )
+    return problems
 
 
 CHECKS: tuple[Callable[[RunConfig], list[str]], ...] = (
@@ -207,5 +241,5 @@ CHECKS: tuple[Callable[[RunConfig], list[str]], ...] = (
     warm_up,
     model,
     names,
-    not_yet,
+    randomization,
 )

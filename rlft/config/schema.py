@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlft.config.declare import opt
+from rlft.config.evaluation import EvalConfig
 from rlft.config.learning import BufferConfig, CriticConfig, ExplorationConfig, SftConfig, TrainConfig
+from rlft.config.randomization import DomainRandomizationConfig
 
 
 @dataclass
@@ -22,6 +24,7 @@ class CameraConfig:
     name: str = opt("base_camera", "The simulator's camera name; also the policy's image key.")
     height: int | None = opt(None, "Rows, pixels; null: the model's resolution.", ge=8, le=4096)
     width: int | None = opt(None, "Columns, pixels; null: the model's resolution.", ge=8, le=4096)
+    aspect: float = opt(1.0, "Width over height where the size is the model's (null); padded to a square.", gt=0.0)
     fov: float | None = opt(None, "Vertical field of view, radians; null keeps the task's.", gt=0.0, lt=3.1)
     eye: list[float] | None = opt(None, "Camera position, metres; null keeps the task's placement.", length=3)
     target: list[float] | None = opt(None, "Point looked at, metres; needed where eye is given.", length=3)
@@ -136,22 +139,18 @@ class CollectConfig:
 
 
 @dataclass
-class EvalConfig:
-    """Closed-loop evaluation."""
-
-    num_envs: int = opt(16, "Environments of the evaluation.", ge=1)
-    episodes: int = opt(128, "Episodes in all; a multiple of eval.num_envs.", ge=1)
-    seed: int = opt(1_000_000, "First evaluation seed; never used by collection or rollouts.", ge=0)
-    label: str = opt("policy", "Names the result: eval_<label>.json and its videos.")
-    num_videos: int = opt(4, "Episodes recorded as video.", ge=0)
-
-
-@dataclass
 class DatasetConfig:
     """Where demonstrations are."""
 
     path: str | None = opt(None, "LeRobotDataset v3 directory; null: dataset/ in the run directory.")
     repo_id: str = opt("local/demos", "Name stored in the dataset; letters, digits, . _ - and one slash.")
+
+
+@dataclass
+class AssetsConfig:
+    """Simulator assets that do not come with a package; scripts/download_assets.py fetches them."""
+
+    root: str | None = opt(None, "Their directory; null: RLFT_ASSETS, else ~/.cache/rlft/assets.")
 
 
 @dataclass
@@ -200,6 +199,9 @@ class RunConfig:
     collect: CollectConfig = field(default_factory=CollectConfig, metadata={"doc": "Demonstrations."})
     eval: EvalConfig = field(default_factory=EvalConfig, metadata={"doc": "Evaluation."})
     dataset: DatasetConfig = field(default_factory=DatasetConfig, metadata={"doc": "Demonstrations on disk."})
+    assets: AssetsConfig = field(default_factory=AssetsConfig, metadata={"doc": "Downloaded simulator assets."})
     output: OutputConfig = field(default_factory=OutputConfig, metadata={"doc": "Where results go."})
     wandb: WandbConfig | None = field(default=None, metadata={"doc": "Weights & Biases, or null."})
-    domain_randomization: dict[str, Any] | None = opt(None, "Picture randomisation; null for none.")
+    domain_randomization: DomainRandomizationConfig | None = field(
+        default=None, metadata={"doc": "Picture randomisation, or null."}
+    )

@@ -63,16 +63,30 @@ class PrefixCache:
         self._filled[block] = True
 
 
-def prefix_cache(policy: Pi0Policy, demos: DemoSet, cfg: SftConfig) -> PrefixCache | None:
+def prefix_cache(policy: Pi0Policy, demos: DemoSet, cfg: SftConfig, *, randomized: bool = False) -> PrefixCache | None:
     """Decide by ``sft.cache_prefix``; says in the log what was decided and why.
+
+    Args:
+        policy: what encodes.
+        demos: the demonstrations.
+        cfg: SFT settings.
+        randomized: whether a frame's picture is another in every step, so that its prefix is too.
 
     Returns:
         the empty cache, or None: the prefix trains, or is to be encoded anew in every step.
 
     Raises:
-        ConfigError: it is asked for, but the frames do not fit.
+        ConfigError: it is asked for, but the frames do not fit, or their pictures change.
     """
     if not cfg.train_expert_only or cfg.cache_prefix is False:
+        return None
+    if randomized and cfg.cache_prefix:
+        raise ConfigError(
+            "sft.cache_prefix=true: domain_randomization changes the pictures in every step; set "
+            "sft.cache_prefix=null, or domain_randomization.sft=false"
+        )
+    if randomized:
+        log.info("prefixes are encoded anew in every step, because domain_randomization changes the pictures")
         return None
     sample = _sample(policy, demos)
     each = sum(x.numel() * x.element_size() for x in sample.tensors().values())

@@ -11,6 +11,7 @@ import torch
 
 from rlft.config.learning import SftConfig
 from rlft.data.dataset import DemoBatch, DemoSet
+from rlft.data.randomize.randomizer import PictureRandomizer
 from rlft.learn.optimizers import make_adamw
 from rlft.learn.prefix_cache import prefix_cache
 from rlft.policy.base import Prefix
@@ -28,12 +29,23 @@ class SftTrainer:
         demos: the demonstrations.
         cfg: SFT settings.
         seed: the run's seed.
+        randomizer: changes the pictures, anew for every row of every step; None: they stay as they are.
+
+    Raises:
+        ConfigError: prefixes are to be kept, but do not fit, or are not the same in every step.
     """
 
-    def __init__(self, policy: Pi0Policy, demos: DemoSet, cfg: SftConfig, seed: int) -> None:
-        self.policy, self.demos, self.cfg, self.seed = policy, demos, cfg, seed
+    def __init__(
+        self,
+        policy: Pi0Policy,
+        demos: DemoSet,
+        cfg: SftConfig,
+        seed: int,
+        randomizer: PictureRandomizer | None = None,
+    ) -> None:
+        self.policy, self.demos, self.cfg, self.seed, self.randomizer = policy, demos, cfg, seed, randomizer
         policy.set_trainable(vlm=not cfg.train_expert_only)
-        self.prefixes = prefix_cache(policy, demos, cfg)
+        self.prefixes = prefix_cache(policy, demos, cfg, randomized=randomizer is not None)
         self.parameters = policy.actor_parameters()
         self.optimizer = make_adamw(self.parameters, cfg.optimizer)
         self.step_count = 0
@@ -42,10 +54,11 @@ class SftTrainer:
         """One batch, one update.
 
         Returns:
-            loss, gradient norm and learning rate.
+            loss, gradient norm and learning rate; with a randomizer also how much it changed.
 
         Raises:
             FloatingPointError: the loss is not finite.
+            ConfigError: pictures are to be randomised, but do not change.
         """
         self.optimizer.param_groups[0]["lr"] = self.cfg.optimizer.lr * self.lr_factor(self.step_count)
         generator = generator_for(self.seed, "sft-batch", self.step_count)
@@ -62,12 +75,16 @@ class SftTrainer:
         norm = torch.nn.utils.clip_grad_norm_(self.optimizer.masters, self.cfg.max_grad_norm)
         self.optimizer.step()
         self.step_count += 1
-        return {"loss": float(loss.detach()), "grad_norm": float(norm), "lr": self.optimizer.param_groups[0]["lr"]}
+        scalars = {"loss": float(loss.detach()), "grad_norm": float(norm), "lr": self.optimizer.param_groups[0]["lr"]}
+        return scalars if self.randomizer is None else scalars | self.randomizer.scalars()
 
     def _prefix(self, batch: DemoBatch) -> Prefix:
         if self.prefixes is not None:
             return self.prefixes.rows(batch.index)
-        return self.policy.encode(self.policy.prepare(batch.obs))
+        obs = batch.obs
+        if self.randomizer is not None:
+            obs = self.randomizer(obs, [(self.step_count, row) for row in range(len(batch.index))])
+        return self.policy.encode(self.policy.prepare(obs))
 
     def lr_factor(self, step: int) -> float:
         """Linear warm-up, then cosine decay to the final ratio."""

@@ -70,7 +70,8 @@ class Machine:
         return [device for device in plan.used if self.fits(plan, device) is False]
 
     def _warm_up(self, cfg: RunConfig) -> Plan:
-        if not cfg.sft.train_expert_only or cfg.sft.cache_prefix is not None:
+        changing = cfg.domain_randomization is not None and cfg.domain_randomization.sft
+        if changing or not cfg.sft.train_expert_only or cfg.sft.cache_prefix is not None:
             return plan_sft(cfg, self.assumed, cached=cfg.sft.train_expert_only and cfg.sft.cache_prefix is True)
         plan, device = plan_sft(cfg, self.assumed, cached=True), device_name(cfg.model.device)
         if self._leaves_room(plan.kept_prefixes, plan, device):

@@ -44,6 +44,8 @@ class RolloutGroup:
     Attributes:
         ids: global indices of the environments, ``first .. first + n - 1``.
         obs: what the policy looks at next.
+        episodes: (iteration that it began in, environment, number within that iteration) of the episode that each
+            environment is in; names what stays the same for an episode. Read it where ``obs`` is read.
     """
 
     obs: Observation
@@ -54,6 +56,7 @@ class RolloutGroup:
         self._executor = executor
         self._pending: Future[Any] | None = None
         self._episode = np.zeros(len(self.ids), dtype=np.int64)
+        self.episodes = [(0, i, 0) for i in self.ids]
         self._iteration = 0
         self._started = False
 
@@ -97,6 +100,8 @@ class RolloutGroup:
         seeds = [
             seed_for(self.seed, "rollout-episode", self._iteration, self.ids[i], int(self._episode[i])) for i in rows
         ]
+        for i in rows:
+            self.episodes[i] = (self._iteration, self.ids[i], int(self._episode[i]))
         self._episode[rows] += 1
         return self.env.reset(rows, seeds)
 

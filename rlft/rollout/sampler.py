@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -28,6 +29,18 @@ class NonFiniteActionError(RlftError):
     exit_code = 3
 
 
+class Randomizer(Protocol):
+    """Changes pictures before the policy sees them; see :class:`rlft.data.randomize.randomizer.PictureRandomizer`."""
+
+    def __call__(self, obs: Observation, names: Sequence[tuple[int, ...]], moment: tuple[int, ...]) -> Observation:
+        """The observation with changed pictures; ``names`` are the rows' episodes, ``moment`` the decision."""
+        ...
+
+    def scalars(self) -> dict[str, float]:
+        """How much has changed since the last call."""
+        ...
+
+
 @dataclass(frozen=True)
 class Decision:
     """What the policy decided for a group, kept until its outcome is known.
@@ -38,6 +51,7 @@ class Decision:
         privileged: float32 ``[n, P]`` or None.
         sample: the drawn chains.
         actions: ``[n, A, d]``, controller units.
+        episodes: of which episode each row is.
     """
 
     inputs: PolicyInput
@@ -45,6 +59,7 @@ class Decision:
     privileged: torch.Tensor | None
     sample: PolicySample
     actions: torch.Tensor
+    episodes: Sequence[tuple[int, ...]]
 
 
 class RolloutSampler:
@@ -60,6 +75,7 @@ class RolloutSampler:
         reset_each_rollout: start every rollout with new episodes.
         overlap: simulate a group while the policy decides for another one; the results are the same.
         policy_threads: CPU threads of the policy during a rollout; None: all.
+        randomizer: changes the pictures that the policy decides on, and the buffer keeps; None: they stay as they are.
     """
 
     def __init__(
@@ -74,10 +90,11 @@ class RolloutSampler:
         reset_each_rollout: bool,
         overlap: bool = False,
         policy_threads: int | None = None,
+        randomizer: Randomizer | None = None,
     ) -> None:
         self.model, self.placement, self.policy_threads = model, placement, policy_threads
         self.seed, self.T, self.E = seed, num_decisions, sum(env.spec.num_envs for env in envs)
-        self.store_prefix, self.reset_each_rollout = store_prefix, reset_each_rollout
+        self.store_prefix, self.reset_each_rollout, self.randomizer = store_prefix, reset_each_rollout, randomizer
         executor = ThreadPoolExecutor(placement.sim_threads(len(envs)), "simulator") if overlap else None
         firsts = [sum(env.spec.num_envs for env in envs[:i]) for i in range(len(envs))]
         self.groups = [RolloutGroup(env, first, seed, executor) for env, first in zip(envs, firsts)]
@@ -97,6 +114,8 @@ class RolloutSampler:
         with torch_threads(self.policy_threads):
             self._fill(buffer, stats, iteration)
         buffer.complete()
+        if self.randomizer is not None:
+            stats.randomization = self.randomizer.scalars()
         stats.seconds = time.perf_counter() - started
         return buffer, stats
 
@@ -125,12 +144,18 @@ class RolloutSampler:
         waited = time.perf_counter()
         obs = group.observe()
         stats.wait_seconds += time.perf_counter() - waited
+        episodes = list(group.episodes)
+        obs = self._seen(obs, episodes, iteration, t)
         inputs, prefix, privileged, sample = self._decide(obs, iteration, t, group.ids)
         actions = self._to_env(sample, group.ids)
         waited = time.perf_counter()
         group.send(self.placement.to_sim(actions))
         stats.wait_seconds += time.perf_counter() - waited  # without overlap, the chunk runs here
-        return Decision(inputs, prefix, privileged, sample, actions)
+        return Decision(inputs, prefix, privileged, sample, actions, episodes)
+
+    def _seen(self, obs: Observation, episodes: Sequence[tuple[int, ...]], iteration: int, t: int) -> Observation:
+        """What the policy sees of an observation, before the rollout's decision t."""
+        return obs if self.randomizer is None else self.randomizer(obs, episodes, (iteration, t))
 
     def _finish(
         self, buffer: RolloutBuffer, stats: RolloutStats, group: RolloutGroup, made: Decision, iteration: int, t: int
@@ -140,7 +165,7 @@ class RolloutSampler:
         stats.wait_seconds += time.perf_counter() - waited
         stats.env_seconds += executed.seconds
         step = executed.step
-        final_value = self._final_values(step, iteration, t, group.ids)
+        final_value = self._final_values(step, iteration, t, group.ids, made.episodes)
         self._store(buffer, t, group.ids, made, step, final_value)
         stats.noise_stds.append(float(made.sample.mean_std))
         self._tally.add(stats, group.ids, made.actions, step)
@@ -176,14 +201,17 @@ class RolloutSampler:
             )
         return actions
 
-    def _final_values(self, step: ChunkStep, iteration: int, t: int, ids: Sequence[int]) -> torch.Tensor:
+    def _final_values(
+        self, step: ChunkStep, iteration: int, t: int, ids: Sequence[int], episodes: Sequence[tuple[int, ...]]
+    ) -> torch.Tensor:
         """V of the observation after the chunk, where GAE reads it: truncated rows, and all open ones at the end."""
         open_end = ~step.terminated if t == self.T - 1 else step.truncated & ~step.terminated
         rows = indices(open_end & ~step.invalid)
         values = torch.zeros(len(ids), device=self.placement.policy)
         if rows:
             chosen = [ids[row] for row in rows]
-            _, _, _, sample = self._decide(take_rows(step.obs, rows), iteration, t, chosen, purpose="final-value-noise")
+            obs = self._seen(take_rows(step.obs, rows), [episodes[row] for row in rows], iteration, t + 1)
+            _, _, _, sample = self._decide(obs, iteration, t, chosen, purpose="final-value-noise")
             values[rows] = sample.value
         return values
 

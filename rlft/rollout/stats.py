@@ -28,6 +28,7 @@ class RolloutStats:
         seconds: wall time.
         env_seconds: time inside the simulators; with overlap, part of it ran beside the policy.
         wait_seconds: time in which the policy waited for a simulator.
+        randomization: how much the pictures were changed, by scalar; empty where they were not.
     """
 
     env_steps: int = 0
@@ -41,6 +42,7 @@ class RolloutStats:
     seconds: float = 0.0
     env_seconds: float = 0.0
     wait_seconds: float = 0.0
+    randomization: dict[str, float] = field(default_factory=dict)
 
     def scalars(self) -> dict[str, float]:
         """Means for the log. Success here is of episodes that ended inside the window: for trends, not for claims."""
@@ -58,6 +60,7 @@ class RolloutStats:
             "time/env_wait_seconds": self.wait_seconds,
             "time/policy_seconds": self.seconds - self.wait_seconds,
             "throughput/env_steps_per_s": self.env_steps / max(self.seconds, 1e-9),
+            **self.randomization,
         }
 
 

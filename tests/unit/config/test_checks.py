@@ -147,8 +147,3 @@ def test_a_resume_directory_exists(tmp_path):
 def test_nearest_multiples():
     assert nearest_multiples(7, 5) == "5 or 10"
     assert nearest_multiples(3, 5) == "5"
-
-
-def test_a_setting_without_effect_is_refused_and_null_is_not():
-    assert check(domain_randomization=None) == []
-    assert "domain_randomization=null" in one(domain_randomization={"brightness": 0.2})

@@ -1,0 +1,1 @@
+"""Picture randomisation: what is drawn, what it does to pictures, and the proof that it did."""

@@ -1,0 +1,186 @@
+"""Pictures changed before the policy sees them, in a batch, on the policy's device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rlft.config.randomization import DomainRandomizationConfig, OverlayConfig, TextureConfig, enabled_effects
+from rlft.data.randomize import effects
+from rlft.data.randomize.change import ChangeTally
+from rlft.data.randomize.draws import Draws, draw, pick
+from rlft.data.randomize.overlay import find_background, swap
+from rlft.data.randomize.pictures import Pictures
+from rlft.data.randomize.sheet import write_sheet
+from rlft.seeding import generator_for
+from rlft.types import Observation
+
+TAPE = 2**22  # normal numbers, drawn once; a row's noise is a window of them
+ROWS = 16  # changed at once, at most: what is in between takes a dozen times a picture's memory
+
+type Name = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Randomised pictures.
+
+    Attributes:
+        frames: uint8 ``[n, 3, h, w]``.
+        on: bool ``[n]``, whether the row was drawn to be changed; on the CPU.
+        missed: bool ``[n]``, whether no known background was found in it.
+    """
+
+    frames: Tensor
+    on: Tensor
+    missed: Tensor
+
+
+class PictureRandomizer:
+    """Changes the pictures of observations.
+
+    Args:
+        cfg: what is changed, and how much.
+        seed: the run's seed.
+        purpose: what the pictures are for; names the random numbers.
+        device: the policy's device.
+        assets: where relative folders of pictures are; None: the working directory.
+        sheet: a PNG that shows the first pictures, before and after; None for none.
+
+    Raises:
+        ConfigError: a folder or a picture of the settings cannot be read.
+    """
+
+    def __init__(
+        self,
+        cfg: DomainRandomizationConfig,
+        *,
+        seed: int,
+        purpose: str,
+        device: torch.device,
+        assets: Path | None = None,
+        sheet: Path | None = None,
+    ) -> None:
+        self.cfg, self.seed, self.purpose, self.device = cfg, seed, purpose, device
+        self._root, self._sheet = assets or Path(), sheet
+        self._textures = None if cfg.texture is None else self._pictures("texture.folder", cfg.texture)
+        self._overlays = self._known = None
+        if cfg.overlay is not None:
+            self._overlays = self._pictures("overlay.folder", cfg.overlay)
+            known = replace(cfg.overlay, folder=cfg.overlay.known_folder or cfg.overlay.folder)
+            self._known = self._pictures("overlay.known_folder", replace(known, files=cfg.overlay.known_files))
+        self._tape: Tensor | None = None
+        if cfg.noise > 0.0:
+            self._tape = torch.randn(TAPE, generator=generator_for(seed, "domain-randomization-noise")).to(device)
+        self.tally = ChangeTally(enabled_effects(cfg), device)
+
+    def __call__(self, obs: Observation, names: Sequence[Name], moment: Name = ()) -> Observation:
+        """Change the pictures of n rows.
+
+        Args:
+            obs: n rows; its pictures may be on another device.
+            names: n tuples of counters: which episode each row is of, or which row it is.
+            moment: further counters, which count where settings ask for a draw per decision.
+
+        Returns:
+            the observation with uint8 ``[n, height, width, 3]`` pictures on the policy's device; those of cameras that
+            are left alone are the same objects as before.
+        """
+        named = [(*name, *moment) for name in names] if self.cfg.per == "decision" else list(names)
+        images = dict(obs.images)
+        shown = []
+        for index, (camera, picture) in enumerate(obs.images.items()):
+            if self.cfg.cameras is None or camera in self.cfg.cameras:
+                before = torch.as_tensor(picture).to(self.device).movedim(-1, 1).contiguous()
+                own = [(*name, index) for name in named]
+                changed = self.change(before, own)
+                self.tally.add(before, changed.frames, changed.on, changed.missed, own)
+                images[camera] = changed.frames.movedim(1, -1)
+                shown.append((camera, before, own))
+        if self._sheet is not None:
+            write_sheet(self._sheet, [(camera, before, self._variants(before, own)) for camera, before, own in shown])
+            self._sheet = None
+        return replace(obs, images=images)
+
+    def change(self, frames: Tensor, names: Sequence[Name]) -> Changed:
+        """Change n pictures of one camera; a row depends on its own picture and name alone.
+
+        Args:
+            frames: uint8 ``[n, 3, h, w]``, on the policy's device.
+            names: n tuples of counters.
+        """
+        parts = [self._change(x, names[i * ROWS : (i + 1) * ROWS]) for i, x in enumerate(frames.split(ROWS))]
+        return Changed(*(torch.cat([vars(part)[name] for part in parts]) for name in ("frames", "on", "missed")))
+
+    def scalars(self) -> dict[str, float]:
+        """For the log, since the last call: the share of changed pixels and the mean change.
+
+        Raises:
+            ConfigError: see :meth:`rlft.data.randomize.change.ChangeTally.take`.
+        """
+        return self.tally.take()
+
+    def _pictures(self, key: str, section: TextureConfig | OverlayConfig) -> Pictures:
+        folder = self._root / Path(section.folder).expanduser()
+        return Pictures(f"domain_randomization.{key}", folder, section.files, self.device)
+
+    def _variants(self, frames: Tensor, names: Sequence[Name], count: int = 3) -> list[Tensor]:
+        """What the policy sees, and what other draws would have shown it."""
+        rows = slice(0, ROWS)
+        return [self.change(frames[rows], [(*n, k) if k else n for n in names[rows]]).frames for k in range(count + 1)]
+
+    def _change(self, frames: Tensor, names: Sequence[Name]) -> Changed:
+        draws = draw(self.cfg, self.seed, self.purpose, names)
+        placed, missed = self._place(frames, draws)
+        on = effects.per_row(draws.on.to(self.device))
+        return Changed(torch.where(on, self._photograph(placed, draws), frames), draws.on, missed)
+
+    def _place(self, frames: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """What stands where: background, texture, window. Also whether no background was found, bool ``[n]``."""
+        cfg, (height, width) = self.cfg, frames.shape[-2:]
+        missed = torch.zeros(len(frames), dtype=torch.bool, device=self.device)
+        if cfg.overlay is not None and self._overlays is not None and self._known is not None:
+            found = find_background(frames, self._known.at(height, width), cfg.overlay.tolerance)
+            others = self._overlays.at(height, width)[pick(draws.overlay, len(self._overlays)).to(self.device)]
+            missed = found.share < cfg.overlay.min_match
+            frames = swap(frames, found, others, cfg.overlay.min_match)
+        if self._textures is not None:
+            chosen = pick(draws.texture, len(self._textures)).to(self.device)
+            frames = effects.blend(frames, self._textures.at(height, width)[chosen], self._float(draws.ratio))
+        if cfg.crop > 0.0:
+            frames = effects.crop(frames, draws.kept, draws.top, draws.left)
+        if cfg.shift > 0.0:
+            down, right = (height * draws.down).round().long(), (width * draws.right).round().long()
+            frames = effects.shift(frames, down.to(self.device), right.to(self.device))
+        return frames, missed
+
+    def _photograph(self, frames: Tensor, draws: Draws) -> Tensor:
+        """What lens, light and sensor do to the pixels."""
+        cfg = self.cfg
+        if cfg.blur > 0.0:
+            frames = effects.blur(frames, effects.blur_weights(draws.blur, cfg.blur).to(self.device))
+        if cfg.saturation > 0.0 or cfg.hue > 0.0:
+            frames = effects.colour(frames, effects.colour_matrix(draws.saturation, draws.hue).to(self.device))
+        if cfg.contrast > 0.0:
+            frames = effects.contrast(frames, self._float(draws.contrast))
+        if cfg.brightness > 0.0:
+            frames = effects.brightness(frames, self._float(draws.brightness))
+        if self._tape is not None:
+            frames = effects.noise(frames, self._float(draws.noise), self._windows(frames.shape, draws.noise_at))
+        return frames
+
+    def _windows(self, shape: torch.Size, at: Tensor) -> Tensor:
+        """Each row's window of the tape, float32 ``shape``."""
+        assert self._tape is not None
+        size = shape[1:].numel()
+        if size >= TAPE:
+            raise ValueError(f"a picture of {tuple(shape[1:])} is larger than the noise tape of {TAPE} numbers")
+        starts = pick(at, TAPE - size).tolist()
+        return torch.stack([self._tape[start : start + size] for start in starts]).view(shape)
+
+    def _float(self, values: Tensor) -> Tensor:
+        return values.float().to(self.device)
