@@ -1,0 +1,223 @@
+"""Randomised pictures: named draws, rows that do not know each other, the proof of change, the contact sheet."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rlft.config.randomization import (
+    NUMBERS,
+    DomainRandomizationConfig,
+    OverlayConfig,
+    TextureConfig,
+    enabled_effects,
+)
+from rlft.data.randomize.draws import SLOTS, Draws, draw
+from rlft.data.randomize.randomizer import PictureRandomizer
+from rlft.errors import ConfigError
+from rlft.types import Observation
+
+CPU = torch.device("cpu")
+NUMERIC = {
+    "brightness": 0.2, "contrast": 0.4, "saturation": 0.5, "hue": 40.0, "noise": 0.05, "blur": 1.2, "crop": 0.2,
+    "shift": 0.1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Four pictures of different sizes."""
+    root = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for i, size in enumerate([(40, 56), (20, 28), (24, 32), (48, 64)]):
+        Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(root / f"{i}.png")
+    return root
+
+
+def everything(folder: Path, **changes) -> DomainRandomizationConfig:
+    overlay = OverlayConfig(folder=str(folder), files=["[23].png"], known_files=["[01].png"], min_match=0.01)
+    texture = TextureConfig(folder=str(folder), files=["0.png", "3.png"], ratio=0.4)
+    return DomainRandomizationConfig(**(NUMERIC | {"texture": texture, "overlay": overlay} | changes))
+
+
+def randomizer(cfg: DomainRandomizationConfig, **changes) -> PictureRandomizer:
+    return PictureRandomizer(cfg, **({"seed": 0, "purpose": "test", "device": CPU} | changes))
+
+
+def observation(n=5, cameras=("base", "wrist"), h=20, w=28) -> Observation:
+    generator = np.random.default_rng(n)
+    images = {name: generator.integers(0, 256, (n, h, w, 3), dtype=np.uint8) for name in cameras}
+    return Observation(images=images, state=np.zeros((n, 2), np.float32), task=["go"] * n)
+
+
+def names(n: int) -> list[tuple[int, ...]]:
+    return [(0, i, 0) for i in range(n)]
+
+
+def test_a_row_does_not_depend_on_the_batch_it_stands_in(folder):
+    change = randomizer(everything(folder)).change
+    frames = torch.randint(0, 256, (37, 3, 20, 28), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    whole = change(frames, names(37))
+    order = [30, 2, 17]
+    some = change(frames[order], [names(37)[i] for i in order])
+    assert torch.equal(some.frames, whole.frames[order])
+    for i in (0, 16, 36):
+        alone = change(frames[i : i + 1], [names(37)[i]])
+        assert torch.equal(alone.frames[0], whole.frames[i])
+        assert bool(alone.missed[0]) == bool(whole.missed[i])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_effect_alone_does_not_depend_on_the_batch(folder, threads):
+    frames = torch.randint(0, 256, (9, 3, 50, 70), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for name, value in NUMERIC.items():
+            change = randomizer(DomainRandomizationConfig(**{name: value})).change
+            whole = change(frames, names(9)).frames
+            assert not torch.equal(whole, frames), name
+            for i in (0, 4, 8):
+                assert torch.equal(change(frames[i : i + 1], [(0, i, 0)]).frames[0], whole[i]), name
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_same_name_gives_the_same_draws_and_others_give_others():
+    cfg = DomainRandomizationConfig(**NUMERIC)
+    a, b = draw(cfg, 0, "x", [(0, 1, 2)] * 2), draw(cfg, 0, "x", [(0, 1, 3)] * 2)
+    others = [draw(cfg, 1, "x", [(0, 1, 2)]), draw(cfg, 0, "y", [(0, 1, 2)]), b]
+    assert torch.equal(a.hue[0], a.hue[1])
+    assert all(float(other.hue[0]) != float(a.hue[0]) for other in others)
+
+
+def test_switching_an_effect_on_leaves_the_draws_of_the_others():
+    few = draw(DomainRandomizationConfig(hue=40.0), 0, "x", names(4))
+    many = draw(DomainRandomizationConfig(**NUMERIC), 0, "x", names(4))
+    assert torch.equal(few.hue, many.hue)
+    assert not torch.equal(few.blur, many.blur)
+
+
+def test_draws_fill_their_ranges_and_stay_inside():
+    cfg = DomainRandomizationConfig(**NUMERIC, probability=0.25, texture=TextureConfig(ratio=0.3))
+    d = draw(cfg, 0, "x", names(2000))
+    ranges = {
+        "brightness": (-51.0, 51.0), "contrast": (0.6, 1.4), "saturation": (0.5, 1.5), "hue": (-40.0, 40.0),
+        "noise": (0.0, 12.75), "blur": (0.0, 1.2), "kept": (0.8, 1.0), "down": (-0.1, 0.1), "right": (-0.1, 0.1),
+        "ratio": (0.0, 0.3), "texture": (0.0, 1.0), "overlay": (0.0, 1.0), "noise_at": (0.0, 1.0),
+    }  # fmt: skip
+    for name, (low, high) in ranges.items():
+        values, room = getattr(d, name), (high - low) / 50
+        assert low <= float(values.min()) < low + room, name
+        assert high - room < float(values.max()) <= high, name
+    assert float((d.top + d.kept).max()) <= 1.0
+    assert float((d.left + d.kept).max()) <= 1.0
+    assert float(d.on.float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert len(SLOTS) == len(fields(Draws))
+
+
+def test_cameras_differ_and_those_not_named_are_left_alone():
+    frames = np.full((2, 20, 28, 3), 100, dtype=np.uint8)
+    obs = Observation({"base": frames, "wrist": frames.copy()}, np.zeros((2, 2), np.float32), ["go"] * 2)
+    both = randomizer(DomainRandomizationConfig(brightness=0.3))(obs, names(2))
+    assert not torch.equal(both.images["base"], both.images["wrist"])
+    one = randomizer(DomainRandomizationConfig(brightness=0.3, cameras=["wrist"]))(obs, names(2))
+    assert one.images["base"] is obs.images["base"]
+    assert torch.equal(one.images["wrist"], both.images["wrist"])
+    assert tuple(one.images["wrist"].shape) == (2, 20, 28, 3)
+    assert one.images["wrist"].dtype == torch.uint8
+
+
+def test_an_episode_keeps_its_draw_unless_every_decision_has_its_own():
+    obs = observation(3)
+    kept = randomizer(DomainRandomizationConfig(hue=40.0, noise=0.1))
+    assert torch.equal(kept(obs, names(3), (0, 1)).images["base"], kept(obs, names(3), (0, 2)).images["base"])
+    anew = randomizer(DomainRandomizationConfig(hue=40.0, noise=0.1, per="decision"))
+    assert not torch.equal(anew(obs, names(3), (0, 1)).images["base"], anew(obs, names(3), (0, 2)).images["base"])
+
+
+def test_rows_that_are_not_drawn_stay_as_they_are():
+    cfg = DomainRandomizationConfig(brightness=0.5, noise=0.1, probability=0.5)
+    frames = torch.full((40, 3, 20, 28), 120, dtype=torch.uint8)
+    changed = randomizer(cfg).change(frames, names(40))
+    same = (changed.frames == frames).flatten(1).all(1)
+    assert torch.equal(same, ~changed.on)
+    assert 8 < int(changed.on.sum()) < 32
+
+
+def test_the_metrics_count_what_changed():
+    change = randomizer(DomainRandomizationConfig(brightness=0.3, cameras=["base"]))
+    obs = observation(6)
+    out = change(obs, names(6))
+    before, after = obs.images["base"].astype(int), out.images["base"].numpy().astype(int)
+    scalars = change.scalars()
+    assert scalars["randomization/mean_change"] == pytest.approx(np.abs(after - before).mean())
+    assert scalars["randomization/changed_pixels"] == pytest.approx((after != before).any(-1).mean())
+    assert set(scalars) == {"randomization/mean_change", "randomization/changed_pixels"}
+
+
+def test_on_without_a_changed_pixel_is_an_error_that_names_the_setting():
+    change = randomizer(DomainRandomizationConfig(brightness=1e-3))
+    change(observation(3, cameras=("base",)), names(3))
+    assert change.scalars()["randomization/changed_pixels"] == 0.0  # three draws may be an accident
+    change(observation(9, cameras=("base",)), names(9))
+    with pytest.raises(ConfigError, match=r"domain_randomization\.brightness: on, but not one pixel"):
+        change.scalars()
+
+
+def test_backgrounds_that_are_nowhere_are_an_error_that_says_so(folder):
+    overlay = OverlayConfig(folder=str(folder), files=["3.png"], known_files=["0.png"])
+    change = randomizer(DomainRandomizationConfig(overlay=overlay))
+    change(observation(9, cameras=("base",)), names(9))
+    with pytest.raises(ConfigError, match=r"overlay\.known_folder"):
+        change.scalars()
+
+
+def test_no_draw_is_no_error():
+    change = randomizer(DomainRandomizationConfig(brightness=0.5, probability=1e-9))
+    change(observation(9), names(9))
+    assert change.scalars() == {"randomization/changed_pixels": 0.0, "randomization/mean_change": 0.0}
+
+
+def test_the_sheet_shows_originals_and_what_is_seen_per_camera_and_is_written_once(tmp_path):
+    path = tmp_path / "new" / "sheet.png"
+    change = randomizer(DomainRandomizationConfig(brightness=0.5), sheet=path)
+    obs = observation(8, h=64, w=128)
+    seen = change(obs, names(8))
+    with Image.open(path) as picture:
+        page = np.asarray(picture)
+    lines = [16 + 68 * i for i in range(5)] + [16 + 68 * 5 + 16 + 68 * i for i in range(5)]
+    assert page.shape == (2 * (16 + 5 * 68), 64 + 6 * 132, 3)
+    for camera, start in (("base", 0), ("wrist", 5)):
+        for k, frames in ((0, obs.images[camera]), (1, seen.images[camera].numpy())):
+            for column in (0, 5):
+                tile = page[lines[start + k] :, 64 + 132 * column :][:64, :128]
+                assert np.array_equal(tile, frames[column]), (camera, k, column)
+    path.unlink()
+    change(obs, names(8))
+    assert not path.exists()
+
+
+def test_folders_that_cannot_be_used_are_named(folder, tmp_path):
+    def build(**changes):
+        section = replace(TextureConfig(folder=str(folder)), **changes)
+        return randomizer(DomainRandomizationConfig(texture=section), assets=tmp_path)
+
+    with pytest.raises(ConfigError, match=r"texture\.folder = .*nowhere: no such directory.*RLFT_ASSETS"):
+        build(folder="nowhere")
+    with pytest.raises(ConfigError, match=r"'9\.png' fits none of its 4 pictures"):
+        build(files=["0.png", "9.png"])
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_text("no picture")
+    with pytest.raises(ConfigError, match=r"a\.png: not a picture"):
+        build(folder="bad")
+
+
+def test_every_number_is_an_effect():
+    assert set(NUMBERS) == set(NUMERIC)
+    for name, value in NUMERIC.items():
+        assert enabled_effects(DomainRandomizationConfig(**{name: value})) == [name]
+    assert enabled_effects(DomainRandomizationConfig()) == []
