@@ -147,6 +147,13 @@ def verify(path: Path, below: str = "") -> None:
             raise CheckpointError(f"{path}: {name} {reason}")
 
 
+def file_hashes(path: Path) -> dict[str, str]:
+    """SHA-256 of a file, or of every file below a directory, by its name in there."""
+    if path.is_file():
+        return {path.name: _sha256(path)}
+    return {p.relative_to(path).as_posix(): _sha256(p) for p in sorted(path.rglob("*")) if p.is_file()}
+
+
 def clean(directory: Path) -> None:
     """Remove what a kill left behind, and bring back a checkpoint whose replacement never arrived."""
     if not directory.is_dir():

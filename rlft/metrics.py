@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -45,6 +46,22 @@ def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float,
     low = 0.0 if successes == 0 else (centre - spread) / scale
     high = 1.0 if successes == trials else (centre + spread) / scale
     return low, high
+
+
+def difference_interval(first: tuple[int, int], second: tuple[int, int]) -> tuple[float, float]:
+    """Newcombe's 95 % interval of the difference of two independent rates, from their Wilson intervals.
+
+    Method 10 of Newcombe 1998, Statistics in Medicine 17:873.
+
+    Args:
+        first: successes and trials.
+        second: successes and trials of the rate that is subtracted.
+
+    Returns:
+        lower and upper bound of ``first - second`` in [-1, 1].
+    """
+    (p, (low_p, high_p)), (q, (low_q, high_q)) = ((wins / n, wilson_interval(wins, n)) for wins, n in (first, second))
+    return (p - q) - math.hypot(p - low_p, high_q - q), (p - q) + math.hypot(high_p - p, q - low_q)
 
 
 def explained_variance(predicted: torch.Tensor, target: torch.Tensor) -> float:
@@ -109,6 +126,28 @@ def to_json(value: Any) -> Any:
         return to_json(value.tolist())  # numpy and torch, arrays and scalars alike
     except AttributeError:
         raise TypeError(f"{value!r} ({type(value).__name__}) has no JSON form") from None
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a value: keys sorted, no spaces, 1.0 written as 1, and no number that is not finite.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, Mapping):
+            return {str(key): plain(part) for key, part in item.items()}
+        if isinstance(item, list | tuple):
+            return [plain(part) for part in item]
+        return int(item) if isinstance(item, float) and item.is_integer() else item
+
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 of :func:`canonical_json`, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def write_text_atomically(path: Path, text: str) -> None:

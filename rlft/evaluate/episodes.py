@@ -1,0 +1,88 @@
+"""Which episodes an evaluation runs. Their names alone decide what happens in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from rlft.errors import RlftError
+from rlft.evaluate.protocol import Protocol
+from rlft.evaluate.strata import stratified_sample
+from rlft.seeding import seed_for
+
+SEEDS, ALL, STRATIFIED = "seeds", "all", "stratified"
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A task's numbered configurations.
+
+    Attributes:
+        count: how many there are.
+        labels: configuration id -> its labels (``object``, ``plate``, ``table``, ``variant``, ...); the same keys for
+            every id.
+    """
+
+    count: int
+    labels: Callable[[int], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode to run; the same name gives the same episode wherever and whenever it runs.
+
+    Attributes:
+        index: its place in the protocol's list; also names the policy's noise.
+        seed: of the environment.
+        episode_id: the numbered configuration; None where the seed decides.
+        labels: what the configuration shows.
+    """
+
+    index: int
+    seed: int
+    episode_id: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def choose_ids(select: str, episodes: int, seed: int, numbered: Numbered | None) -> tuple[int, ...] | None:
+    """The configurations of the episodes, in order.
+
+    Args:
+        select: ``seeds``: each drawn by its own seed, with repetition; ``all``: each of them once; ``stratified``:
+            ``episodes`` different ones, balanced over the labels.
+        episodes: how many; ``all`` takes as many as there are.
+        seed: names the draw.
+        numbered: None for a task that does not number its configurations; then the environment draws (``seeds``).
+
+    Raises:
+        RlftError: the task has no numbered configurations, or too few.
+    """
+    if numbered is None:
+        if select == SEEDS:
+            return None
+        raise RlftError(
+            f"eval.select={select} needs a task whose configurations are numbered, and this one's are not; "
+            f"use eval.select={SEEDS}"
+        )
+    if select == ALL:
+        return tuple(range(numbered.count))
+    if select == STRATIFIED:
+        if episodes > numbered.count:
+            raise RlftError(
+                f"eval.episodes={episodes}, but the task has {numbered.count} configurations; "
+                f"use eval.episodes={numbered.count} or less, or eval.select={ALL}"
+            )
+        return stratified_sample(numbered.count, numbered.labels, episodes, seed)
+    return tuple(seed_for(seed, "eval-configuration", i) % numbered.count for i in range(episodes))
+
+
+def list_episodes(protocol: Protocol, numbered: Numbered | None) -> list[Episode]:
+    """The protocol's episodes, by index."""
+    seeds = [seed_for(protocol.seed, "eval-episode", i) for i in range(protocol.episodes)]
+    if protocol.episode_ids is None:
+        return [Episode(i, seed) for i, seed in enumerate(seeds)]
+    labels = (lambda _: {}) if numbered is None else numbered.labels
+    return [
+        Episode(i, seed, episode_id, dict(labels(episode_id)))
+        for i, (seed, episode_id) in enumerate(zip(seeds, protocol.episode_ids, strict=True))
+    ]

@@ -1,0 +1,216 @@
+"""The only evaluation loop: a fixed list of episodes, each run to its end, on seeds and noise of its own.
+
+Counting the episodes that happen to end inside a time window favours short ones, and short ones are the successful
+ones. Here the list is fixed before the first step, and what happens in an episode depends on its name alone: not on
+how many environments run side by side, nor on the order in which they end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from rlft.errors import RlftError
+from rlft.evaluate.episodes import Episode, Numbered, list_episodes
+from rlft.evaluate.protocol import Protocol
+from rlft.evaluate.result import EpisodeResult, EvalResult, summarise
+from rlft.placement import Placement
+from rlft.policy.base import FlowPolicy
+from rlft.policy.denoise import integrate_ode
+from rlft.rollout.observations import indices, put_rows
+from rlft.seeding import generator_for
+from rlft.types import Array, ChunkStep, Observation, VecEnv
+
+MAX_TRIES = 3  # an episode is named by its seed: a simulator that fails in it again and again always will
+RECORDED_AT_ONCE = 8  # episodes whose pictures are in memory together
+
+
+class Evaluator:
+    """Runs a protocol on environments of its own.
+
+    Args:
+        env: the environments; not the training ones.
+        placement: moves tensors between the devices.
+        protocol: what to run.
+        numbered: the labels of the task's numbered configurations, where it has them.
+
+    Raises:
+        ValueError: the environments are not those of the protocol.
+    """
+
+    def __init__(self, env: VecEnv, placement: Placement, protocol: Protocol, numbered: Numbered | None = None) -> None:
+        protocol.check(env.spec)
+        self.env, self.placement, self.protocol = env, placement, protocol
+        self.episodes = list_episodes(protocol, numbered)
+        self._obs: Observation | None = None
+
+    def run(
+        self,
+        policy: FlowPolicy,
+        label: str,
+        *,
+        fingerprint: str | None = None,
+        on_progress: Callable[[int, int, int], None] = lambda done, total, successes: None,
+    ) -> EvalResult:
+        """Evaluate a policy on all episodes of the protocol.
+
+        Args:
+            policy: acts deterministically but for its starting noise, which is named by the episode.
+            label: goes into the result, and so does
+            fingerprint: of the policy's weights.
+            on_progress: called with (episodes done, episodes in all, successes).
+        """
+        started = time.perf_counter()
+        results: list[EpisodeResult] = []
+
+        def keep(_: int, result: EpisodeResult) -> None:
+            results.append(result)
+            on_progress(len(results), len(self.episodes), sum(r.success_once for r in results))
+
+        restarted = self._play(policy, self.episodes, range(self.env.spec.num_envs), keep)
+        seconds = time.perf_counter() - started
+        return summarise(label, self.protocol, results, seconds=seconds, restarted=restarted, policy=fingerprint)
+
+    def replay(
+        self, policy: FlowPolicy, chosen: Sequence[int], on_video: Callable[[EpisodeResult, np.ndarray], None]
+    ) -> None:
+        """Run some episodes again with a picture per step: the same episodes, for they are named by their seeds.
+
+        Args:
+            policy: the one that was evaluated.
+            chosen: indices of episodes.
+            on_video: called with what this run of the episode gave, and its frames, uint8 ``[n, height, width, 3]``.
+        """
+        if not chosen:
+            return
+        slots = range(min(self.env.spec.num_envs, RECORDED_AT_ONCE, len(chosen)))
+        self.env.record(list(slots))
+        try:
+            self._play(
+                policy,
+                [self.episodes[i] for i in chosen],
+                slots,
+                lambda slot, result: on_video(result, self.env.take_frames(slot)),
+                forget=self.env.take_frames,
+            )
+        finally:
+            self.env.record([])
+
+    def _play(
+        self,
+        policy: FlowPolicy,
+        episodes: Sequence[Episode],
+        slots: Sequence[int],
+        on_end: Callable[[int, EpisodeResult], None],
+        forget: Callable[[int], object] = lambda slot: None,
+    ) -> int:
+        """Run episodes in the environments ``slots``; an environment that is done takes the next one.
+
+        Returns:
+            how many were run again because the simulator failed in them.
+        """
+        waiting, restarted = deque(episodes), 0
+        running = {slot: _Running(waiting.popleft()) for slot in slots[: len(episodes)]}
+        obs = self._start(running)
+        while running:
+            step = _on_host(self.env.step_chunk(self.placement.to_sim(self._act(policy, obs, running))))
+            obs, again = step.obs, {}
+            for slot in running:
+                running[slot].advance(step, slot)
+            for slot in [slot for slot in indices(step.ended) if slot in running]:
+                episode = running.pop(slot)
+                if bool(step.invalid[slot]):
+                    restarted += 1
+                    forget(slot)
+                    again[slot] = episode.once_more()
+                    continue
+                on_end(slot, episode.result(step, slot))
+                if waiting:
+                    again[slot] = _Running(waiting.popleft())
+            if again:
+                obs = put_rows(obs, list(again), self._reset(again))
+                running |= again
+        self._obs = obs
+        return restarted
+
+    def _start(self, running: dict[int, _Running]) -> Observation:
+        """The observations of all environments; the first time, those that have nothing to do start as well."""
+        if self._obs is None:
+            others = {i: _Running(self.episodes[0]) for i in range(self.env.spec.num_envs) if i not in running}
+            everything = dict(sorted((running | others).items()))
+            return self._reset(everything)
+        return put_rows(self._obs, list(running), self._reset(running))
+
+    def _reset(self, starting: dict[int, _Running]) -> Observation:
+        episodes = [running.episode for running in starting.values()]
+        ids = (
+            None if self.protocol.episode_ids is None else [e.episode_id for e in episodes if e.episode_id is not None]
+        )
+        return self.env.reset(list(starting), [e.seed for e in episodes], ids)
+
+    def _act(self, policy: FlowPolicy, obs: Observation, running: dict[int, _Running]) -> torch.Tensor:
+        """Actions ``[E, A, d]``; the noise of a decision is named by (episode, decision), waiting rows get zeros."""
+        shape = (policy.horizon, policy.action_width)
+        noise = torch.zeros(self.env.spec.num_envs, *shape)
+        for slot, running_here in running.items():
+            name = (running_here.episode.index, running_here.decisions)
+            noise[slot] = torch.randn(shape, generator=generator_for(self.protocol.seed, "eval-noise", *name))
+        with torch.no_grad():
+            prefix = policy.encode(policy.prepare(obs))
+            chunk = integrate_ode(policy, prefix, self.placement.to_policy(noise), self.protocol.num_steps)
+            return policy.actions_to_env(chunk[:, : self.protocol.act_steps])
+
+
+def _on_host(step: ChunkStep) -> ChunkStep:
+    """The step with its numbers as numpy arrays; pictures and state stay where they are."""
+
+    def host(values: Array) -> np.ndarray:
+        return np.asarray(torch.as_tensor(values).cpu())
+
+    names = ("rewards", "n_executed", "terminated", "truncated", "success", "success_now", "invalid")
+    metrics = {name: host(values) for name, values in step.metrics.items()}
+    return replace(step, metrics=metrics, **{name: host(getattr(step, name)) for name in names})
+
+
+@dataclass
+class _Running:
+    """An episode in progress."""
+
+    episode: Episode
+    tries: int = 1
+    decisions: int = 0
+    steps: int = 0
+    episode_return: float = 0.0
+
+    def advance(self, step: ChunkStep, slot: int) -> None:
+        self.decisions += 1
+        self.steps += int(step.n_executed[slot])
+        self.episode_return += float(step.rewards[slot].sum())
+
+    def once_more(self) -> _Running:
+        if self.tries == MAX_TRIES:
+            e = self.episode
+            raise RlftError(
+                f"the simulator failed {MAX_TRIES} times in evaluation episode {e.index} (seed {e.seed}, "
+                f"episode id {e.episode_id}); its own message stands above; leave it out with another eval.seed"
+            )
+        return _Running(self.episode, self.tries + 1)
+
+    def result(self, step: ChunkStep, slot: int) -> EpisodeResult:
+        e = self.episode
+        return EpisodeResult(
+            index=e.index,
+            seed=e.seed,
+            episode_id=e.episode_id,
+            labels=e.labels,
+            success_once=bool(step.success[slot]),
+            success_at_end=bool(step.success_now[slot]),
+            steps=self.steps,
+            episode_return=self.episode_return,
+            metrics={name: float(values[slot]) for name, values in step.metrics.items()},
+        )

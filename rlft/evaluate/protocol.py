@@ -1,0 +1,131 @@
+"""What has to be equal for two evaluations to be comparable: a frozen object, and its hash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rlft.metrics import canonical_json, content_hash
+from rlft.types import CameraSettings, EnvSettings, EnvSpec
+
+VERSION = 1  # raised whenever the same protocol would give other numbers
+SUCCESS, TIME_LIMIT = "success", "time_limit"  # what ends an episode
+SHORT = 12  # hexadecimal digits of a hash that are shown
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything that two comparable evaluations share.
+
+    How the work is spread (environments, workers, devices), what is kept (videos, label) and the reward's scale are no
+    part of it: they change no episode's outcome.
+
+    Attributes:
+        simulator: as in :class:`rlft.types.EnvSettings`, and so are the next seven.
+        env_id: the task.
+        make_kwargs: constructor arguments (``obj_set`` among them) as canonical JSON, so that they cannot change.
+        robot: robot uid, or None.
+        shader: renderer preset.
+        control_mode: the controller.
+        cameras: what the policy sees.
+        instruction: the text given instead of the task's own, or None.
+        max_episode_steps: the time limit, environment steps.
+        episode_end: ``success``: the first success ends an episode; ``time_limit``: every episode runs the full limit.
+        select: ``seeds``, ``all`` or ``stratified``; see :func:`rlft.evaluate.episodes.choose_ids`.
+        episodes: how many.
+        seed: names every episode's seed and noise, and the sample.
+        episode_ids: the numbered configuration of each episode, in order; None where the seed decides.
+        num_steps: denoise steps of the deterministic ODE.
+        act_steps: A.
+        version: of the rules themselves.
+    """
+
+    simulator: str
+    env_id: str
+    make_kwargs: str
+    robot: str | None
+    shader: str
+    control_mode: str
+    cameras: tuple[CameraSettings, ...]
+    instruction: str | None
+    max_episode_steps: int
+    episode_end: str
+    select: str
+    episodes: int
+    seed: int
+    episode_ids: tuple[int, ...] | None
+    num_steps: int
+    act_steps: int
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.episode_ids is not None and len(self.episode_ids) != self.episodes:
+            raise ValueError(f"episodes={self.episodes}, but {len(self.episode_ids)} episode_ids; one each is needed")
+
+    @classmethod
+    def of(
+        cls,
+        env: EnvSettings,
+        *,
+        select: str,
+        episodes: int,
+        seed: int,
+        episode_ids: tuple[int, ...] | None,
+        num_steps: int,
+        act_steps: int,
+    ) -> Protocol:
+        """The protocol of an evaluation in environments that are built from ``env``."""
+        return cls(
+            simulator=env.simulator,
+            env_id=env.env_id,
+            make_kwargs=canonical_json(env.make_kwargs),
+            robot=env.robot,
+            shader=env.shader,
+            control_mode=env.control_mode,
+            cameras=env.cameras,
+            instruction=env.instruction,
+            max_episode_steps=env.max_episode_steps,
+            episode_end=SUCCESS if env.episode_ends_on_success else TIME_LIMIT,
+            select=select,
+            episodes=episodes,
+            seed=seed,
+            episode_ids=episode_ids,
+            num_steps=num_steps,
+            act_steps=act_steps,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, short enough to print: the episode ids stand in it by their hash."""
+        plain = asdict(self)
+        plain["episode_ids"] = None if self.episode_ids is None else content_hash(self.episode_ids)
+        return plain
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON of :meth:`to_dict`, 64 hexadecimal digits."""
+        return content_hash(self.to_dict())
+
+    def check(self, spec: EnvSpec) -> None:
+        """Refuse environments that are not the protocol's.
+
+        Raises:
+            ValueError: names what differs.
+        """
+        promised: Mapping[str, Any] = {
+            "env_id": self.env_id,
+            "control_mode": self.control_mode,
+            "cameras": self.cameras,
+            "max_episode_steps": self.max_episode_steps,
+        }
+        built = {name: getattr(spec, name) for name in promised}
+        wrong = [
+            f"{name}: {built[name]!r}, not {promised[name]!r}" for name in promised if built[name] != promised[name]
+        ]
+        if wrong:
+            raise ValueError(f"the environments are not those of the protocol: {'; '.join(wrong)}")
+        beyond = [i for i in self.episode_ids or () if not 0 <= i < spec.num_episode_ids]
+        if beyond:
+            raise ValueError(
+                f"episode ids {beyond[:5]} do not exist: {self.env_id} has {spec.num_episode_ids} configurations"
+            )

@@ -1,0 +1,142 @@
+"""What an evaluation found: every episode, and the tables that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rlft.evaluate.protocol import Protocol
+from rlft.evaluate.strata import Stratum, macro_average, tabulate
+from rlft.metrics import wilson_interval
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One evaluation episode.
+
+    Attributes:
+        index: its place in the protocol's list.
+        seed: of the environment.
+        episode_id: the numbered configuration; None where the seed decided.
+        labels: what the configuration shows (object, plate, table, variant).
+        success_once: success at any step.
+        success_at_end: success at the last step.
+        steps: its length, environment steps.
+        episode_return: undiscounted sum of the rewards.
+        metrics: the task's metrics at its last step.
+    """
+
+    index: int
+    seed: int
+    episode_id: int | None
+    labels: Mapping[str, str]
+    success_once: bool
+    success_at_end: bool
+    steps: int
+    episode_return: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class EvalResult:
+    """A finished evaluation.
+
+    Attributes:
+        label: which policy this is.
+        protocol: what was run; see :meth:`rlft.evaluate.Protocol.to_dict`.
+        protocol_hash: its hash; only results of the same hash can be compared.
+        policy: fingerprint of the evaluated weights, or None where they are in no file.
+        episodes: how many were run.
+        successes: episodes with success at any step.
+        success: the rate of these (success_once).
+        ci95: its Wilson interval.
+        success_at_end: rate of episodes that were successful at their last step.
+        ci95_at_end: its Wilson interval.
+        mean_steps: mean episode length, environment steps.
+        mean_return: mean undiscounted return.
+        metrics: task metric -> its mean over the episodes' last steps.
+        strata: label (object, plate, table, variant) -> success by its values.
+        macro: label -> mean of its values' rates.
+        seconds: wall time.
+        restarted: episodes run again because the simulator failed in them.
+        per_episode: every episode, by index.
+    """
+
+    label: str
+    protocol: dict[str, Any]
+    protocol_hash: str
+    policy: str | None
+    episodes: int
+    successes: int
+    success: float
+    ci95: tuple[float, float]
+    success_at_end: float
+    ci95_at_end: tuple[float, float]
+    mean_steps: float
+    mean_return: float
+    metrics: dict[str, float]
+    strata: dict[str, list[Stratum]]
+    macro: dict[str, float]
+    seconds: float
+    restarted: int
+    per_episode: list[EpisodeResult] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for eval_<label>.json."""
+        return asdict(self)
+
+    def scalars(self) -> dict[str, float]:
+        """What is logged during training; see docs/metrics.md."""
+        low, high = self.ci95
+        named = {f"task/{name}": value for name, value in self.metrics.items()}
+        return {
+            "success": self.success,
+            "ci_low": low,
+            "ci_high": high,
+            "success_at_end": self.success_at_end,
+            "mean_steps": self.mean_steps,
+            "mean_return": self.mean_return,
+        } | named
+
+    def failures_first(self) -> list[int]:
+        """The indices of all episodes: those that never succeeded, then the others; each in the protocol's order."""
+        return [e.index for e in sorted(self.per_episode, key=lambda e: (e.success_once, e.index))]
+
+
+def summarise(
+    label: str,
+    protocol: Protocol,
+    results: Sequence[EpisodeResult],
+    *,
+    seconds: float,
+    restarted: int,
+    policy: str | None = None,
+) -> EvalResult:
+    """Gather the episodes of one evaluation."""
+    total = len(results)
+    wins, at_end = (sum(flags) for flags in zip(*((e.success_once, e.success_at_end) for e in results), strict=True))
+    strata = tabulate((e.labels, e.success_once, e.success_at_end) for e in results)
+    names = sorted({name for e in results for name in e.metrics})
+    return EvalResult(
+        label=label,
+        protocol=protocol.to_dict(),
+        protocol_hash=protocol.hash,
+        policy=policy,
+        episodes=total,
+        successes=wins,
+        success=wins / total,
+        ci95=wilson_interval(wins, total),
+        success_at_end=at_end / total,
+        ci95_at_end=wilson_interval(at_end, total),
+        mean_steps=float(np.mean([e.steps for e in results])),
+        mean_return=float(np.mean([e.episode_return for e in results])),
+        metrics={name: float(np.mean([e.metrics[name] for e in results if name in e.metrics])) for name in names},
+        strata=strata,
+        macro={key: macro_average(rows) for key, rows in strata.items()},
+        seconds=seconds,
+        restarted=restarted,
+        per_episode=sorted(results, key=lambda e: e.index),
+    )

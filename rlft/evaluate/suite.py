@@ -1,0 +1,191 @@
+"""Several evaluations of one policy as one table: in distribution, and out of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rlft.metrics import difference_interval
+
+GROUPS = ("in_distribution", "vision", "semantics", "execution")
+
+
+@dataclass(frozen=True)
+class SuiteRow:
+    """One member of a suite.
+
+    Attributes:
+        name: of the member.
+        group: what is unlike training.
+        env_id: the task.
+        protocol_hash: of its evaluation.
+        episodes: how many.
+        successes: episodes with success at any step.
+        success: the rate of these.
+        ci95: its Wilson interval.
+        success_at_end: rate of episodes that were successful at their last step.
+        difference: ``success`` minus the in-distribution member's; None for that one itself.
+        difference_ci95: Newcombe's interval of it.
+    """
+
+    name: str
+    group: str
+    env_id: str
+    protocol_hash: str
+    episodes: int
+    successes: int
+    success: float
+    ci95: tuple[float, float]
+    success_at_end: float
+    difference: float | None = None
+    difference_ci95: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class SuiteTable:
+    """A finished suite.
+
+    Attributes:
+        label: which policy.
+        suite: the suite's name.
+        policy: fingerprint of the weights.
+        rows: the members, in their order.
+        groups: group -> mean of its members' rates.
+        unequal: protocol fields in which members differ beyond the task and what it shows, with their values: such
+            members are not comparable.
+    """
+
+    label: str
+    suite: str
+    policy: str
+    rows: list[SuiteRow]
+    groups: dict[str, float]
+    unequal: dict[str, list[str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for eval_suite_<label>.json."""
+        return asdict(self)
+
+
+def finished(path: Path, protocol_hash: str, policy: str) -> dict[str, Any] | None:
+    """A member's result, if that file holds one of the same protocol and the same weights; a damaged file does not."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        same = (result["protocol_hash"], result["policy"]) == (protocol_hash, policy)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return result if same else None
+
+
+def make_table(
+    label: str, suite: str, policy: str, members: Sequence[tuple[str, str]], results: Mapping[str, Mapping[str, Any]]
+) -> SuiteTable:
+    """Put the members' results side by side.
+
+    Args:
+        label: which policy.
+        suite: the suite's name.
+        policy: fingerprint of the weights.
+        members: (name, group), in the order of the table; one of them is in distribution.
+        results: member name -> its result as in its file.
+    """
+    base = results[next(name for name, group in members if group == GROUPS[0])]
+    rows = [_row(name, group, results[name], base) for name, group in members]
+    by_group = {group: [row.success for row in rows if row.group == group] for group in GROUPS}
+    means = {group: sum(rates) / len(rates) for group, rates in by_group.items() if rates}
+    return SuiteTable(label, suite, policy, rows, means, _unequal([results[name]["protocol"] for name, _ in members]))
+
+
+def markdown(table: SuiteTable) -> str:
+    """The table for people."""
+    lines = [f"# {table.suite}: {table.label}", "", f"Policy `{table.policy[:12]}`.", ""]
+    lines += [f"**Not comparable.** {name}: {', '.join(values)}." for name, values in table.unequal.items()]
+    lines += [""] if table.unequal else []
+    lines += [
+        "| member | group | succeeded | success | 95 % interval | at the end | against in distribution | protocol |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in table.rows:
+        cells = [
+            row.name,
+            row.group.replace("_", " "),
+            f"{row.successes} of {row.episodes}",
+            f"{100 * row.success:.1f} %",
+            _range(row.ci95),
+            f"{100 * row.success_at_end:.1f} %",
+            difference_text(row.difference, row.difference_ci95),
+            f"`{row.protocol_hash[:12]}`",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "| group | mean of its members |", "|---|---|"]
+    lines += [f"| {group.replace('_', ' ')} | {100 * rate:.1f} % |" for group, rate in table.groups.items()]
+    return "\n".join(lines) + "\n"
+
+
+def difference_text(difference: float | None, ends: Sequence[float] | None) -> str:
+    """A difference in points with its interval."""
+    if difference is None or ends is None:
+        return "–"
+    return f"{100 * difference:+.1f} points [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]"
+
+
+def run_members(
+    members: Sequence[str],
+    hashes: Mapping[str, str],
+    policy: str,
+    directory: Path,
+    evaluate: Callable[[str], Mapping[str, Any]],
+    on_kept: Callable[[str], None],
+) -> dict[str, Mapping[str, Any]]:
+    """The results of all members; those that a file holds already are not run again.
+
+    Args:
+        members: their names.
+        hashes: name -> hash of the protocol.
+        policy: fingerprint of the weights.
+        directory: holds ``eval_<name>.json``.
+        evaluate: runs a member, leaves its file, and returns what it holds.
+        on_kept: called with the name of a member that was found done.
+    """
+    results: dict[str, Mapping[str, Any]] = {}
+    for name in members:
+        found = finished(directory / f"eval_{name}.json", hashes[name], policy)
+        if found is not None:
+            on_kept(name)
+        results[name] = found if found is not None else evaluate(name)
+    return results
+
+
+# What members of a suite differ in by intention: the task and what it shows.
+VARIED = ("env_id", "make_kwargs", "instruction", "episode_ids")
+
+
+def _unequal(protocols: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    values = {
+        key: list(dict.fromkeys(json.dumps(p[key]) for p in protocols)) for key in protocols[0] if key not in VARIED
+    }
+    return {key: found for key, found in values.items() if len(found) > 1}
+
+
+def _row(name: str, group: str, result: Mapping[str, Any], base: Mapping[str, Any]) -> SuiteRow:
+    ours, known = ((r["successes"], r["episodes"]) for r in (result, base))
+    return SuiteRow(
+        name=name,
+        group=group,
+        env_id=result["protocol"]["env_id"],
+        protocol_hash=result["protocol_hash"],
+        episodes=result["episodes"],
+        successes=result["successes"],
+        success=result["success"],
+        ci95=tuple(result["ci95"]),
+        success_at_end=result["success_at_end"],
+        difference=None if result is base else result["success"] - base["success"],
+        difference_ci95=None if result is base else difference_interval(ours, known),
+    )
+
+
+def _range(ends: Sequence[float]) -> str:
+    return f"{100 * ends[0]:.1f}–{100 * ends[1]:.1f} %"
