@@ -133,9 +133,7 @@ class PPORunner:
     def _evaluate(self, label: str) -> None:
         result = self.evaluate(label)
         self.state.best_success = max(self.state.best_success, result.success)
-        low, high = result.ci95
-        scalars = {"success": result.success, "ci_low": low, "ci_high": high, "mean_steps": result.mean_steps}
-        self.tracker.log("eval", self.state.iteration, scalars)
+        self.tracker.log("eval", self.state.iteration, result.scalars())
 
     def _due(self, every: int) -> bool:
         return self._last or (every > 0 and self.state.iteration % every == 0)

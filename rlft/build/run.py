@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlft.build.envs import overlaps, policy_threads
+from rlft.build.evaluation import build_evaluator
 from rlft.build.policy import build_actor_critic, build_policy
+from rlft.build.randomization import build_randomizer
 from rlft.config.schema import RunConfig
 from rlft.placement import Placement
 from rlft.types import EnvSpec, VecEnv
 
 if TYPE_CHECKING:
-    from rlft.evaluate import EvalResult, Evaluator, Protocol
+    from rlft.evaluate import EvalResult, Evaluator
     from rlft.policy.pi0 import Pi0Policy
     from rlft.progress import Progress
     from rlft.rollout.store import StoreChoice
@@ -59,7 +61,6 @@ def build_runner(
         evaluate: evaluates a policy under a label and keeps the result.
     """
     from rlft import checkpoint
-    from rlft.evaluate import Evaluator
     from rlft.learn.ppo import PpoUpdater
     from rlft.policy.weights import save_pretrained
     from rlft.rollout.sampler import RolloutSampler
@@ -80,8 +81,9 @@ def build_runner(
         reset_each_rollout=cfg.env.reset_at_iteration,
         overlap=overlaps(cfg),
         policy_threads=policy_threads(cfg),
+        randomizer=build_randomizer(cfg, "rollout", placement, run_dir(cfg)),
     )
-    evaluator = Evaluator(eval_env, placement, build_protocol(cfg))
+    evaluator = build_evaluator(cfg, eval_env, placement)
     directory, keep = run_dir(cfg) / "rl" / "checkpoints", cfg.train.keep_checkpoints
 
     def save(state: RunState) -> None:
@@ -121,11 +123,3 @@ def rollout_store(cfg: RunConfig, placement: Placement, policy: Pi0Policy, spec:
     )
     log.info("the rollout stores %s: %s", choice.store, choice.reason)
     return choice
-
-
-def build_protocol(cfg: RunConfig) -> Protocol:
-    """What an evaluation has to keep equal to be comparable."""
-    from rlft.evaluate import Protocol
-
-    e = cfg.eval
-    return Protocol(e.episodes, e.seed, cfg.num_steps_eval, cfg.act_steps, e.num_videos)

@@ -172,9 +172,17 @@ def _on_host(step: ChunkStep) -> ChunkStep:
     def host(values: Array) -> np.ndarray:
         return np.asarray(torch.as_tensor(values).cpu())
 
-    names = ("rewards", "n_executed", "terminated", "truncated", "success", "success_now", "invalid")
-    metrics = {name: host(values) for name, values in step.metrics.items()}
-    return replace(step, metrics=metrics, **{name: host(getattr(step, name)) for name in names})
+    return replace(
+        step,
+        rewards=host(step.rewards),
+        n_executed=host(step.n_executed),
+        terminated=host(step.terminated),
+        truncated=host(step.truncated),
+        success=host(step.success),
+        success_now=host(step.success_now),
+        invalid=host(step.invalid),
+        metrics={name: host(values) for name, values in step.metrics.items()},
+    )
 
 
 @dataclass

@@ -108,7 +108,7 @@ def _cells(
     sizes = [len(known) for known in numbers]
     if math.prod(sizes) > MAX_CELLS:
         raise ValueError(f"{math.prod(sizes)} combinations of {keys} are too many strata, at most {MAX_CELLS}")
-    cells = np.zeros(total, np.int64)
+    cells: np.ndarray = np.zeros(total, np.int64)
     for column, size in zip(columns, sizes, strict=True):
         cells = cells * size + rng.permutation(size)[column]
     return cells, sizes

@@ -1,31 +1,47 @@
 """Evaluation counts every episode once, whatever its length, and says the same when asked again."""
 
 import pytest
-from helpers.toy_world import PLACEMENT, toy_env, toy_model
+from helpers.toy_protocol import toy_evaluator
+from helpers.toy_world import toy_model
 
-from rlft.evaluate import Evaluator, Protocol
+from rlft.errors import RlftError
 from rlft.metrics import wilson_interval
+from rlft.seeding import seed_for
+
+NUMBERED = {"make_kwargs": {"numbered": True}}
 
 
-def run(*, num_envs=4, episodes=12, videos=0, on_video=None, seed=7, limit=9, **env):
-    world = toy_env(num_envs, limit=limit, **env)
-    evaluator = Evaluator(world, PLACEMENT, Protocol(episodes, seed, num_steps=3, act_steps=2, num_videos=videos))
-    return evaluator.run(toy_model().policy, "test", on_video=on_video)
+def run(**changes):
+    return toy_evaluator(**changes).run(toy_model().policy, "test")
 
 
-def test_every_episode_is_run_once_and_each_environment_runs_as_many():
+def named(result):
+    return [(e.index, e.seed, e.episode_id, e.success_once, e.success_at_end, e.steps) for e in result.per_episode]
+
+
+def test_every_episode_is_run_once():
     result = run()
     assert [e.index for e in result.per_episode] == list(range(12))
     assert len({e.seed for e in result.per_episode}) == 12
     assert result.episodes == 12
-    assert result.successes == sum(e.success for e in result.per_episode)
+    assert result.successes == sum(e.success_once for e in result.per_episode)
     assert result.ci95 == wilson_interval(result.successes, 12)
 
 
-def test_the_result_does_not_depend_on_the_number_of_environments():
-    few, many = run(num_envs=2).per_episode, run(num_envs=6).per_episode
-    assert [(e.index, e.seed, e.success, e.steps) for e in few] == [(e.index, e.seed, e.success, e.steps) for e in many]
-    assert [e.episode_return for e in few] == pytest.approx([e.episode_return for e in many], abs=1e-6)
+@pytest.mark.parametrize("ends_on_success", [True, False])
+@pytest.mark.parametrize("select", ["seeds", "stratified"])
+def test_the_result_does_not_depend_on_the_number_of_environments(select, ends_on_success):
+    """Also where the episodes are no multiple of the environments, or fewer."""
+    changes = {"limit": 20, "episodes": 13, "select": select, "episode_ends_on_success": ends_on_success} | NUMBERED
+    one = run(num_envs=1, **changes)
+    for num_envs in (2, 4, 8, 16):
+        many = run(num_envs=num_envs, **changes)
+        assert named(many) == named(one)
+        for ours, theirs in zip(many.per_episode, one.per_episode, strict=True):
+            assert ours.episode_return == pytest.approx(theirs.episode_return, abs=1e-5)
+            assert ours.metrics == pytest.approx(theirs.metrics, abs=1e-5)
+        assert many.protocol_hash == one.protocol_hash
+    assert 0 < one.successes < 13
 
 
 def test_another_protocol_seed_gives_other_episodes():
@@ -39,64 +55,122 @@ def test_success_needs_no_luck_of_the_window():
     assert 0 < spread.successes < 12
 
 
-def test_lengths_and_returns_are_of_executed_steps():
-    result = run(episode_ends_on_success=False)
-    assert {e.steps for e in result.per_episode} == {9}
-    assert result.mean_steps == 9
+def test_with_the_time_limit_every_episode_runs_it_fully_and_success_may_be_lost_again():
+    until_success = run(limit=20, episodes=24)
+    whole = run(limit=20, episodes=24, episode_ends_on_success=False)
+    assert {e.steps for e in whole.per_episode} == {20}
+    # Up to the first success both are the same episode, so the same ones succeed at some step.
+    assert [e.success_once for e in whole.per_episode] == [e.success_once for e in until_success.per_episode]
+    assert until_success.success_at_end == until_success.success
+    lost = [e for e in whole.per_episode if e.success_once and not e.success_at_end]
+    assert lost
+    assert whole.success_at_end == sum(e.success_at_end for e in whole.per_episode) / 24 < whole.success
+    assert whole.ci95_at_end == wilson_interval(round(24 * whole.success_at_end), 24)
+    assert whole.protocol_hash != until_success.protocol_hash
 
 
-def test_an_uneven_number_of_episodes_is_refused():
-    with pytest.raises(ValueError, match=r"eval\.episodes=10"):
-        run(episodes=10)
+def test_metrics_are_of_the_last_step_and_averaged():
+    result = run(limit=20)
+    for episode in result.per_episode:
+        assert (episode.metrics["distance"] < 0.15) == episode.success_at_end  # the toy's goal radius
+    assert result.metrics["distance"] == pytest.approx(sum(e.metrics["distance"] for e in result.per_episode) / 12)
 
 
-def test_videos_are_of_the_first_episodes_from_start_to_end():
-    videos = {}
-    result = run(videos=3, on_video=lambda index, success, frames: videos.update({index: (success, len(frames))}))
-    assert sorted(videos) == [0, 1, 2]
-    for index, (success, frames) in videos.items():
-        assert success == result.per_episode[index].success
-        assert frames == result.per_episode[index].steps
+def test_all_configurations_are_run_once_and_counted_by_label():
+    result = run(select="all", limit=20, **NUMBERED)
+    assert [e.episode_id for e in result.per_episode] == list(range(36))
+    assert {key: [row.episodes for row in rows] for key, rows in result.strata.items()} == {
+        "object": [9] * 4,
+        "plate": [4] * 9,
+    }
+    for key, rows in result.strata.items():
+        assert sum(row.successes for row in rows) == result.successes
+        for row in rows:
+            members = [e for e in result.per_episode if e.labels[key] == row.name]
+            assert row.successes == sum(e.success_once for e in members)
+            assert row.ci95 == wilson_interval(row.successes, len(members))
+        assert result.macro[key] == pytest.approx(sum(row.success for row in rows) / len(rows))
 
 
-def test_a_second_evaluation_shows_nothing_of_the_first_and_only_what_is_shown_is_recorded():
-    world, lengths = toy_env(2, limit=9), []
-    recorded = []
-    original = world.record
-    world.record = lambda env_ids: (recorded.append(list(env_ids)), original(env_ids))
-    evaluator = Evaluator(world, PLACEMENT, Protocol(6, 7, num_steps=3, act_steps=2, num_videos=3))
-    for _ in range(2):
-        result = evaluator.run(
-            toy_model().policy, "test", on_video=lambda index, success, frames: lengths.append((index, len(frames)))
-        )
-    steps = {(e.index, e.steps) for e in result.per_episode if e.index < 3}
-    assert sorted(lengths) == sorted([*steps, *steps])
-    assert recorded[0] == [0, 1]
-    assert recorded[-1] == []
+def test_the_environment_shows_the_configuration_that_the_label_names():
+    """The toy's privileged state is start and goal; both stand in the labels, up to the seed's jitter."""
+    evaluator = toy_evaluator(num_envs=36, select="all", privileged=True, **NUMBERED)
+    episodes = evaluator.episodes
+    obs = evaluator.env.reset(range(36), [e.seed for e in episodes], [e.episode_id for e in episodes])
+    for row, episode in zip(obs.privileged, episodes, strict=True):
+        said = [float(x) for key in ("object", "plate") for x in episode.labels[key].split()]
+        assert row == pytest.approx(said, abs=0.051)
 
 
-def test_a_video_of_an_episode_that_was_run_again_shows_the_second_run(tmp_path):
-    from rlft.seeding import seed_for
+def test_environments_of_another_protocol_are_refused():
+    evaluator = toy_evaluator(limit=9)
+    with pytest.raises(ValueError, match="max_episode_steps: 8, not 9"):
+        type(evaluator)(toy_evaluator(limit=8).env, evaluator.placement, evaluator.protocol)
+    numbered = toy_evaluator(select="all", **NUMBERED)
+    with pytest.raises(ValueError, match="do not exist"):
+        type(evaluator)(toy_evaluator().env, evaluator.placement, numbered.protocol)
 
-    seed = seed_for(7, "eval-episode", 1)
-    fault = {"kind": "nan_reward", "seed": seed, "at_step": 3, "marker": str(tmp_path / "once")}
-    videos = {}
-    result = run(
-        videos=2, make_kwargs={"fault": fault}, on_video=lambda index, _, frames: videos.update({index: len(frames)})
-    )
-    assert result.restarted == 1
-    assert videos == {e.index: e.steps for e in result.per_episode[:2]}
+
+def test_a_replay_is_the_same_episode_with_a_picture_per_step():
+    evaluator, videos = toy_evaluator(num_envs=2, limit=20), {}
+    policy = toy_model().policy
+    result = evaluator.run(policy, "test")
+    chosen = result.failures_first()[:5]
+    evaluator.replay(policy, chosen, lambda episode, frames: videos.update({episode.index: (episode, frames.copy())}))
+    assert sorted(videos) == sorted(chosen)
+    for index, (episode, frames) in videos.items():
+        original = result.per_episode[index]
+        assert (episode.success_once, episode.steps) == (original.success_once, original.steps)
+        assert episode.episode_return == pytest.approx(original.episode_return, abs=1e-5)
+        assert len(frames) == episode.steps
+    assert evaluator.run(policy, "test").per_episode == result.per_episode
+
+
+def test_failures_come_before_successes():
+    result = run(limit=20)
+    order = result.failures_first()
+    outcomes = [result.per_episode[i].success_once for i in order]
+    assert outcomes == sorted(outcomes)
+    assert sorted(order) == list(range(12))
+    assert order[0] == next(e.index for e in result.per_episode if not e.success_once)
+
+
+def test_pictures_are_kept_in_a_replay_only_and_of_a_bounded_number_of_environments():
+    evaluator, recorded = toy_evaluator(num_envs=12, limit=4), []
+    original = evaluator.env.record
+    evaluator.env.record = lambda env_ids: (recorded.append(list(env_ids)), original(env_ids))
+    policy = toy_model().policy
+    evaluator.run(policy, "test")
+    assert recorded == []
+    evaluator.replay(policy, range(12), lambda episode, frames: None)
+    assert recorded == [list(range(8)), []]
+    assert all(len(evaluator.env.take_frames(i)) == 0 for i in range(12))
+
+
+def faulty(seed, marker=None, kind="nan_reward"):
+    return {"fault": {"kind": kind, "seed": seed, "at_step": 3, "marker": marker}}
 
 
 def test_an_episode_in_which_the_simulator_fails_is_run_again(tmp_path):
-    from rlft.seeding import seed_for
-
-    fault = {
-        "kind": "nan_reward",
-        "seed": seed_for(7, "eval-episode", 5),
-        "at_step": 2,
-        "marker": str(tmp_path / "once"),
-    }
-    result = run(make_kwargs={"fault": fault})
+    fault = faulty(seed_for(7, "eval-episode", 5), str(tmp_path / "once"))
+    result = run(make_kwargs=fault)
     assert result.restarted == 1
     assert result.per_episode == run().per_episode
+
+
+def test_an_episode_in_which_the_simulator_always_fails_stops_the_evaluation():
+    seed = seed_for(7, "eval-episode", 5)
+    with pytest.raises(RlftError, match=rf"failed 3 times in evaluation episode 5 \(seed {seed}"):
+        run(make_kwargs=faulty(seed))
+
+
+def test_a_video_of_an_episode_that_was_run_again_shows_the_second_run(tmp_path):
+    marker = tmp_path / "once"
+    evaluator, lengths = toy_evaluator(make_kwargs=faulty(seed_for(7, "eval-episode", 1), str(marker))), {}
+    policy = toy_model().policy
+    result = evaluator.run(policy, "test")
+    assert result.restarted == 1
+    marker.unlink()
+    evaluator.replay(policy, [0, 1], lambda episode, frames: lengths.update({episode.index: len(frames)}))
+    assert marker.exists()
+    assert lengths == {e.index: e.steps for e in result.per_episode[:2]}

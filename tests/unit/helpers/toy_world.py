@@ -19,7 +19,7 @@ PLACEMENT = Placement(CPU, CPU, CPU)
 ACT_STEPS = 2
 
 
-def toy_env(num_envs=4, *, limit=6, **changes):
+def toy_settings(num_envs=4, *, limit=6, **changes):
     defaults = {
         "simulator": "toy",
         "env_id": "ToyReach-v0",
@@ -29,7 +29,11 @@ def toy_env(num_envs=4, *, limit=6, **changes):
         "state_terms": ("tcp_pos",),
         "reward": RewardSettings(),
     }
-    return make_vec_env(EnvSettings(**(defaults | changes)))
+    return EnvSettings(**(defaults | changes))
+
+
+def toy_env(num_envs=4, *, limit=6, **changes):
+    return make_vec_env(toy_settings(num_envs, limit=limit, **changes))
 
 
 def toy_model(method="flow_noise", seed=0):

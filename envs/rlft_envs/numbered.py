@@ -1,0 +1,31 @@
+"""Numbered configurations of a task, as plain data: how many, and what each shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rlft.types import EnvSettings
+
+Labels = Callable[[int], Mapping[str, str]]
+
+
+def numbered(settings: EnvSettings) -> tuple[int, Labels] | None:
+    """The configurations that ``reset(..., episode_ids)`` addresses; no simulator is loaded.
+
+    Returns:
+        their count, and the labels of each (``object``, ``plate``, ``table``, ``variant``; the same keys for all); None
+        where the task does not number its configurations.
+    """
+    if settings.simulator == "toy":
+        from rlft_envs.toy import configuration_labels
+
+        return configuration_labels(settings)
+    if not settings.env_id.startswith("PutOnPlateInScene25"):
+        return None
+    from rlft_envs.assets import folder_of
+    from rlft_envs.put_on_plate.configurations import numbered as configurations
+
+    options = dict(settings.make_kwargs)
+    root = folder_of(settings, "put_on_plate").parent
+    found = configurations(settings.env_id, str(options.pop("obj_set", "train")), root)
+    return len(found), found.labels

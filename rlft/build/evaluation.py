@@ -1,0 +1,103 @@
+"""Evaluations from settings: protocol, environments, and which weights they are of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlft import checkpoint
+from rlft.build.envs import env_settings, numbered_configurations, start_env
+from rlft.config.evaluation import SuiteMemberConfig
+from rlft.config.schema import RunConfig
+from rlft.errors import RlftError
+from rlft.metrics import content_hash
+from rlft.placement import Placement
+from rlft.types import EnvSettings, VecEnv
+
+if TYPE_CHECKING:
+    from rlft.evaluate import Evaluator, Numbered, Protocol
+
+
+def build_protocol(cfg: RunConfig, numbered: Numbered | None = None) -> Protocol:
+    """What an evaluation has to keep equal to be comparable.
+
+    Args:
+        cfg: settings.
+        numbered: the task's numbered configurations, where it has them; see :func:`numbered_episodes`.
+
+    Raises:
+        RlftError: the task cannot give the episodes that are asked for.
+    """
+    from rlft.evaluate import Protocol, choose_ids
+
+    e = cfg.eval
+    ids = choose_ids(e.select, e.episodes, e.seed, numbered)
+    return Protocol.of(
+        _settings(cfg, e.num_envs),
+        select=e.select,
+        episodes=e.episodes if ids is None else len(ids),
+        seed=e.seed,
+        episode_ids=ids,
+        num_steps=cfg.num_steps_eval,
+        act_steps=cfg.act_steps,
+    )
+
+
+def numbered_episodes(cfg: RunConfig) -> Numbered | None:
+    """The task's numbered configurations with their labels, or None where it does not number them."""
+    from rlft.evaluate import Numbered
+
+    found = numbered_configurations(cfg)
+    return None if found is None else Numbered(*found)
+
+
+def build_eval_env(cfg: RunConfig) -> VecEnv:
+    """Environments for evaluation, started; errors as in :func:`rlft.build.envs.build_env`."""
+    e = cfg.eval
+    return start_env(_settings(cfg, e.num_envs if e.select == "all" else min(e.num_envs, e.episodes)))
+
+
+def build_evaluator(cfg: RunConfig, env: VecEnv, placement: Placement) -> Evaluator:
+    """The evaluation loop on environments that run already."""
+    from rlft.evaluate import Evaluator
+
+    numbered = numbered_episodes(cfg)
+    return Evaluator(env, placement, build_protocol(cfg, numbered), numbered)
+
+
+def policy_fingerprint(cfg: RunConfig) -> str | None:
+    """What the policy's numbers are made of, as a hash; None for random weights.
+
+    Raises:
+        RlftError: ``model.path`` is no directory.
+    """
+    if cfg.model.path is None:
+        return None
+    path = Path(cfg.model.path)
+    if not path.is_dir():
+        raise RlftError(f"model.path={path}: no such directory; give a checkpoint's pretrained_model/")
+    others = (cfg.dataset_stats, cfg.model.tokenizer_path)
+    return content_hash(
+        {
+            "files": checkpoint.file_hashes(path),
+            "others": [checkpoint.file_hashes(Path(p)) if p is not None and Path(p).exists() else p for p in others],
+            "dtype": cfg.model.dtype,
+        }
+    )
+
+
+def member_settings(cfg: RunConfig, member: SuiteMemberConfig) -> RunConfig:
+    """The settings of one evaluation of a suite."""
+    env = replace(
+        cfg.env,
+        id=member.id or cfg.env.id,
+        make_kwargs={**cfg.env.make_kwargs, **member.make_kwargs},
+        instruction=cfg.env.instruction if member.instruction is None else member.instruction,
+    )
+    return replace(cfg, env=env, eval=replace(cfg.eval, suite=None, label=member.name))
+
+
+def _settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
+    settings, end = env_settings(cfg, num_envs), cfg.eval.episode_end
+    return settings if end is None else replace(settings, episode_ends_on_success=end == "success")
