@@ -91,6 +91,7 @@ class EnvSettings:
         episode_ends_on_success: whether success terminates the episode.
         make_kwargs: further keyword arguments of the simulator's constructor.
         first_env: index of environment 0 in the whole rollout; for messages.
+        assets_root: directory of downloaded simulator assets; None where the simulator's own place serves.
     """
 
     simulator: str
@@ -114,6 +115,7 @@ class EnvSettings:
     episode_ends_on_success: bool = True
     make_kwargs: Mapping[str, Any] = field(default_factory=dict)
     first_env: int = 0
+    assets_root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ class EnvSpec:
         control_hz: environment steps per simulated second.
         max_episode_steps: truncation, environment steps.
         privileged_dim: P, or 0.
+        num_episode_ids: how many numbered configurations the task has; 0 where they are not numbered.
     """
 
     env_id: str
@@ -143,6 +146,7 @@ class EnvSpec:
     control_hz: float
     max_episode_steps: int
     privileged_dim: int = 0
+    num_episode_ids: int = 0
 
     @property
     def act_dim(self) -> int:
@@ -216,12 +220,16 @@ class VecEnv(Protocol):
         """The facts about this environment."""
         ...
 
-    def reset(self, env_ids: Sequence[int], seeds: Sequence[int]) -> Observation:
+    def reset(
+        self, env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None = None
+    ) -> Observation:
         """Start new episodes in the named environments; no other environment may notice.
 
         Args:
             env_ids: distinct indices in ``0..E-1``.
             seeds: one per index; the same seed gives the same episode.
+            episode_ids: one per index, in ``0..spec.num_episode_ids-1``: which of the task's numbered configurations;
+                None: the seed decides.
 
         Returns:
             the first observations, one row per index, in the order of ``env_ids``.
@@ -274,6 +282,7 @@ class DemoRecording:
         images: camera name -> one uint8 ``[height, width, 3]`` per recorded step.
         states: one float32 ``[S]`` per recorded step.
         actions: one float32 ``[d]`` per recorded step, controller units.
+        instruction: the episode's language instruction.
     """
 
     attempt: DemoAttempt
@@ -284,6 +293,7 @@ class DemoRecording:
     images: dict[str, list[np.ndarray]] = field(default_factory=dict)
     states: list[np.ndarray] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
+    instruction: str = ""
 
 
 @dataclass(frozen=True)
@@ -291,7 +301,6 @@ class DemoSource:
     """Who demonstrates where; ``still_dims`` are the action dimensions that the planner never changes."""
 
     spec: EnvSpec
-    instruction: str
     planner: str
     versions: dict[str, str]
     still_dims: tuple[int, ...]

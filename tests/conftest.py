@@ -3,3 +3,9 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from assets_at import find_assets
+
+if (_assets := find_assets()) is not None:
+    os.environ.setdefault("RLFT_ASSETS", str(_assets))
+    os.environ.setdefault("MS_ASSET_DIR", str(_assets / "maniskill"))  # read once, when ManiSkill is first imported

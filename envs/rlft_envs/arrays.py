@@ -69,13 +69,13 @@ class ObservationArrays:
         if self.privileged is not None and other.privileged is not None:
             self.privileged[at] = other.privileged[slots]
 
-    def observation(self, slots: Sequence[int], instruction: str) -> Observation:
-        """A copy of the named rows."""
+    def observation(self, slots: Sequence[int], tasks: Sequence[str]) -> Observation:
+        """A copy of the named rows; ``tasks`` are the instructions of all n environments."""
         rows = list(slots)
         return Observation(
             images={name: image[rows] for name, image in self.images.items()},
             state=self.state[rows],
-            task=[instruction] * len(rows),
+            task=[tasks[row] for row in rows],
             privileged=None if self.privileged is None else self.privileged[rows],
         )
 

@@ -19,14 +19,30 @@ def check_env_ids(env_ids: Sequence[int], num_envs: int) -> None:
         raise ValueError(f"env_ids {list(env_ids)} repeat; each environment can be named once")
 
 
-def check_reset(env_ids: Sequence[int], seeds: Sequence[int], num_envs: int) -> None:
-    """Raise ValueError unless there is one valid seed per distinct, existing environment."""
-    check_env_ids(env_ids, num_envs)
+def check_reset(
+    env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None, spec: EnvSpec
+) -> list[int | None]:
+    """Raise ValueError unless there is one valid seed, and one valid episode id, per distinct, existing environment.
+
+    Returns:
+        the episode ids, or None for each environment.
+    """
+    check_env_ids(env_ids, spec.num_envs)
     if len(env_ids) != len(seeds):
         raise ValueError(f"{len(env_ids)} env_ids but {len(seeds)} seeds; one seed per environment is needed")
     wrong = [s for s in seeds if not 0 <= s < 2**32]
     if wrong:
         raise ValueError(f"seeds {wrong} are out of range; allowed: 0..2**32-1")
+    if episode_ids is None:
+        return [None] * len(seeds)
+    if spec.num_episode_ids == 0:
+        raise ValueError(f"{spec.env_id} has no numbered configurations; episode_ids must be None")
+    if len(episode_ids) != len(seeds):
+        raise ValueError(f"{len(seeds)} seeds but {len(episode_ids)} episode_ids; one per environment is needed")
+    wrong = [i for i in episode_ids if not 0 <= i < spec.num_episode_ids]
+    if wrong:
+        raise ValueError(f"episode_ids {wrong} do not exist; {spec.env_id} has 0..{spec.num_episode_ids - 1}")
+    return [int(i) for i in episode_ids]
 
 
 def check_action_shape(shape: tuple[int, ...], spec: EnvSpec) -> None:

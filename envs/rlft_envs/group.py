@@ -29,7 +29,7 @@ class EnvGroup:
 
     Attributes:
         spec: the facts about one environment.
-        instruction: the language instruction.
+        tasks: the instruction of each environment's running episode.
         rows: the observations; replace it to have them written elsewhere (shared memory).
         outcomes: flags, rewards and metrics of the last chunk.
         started: bool ``[n]``, whether the environment was ever reset.
@@ -40,22 +40,23 @@ class EnvGroup:
         self._envs: list[SingleEnv] = [build_single_env(settings) for _ in self._ids]
         self._envs[0].observe()  # the first picture compiles shaders for seconds; let that be part of starting
         self.spec: EnvSpec = self._envs[0].spec
-        self.instruction = self._envs[0].instruction
+        self.tasks = [env.instruction for env in self._envs]
         self.rows = ObservationArrays.private(self.spec, len(self._ids))
         self.outcomes = Outcomes.fresh(len(self._ids))
         self.started = np.zeros(len(self._ids), dtype=bool)
         self._frames: dict[int, list[np.ndarray]] = {}
 
-    def reset(self, slots: Sequence[int], seeds: Sequence[int]) -> None:
-        """Start the episodes named by ``seeds`` in the environments ``slots``; their rows are written."""
-        for slot, seed in zip(slots, seeds):
+    def reset(self, slots: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int | None]) -> None:
+        """Start the episodes named by seed and id in the environments ``slots``; their rows are written."""
+        for slot, seed, episode_id in zip(slots, seeds, episode_ids, strict=True):
             env = self._envs[slot]
             try:
-                env.reset(int(seed))
+                env.reset(int(seed), episode_id)
                 row = env.observe()
             except Exception as error:
-                raise EnvStepError(f"environment {self._ids[slot]} raised in reset, seed {seed}") from error
-            self.started[slot] = True
+                where = f"environment {self._ids[slot]} raised in reset, seed {seed}, episode id {episode_id}"
+                raise EnvStepError(where) from error
+            self.started[slot], self.tasks[slot] = True, env.instruction
             self.outcomes.begin_episode(slot)
             self.rows.write(slot, row)
             if not row.is_finite():
@@ -140,11 +141,12 @@ class InProcessVecEnv:
         """The facts about this environment."""
         return self._group.spec
 
-    def reset(self, env_ids: Sequence[int], seeds: Sequence[int]) -> Observation:
+    def reset(
+        self, env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None = None
+    ) -> Observation:
         """See :meth:`rlft.types.VecEnv.reset`."""
-        check_reset(env_ids, seeds, self.spec.num_envs)
-        self._group.reset(env_ids, seeds)
-        return self._group.rows.observation(env_ids, self._group.instruction)
+        self._group.reset(env_ids, seeds, check_reset(env_ids, seeds, episode_ids, self.spec))
+        return self._group.rows.observation(env_ids, self._group.tasks)
 
     def step_chunk(self, actions: np.ndarray) -> ChunkStep:
         """See :meth:`rlft.types.VecEnv.step_chunk`."""
@@ -152,7 +154,7 @@ class InProcessVecEnv:
         if not group.started.all():
             raise RuntimeError(f"environments {np.flatnonzero(~group.started).tolist()} are stepped before a reset")
         group.step_chunk(check_actions(actions, self.spec))
-        return group.outcomes.chunk_step(group.rows.observation(range(self.spec.num_envs), group.instruction))
+        return group.outcomes.chunk_step(group.rows.observation(range(self.spec.num_envs), group.tasks))
 
     def record(self, env_ids: Sequence[int]) -> None:
         """See :meth:`rlft.types.VecEnv.record`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlft.types import EnvSettings, VecEnv
+from rlft_envs.assets import point_maniskill_at
 from rlft_envs.errors import EnvSetupError, unknown
 from rlft_envs.rewards import REWARD_MODES
 from rlft_envs.simulators import SIMULATORS
@@ -32,6 +33,7 @@ def make_vec_env(settings: EnvSettings) -> VecEnv:
     if settings.sim_backend == "gpu":
         if settings.simulator != "maniskill":
             raise EnvSetupError(f"env.simulator = {settings.simulator!r} has no GPU physics; use sim.backend=cpu")
+        point_maniskill_at(settings)
         from rlft_envs.maniskill_gpu import ManiSkillGpuVecEnv
 
         return ManiSkillGpuVecEnv(settings)

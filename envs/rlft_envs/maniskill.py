@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import sapien
 import torch
+from mani_skill.agents.base_agent import BaseAgent
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils import common
+from mani_skill.utils.structs import Link
 
 from rlft.types import EnvSettings, EnvSpec
 from rlft_envs.errors import EnvSetupError, unknown
-from rlft_envs.maniskill_setup import build_base_env, instruction_for
+from rlft_envs.maniskill_setup import build_base_env, instructions
 from rlft_envs.rewards import needs_dense
 from rlft_envs.single import ObservationRow, Outcome, SingleEnv
 
@@ -32,9 +34,21 @@ def _gripper(env: BaseEnv) -> torch.Tensor:
     return env.agent.robot.get_qpos()[:, fingers].mean(dim=1, keepdim=True)
 
 
+def tool_link(agent: BaseAgent) -> Link:
+    """The link that a robot's tool poses are about: its ``tcp``, or WidowX's ``ee_gripper_link``.
+
+    Raises:
+        EnvSetupError: the robot has neither.
+    """
+    link = getattr(agent, "tcp", None) or agent.robot.links_map.get("ee_gripper_link")
+    if link is None:
+        raise EnvSetupError(f"the robot {agent.uid} has no tool link: neither tcp nor ee_gripper_link")
+    return link
+
+
 STATE_TERMS: Mapping[str, Callable[[BaseEnv], torch.Tensor]] = {
-    "tcp_pos": lambda env: env.agent.tcp.pose.p,
-    "tcp_pose": lambda env: env.agent.tcp.pose.raw_pose,
+    "tcp_pos": lambda env: tool_link(env.agent).pose.p,
+    "tcp_pose": lambda env: tool_link(env.agent).pose.raw_pose,
     "qpos": lambda env: env.agent.robot.get_qpos(),
     "qvel": lambda env: env.agent.robot.get_qvel(),
     "gripper": _gripper,
@@ -69,7 +83,8 @@ def read_privileged(env: BaseEnv) -> torch.Tensor:
 def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
     """Render the named cameras once: uint8 ``[E, height, width, 3]`` each.
 
-    Objects that the task hides from the robot (goal markers) are hidden. Without names nothing is rendered.
+    Objects that the task hides from the robot (goal markers) are hidden. A task that composes its pictures (a real
+    photograph behind the simulated robot) does so. Without names nothing is rendered.
     """
     if not names:
         return {}
@@ -77,19 +92,34 @@ def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
         hidden.hide_visual()
     env.scene.update_render(update_sensors=True, update_human_render_cameras=False)
     images = {}
+    compose = composer(env)
     for name in names:
         camera = env.scene.sensors[name]
         camera.capture()
-        images[name] = camera.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"]
+        seen = camera.get_obs(rgb=True, depth=False, position=False, segmentation=compose is not None)
+        images[name] = seen["rgb"] if compose is None else compose(name, seen["rgb"], seen["segmentation"][..., 0])
     return images
+
+
+def composer(env: BaseEnv) -> Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor] | None:
+    """How a task makes its pictures from what is rendered; None where it shows them as they are.
+
+    ``compose_picture(camera, rgb uint8 [E, h, w, 3], segmentation int [E, h, w]) -> uint8 [E, h, w, 3]``.
+    """
+    return getattr(env, "compose_picture", None)
 
 
 def render_human_view(env: BaseEnv) -> torch.Tensor:
     """The task's own render camera, with goal markers shown: uint8 ``[E, height, width, 3]``.
 
+    A task that composes its pictures shows the first camera's instead.
+
     Raises:
         EnvSetupError: the environment was built without a renderer.
     """
+    if composer(env) is not None and env.scene.sensors:
+        name = next(iter(env.scene.sensors))
+        return render_cameras(env, [name])[name]
     image = env.render_rgb_array() if env.scene.can_render() else None
     if image is None:
         raise EnvSetupError("no picture can be recorded without a renderer; set sim.render_backend=cpu (or gpu)")
@@ -141,7 +171,13 @@ def describe(env: BaseEnv, settings: EnvSettings) -> EnvSpec:
         control_hz=float(env.control_freq),
         max_episode_steps=settings.max_episode_steps,
         privileged_dim=read_privileged(env).shape[1] if settings.privileged else 0,
+        num_episode_ids=getattr(env, "num_episode_ids", 0),
     )
+
+
+def episode_options(episode_id: int | None) -> dict[str, torch.Tensor]:
+    """The reset options that ask for a numbered configuration; none where the seed decides."""
+    return {} if episode_id is None else {"episode_id": torch.tensor([episode_id])}
 
 
 class ManiSkillEnv(SingleEnv):
@@ -155,7 +191,6 @@ class ManiSkillEnv(SingleEnv):
         super().__init__(settings)
         self.env = build_base_env(settings)
         self._spec = describe(self.env, settings)
-        self._instruction = instruction_for(settings)
 
     @property
     def unwrapped(self) -> BaseEnv:
@@ -169,8 +204,8 @@ class ManiSkillEnv(SingleEnv):
 
     @property
     def instruction(self) -> str:
-        """The language instruction."""
-        return self._instruction
+        """The running episode's language instruction."""
+        return instructions(self.env, self.settings)[0]
 
     def observe(self) -> ObservationRow:
         """Render the cameras and read the state."""
@@ -189,9 +224,9 @@ class ManiSkillEnv(SingleEnv):
         """Free the scene."""
         self.env.close()
 
-    def _start_episode(self, seed: int) -> float:
+    def _start_episode(self, seed: int, episode_id: int | None) -> float:
         renew_physics(self.env)
-        _, info = self.env.reset(seed=seed)
+        _, info = self.env.reset(seed=seed, options=episode_options(episode_id))
         if not needs_dense(self.settings.reward):
             return 0.0
         rest = torch.zeros(1, len(self._spec.action_low))

@@ -26,13 +26,14 @@ from rlft.types import Array, ChunkStep, EnvSettings, EnvSpec, Observation
 from rlft_envs.checks import check_action_shape, check_env_ids, check_reset
 from rlft_envs.maniskill import (
     describe,
+    episode_options,
     read_privileged,
     read_state,
     render_cameras,
     render_human_view,
     task_metrics,
 )
-from rlft_envs.maniskill_setup import build_base_env, instruction_for
+from rlft_envs.maniskill_setup import build_base_env, instructions
 from rlft_envs.rewards import step_reward
 from rlft_envs.trees import Tree, clone_tree, put_rows, take_rows
 
@@ -49,7 +50,7 @@ class ManiSkillGpuVecEnv:
         self._settings = settings
         self._env = build(settings)
         self._spec = describe(self._env, settings)
-        self._task = [instruction_for(settings)] * settings.num_envs
+        self._task = instructions(self._env, settings)
         E, device = settings.num_envs, self._env.device
         self._terminated, self._truncated, self._success, self._success_now, self._invalid = torch.zeros(
             5, E, dtype=torch.bool, device=device
@@ -69,11 +70,14 @@ class ManiSkillGpuVecEnv:
         """The facts about this environment."""
         return self._spec
 
-    def reset(self, env_ids: Sequence[int], seeds: Sequence[int]) -> Observation:
+    def reset(
+        self, env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None = None
+    ) -> Observation:
         """See :meth:`rlft.types.VecEnv.reset`."""
-        check_reset(env_ids, seeds, self._spec.num_envs)
-        for env_id, seed in zip(env_ids, seeds):
-            self._reset_one(int(env_id), int(seed))
+        for env_id, seed, episode_id in zip(env_ids, seeds, check_reset(env_ids, seeds, episode_ids, self._spec)):
+            self._reset_one(int(env_id), int(seed), episode_id)
+        self._task = instructions(self._env, self._settings)
+        self._obs.task = self._task
         ids = torch.as_tensor(list(env_ids), dtype=torch.int64, device=self._env.device)
         for flags in (self._terminated, self._truncated, self._success, self._success_now, self._invalid):
             flags[ids] = False
@@ -157,11 +161,11 @@ class ManiSkillGpuVecEnv:
             )
         return chunk
 
-    def _reset_one(self, env_id: int, seed: int) -> None:
+    def _reset_one(self, env_id: int, seed: int, episode_id: int | None) -> None:
         """Reset one environment, and undo what the reset does to the controllers of the others."""
         index = torch.tensor([env_id], dtype=torch.int64, device=self._env.device)
         before = clone_tree(self._env.agent.get_controller_state())
-        self._env.reset(seed=seed, options={"env_idx": index})
+        self._env.reset(seed=seed, options={"env_idx": index, **episode_options(episode_id)})
         put_rows(before, take_rows(self._env.agent.get_controller_state(), index), index)
         self._env.agent.set_controller_state(before)
 

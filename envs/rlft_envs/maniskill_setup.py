@@ -23,6 +23,9 @@ from mani_skill.utils import assets, sapien_utils
 from mani_skill.utils.registration import REGISTERED_ENVS
 
 import mani_skill.envs  # isort: skip  # noqa: F401  registers the tasks
+from rlft_envs.assets import DOWNLOAD
+from rlft_envs.bridge import adapted
+from rlft_envs.cameras import keeping_views
 from rlft_envs.coarse_visuals import coarsen_robot
 from rlft_envs.variations import Variation, varied
 from rlft_envs.vulkan import check_vulkan
@@ -30,6 +33,13 @@ from rlft_envs.vulkan import check_vulkan
 log = logging.getLogger(__name__)
 
 HUMAN_VIEW_SIZE = 256
+PUT_ON_PLATE = "PutOnPlateInScene25"
+WIDOWX_TASKS = (
+    "PutCarrotOnPlateInScene-v1",
+    "PutEggplantInBasketScene-v1",
+    "PutSpoonOnTableClothInScene-v1",
+    "StackGreenCubeOnYellowCubeBakedTexInScene-v1",
+)
 
 INSTRUCTIONS: Mapping[str, str] = {
     "PushCube-v1": "push the cube to the target",
@@ -63,12 +73,14 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
         EnvSetupError: unknown task, control mode, camera or argument; missing assets; no renderer; no CUDA device.
     """
     check_vulkan()
-    task = _task_class(settings.env_id)
+    task = keeping_views(_task_class(settings))
     kwargs = {**REGISTERED_ENVS[settings.env_id].default_kwargs, **settings.make_kwargs}
     variation, visual_cell = Variation.parse(kwargs.pop("variation", None)), kwargs.pop("visual_cell", None)
     if variation is not None:
         task = varied(task, settings.env_id, variation)
     renderer = _renderer_name(settings)
+    if settings.env_id.startswith(PUT_ON_PLATE):
+        kwargs["assets_root"] = settings.assets_root
     kwargs |= {
         "num_envs": settings.num_envs if settings.sim_backend == "gpu" else 1,
         "obs_mode": "none",
@@ -96,19 +108,27 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
     return env
 
 
-def instruction_for(settings: EnvSettings) -> str:
-    """The language instruction: the setting, or the task's default.
+def instructions(env: Any, settings: EnvSettings) -> list[str]:
+    """Every environment's language instruction: the setting, or what the task says, or our default for it.
 
     Raises:
-        EnvSetupError: the task has no default.
+        EnvSetupError: there is none.
     """
-    text = settings.instruction if settings.instruction is not None else INSTRUCTIONS.get(settings.env_id, "")
-    if not text.strip():
+    own = getattr(env, "get_language_instruction", None)
+    if settings.instruction is not None or own is None:
+        text = settings.instruction if settings.instruction is not None else INSTRUCTIONS.get(settings.env_id, "")
+        texts = [text] * settings.num_envs
+    else:
+        texts = list(own())
+    if not all(text.strip() for text in texts):
         raise EnvSetupError(f"env.instruction is empty, and {settings.env_id} has no default; set env.instruction")
-    return text
+    return texts
 
 
-def _task_class(env_id: str) -> type[BaseEnv]:
+def _task_class(settings: EnvSettings) -> type[BaseEnv]:
+    env_id = settings.env_id
+    if env_id.startswith(PUT_ON_PLATE):
+        import rlft_envs.put_on_plate.register  # noqa: F401  its assets are loaded when it is built
     if env_id not in REGISTERED_ENVS:
         raise unknown("env.id", env_id, REGISTERED_ENVS)
     missing = []
@@ -120,9 +140,17 @@ def _task_class(env_id: str) -> type[BaseEnv]:
         folder = assets.DATA_SOURCES[missing[0]].output_dir
         raise EnvSetupError(
             f"{env_id} needs the assets {', '.join(sorted(missing))}, which are not under {folder} "
-            f"(MS_ASSET_DIR moves it); download them with: python -m mani_skill.utils.download_asset {env_id}"
+            f"(assets.root, or MS_ASSET_DIR, moves it); download them with: {DOWNLOAD}"
         )
-    return REGISTERED_ENVS[env_id].cls
+    task = REGISTERED_ENVS[env_id].cls
+    if env_id not in WIDOWX_TASKS:
+        return task
+    if settings.sim_backend == "gpu":
+        raise EnvSetupError(
+            f"{env_id}: upstream's reset lets every environment of a GPU simulation run on; use sim.backend=cpu, or "
+            f"{PUT_ON_PLATE}Single-v1"
+        )
+    return adapted(task)
 
 
 def _physics_name(settings: EnvSettings) -> str:
@@ -178,7 +206,7 @@ def _explain(settings: EnvSettings, error: Exception) -> str:
     elif "find device" in text:
         remedy = f"sim.device = {settings.sim_device!r} does not exist here; use sim.device=cpu"
     elif isinstance(error, FileNotFoundError):
-        remedy = f"download its assets with: python -m mani_skill.utils.download_asset {settings.env_id}"
+        remedy = f"download its assets with: {DOWNLOAD}"
     elif "is not a valid attribute of CameraConfig" in text:
         remedy = f"env.cameras names a camera that the task lacks, among {[c.name for c in settings.cameras]}"
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlft.types import EnvSettings
+from rlft_envs.assets import point_maniskill_at
 from rlft_envs.errors import unknown
 from rlft_envs.single import SingleEnv
 
@@ -16,6 +17,7 @@ def build_single_env(settings: EnvSettings) -> SingleEnv:
         EnvSetupError: the simulator does not exist, or refuses the settings.
     """
     if settings.simulator == "maniskill":
+        point_maniskill_at(settings)
         from rlft_envs.maniskill import ManiSkillEnv
 
         return ManiSkillEnv(settings)

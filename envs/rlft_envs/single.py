@@ -78,20 +78,27 @@ class SingleEnv(ABC):
     Attributes:
         settings: what it was built from.
         seed: the seed of the running episode; None before the first reset.
+        episode_id: the numbered configuration that was asked for; None where the seed decided.
         elapsed: steps executed in the running episode.
     """
 
     def __init__(self, settings: EnvSettings) -> None:
         self.settings = settings
         self.seed: int | None = None
+        self.episode_id: int | None = None
         self.elapsed = 0
         self._dense = 0.0
         self._succeeded = False
 
-    def reset(self, seed: int) -> None:
-        """Start the episode that ``seed`` names: the same seed gives the same episode, whatever ran before."""
-        self.seed, self.elapsed, self._succeeded = seed, 0, False
-        self._dense = self._start_episode(seed)
+    def reset(self, seed: int, episode_id: int | None = None) -> None:
+        """Start the episode that ``seed`` names: the same seed gives the same episode, whatever ran before.
+
+        Args:
+            seed: names everything that is drawn.
+            episode_id: in ``0..spec.num_episode_ids-1``: the configuration, which is then not drawn.
+        """
+        self.seed, self.episode_id, self.elapsed, self._succeeded = seed, episode_id, 0, False
+        self._dense = self._start_episode(seed, episode_id)
 
     def step(self, action: np.ndarray) -> StepResult:
         """Execute one action.
@@ -122,7 +129,7 @@ class SingleEnv(ABC):
     @property
     @abstractmethod
     def instruction(self) -> str:
-        """The language instruction."""
+        """The running episode's language instruction."""
 
     @abstractmethod
     def observe(self) -> ObservationRow:
@@ -137,7 +144,7 @@ class SingleEnv(ABC):
         """Free memory; may be called twice."""
 
     @abstractmethod
-    def _start_episode(self, seed: int) -> float:
+    def _start_episode(self, seed: int, episode_id: int | None) -> float:
         """Reset the simulation; return the normalised dense reward of the first state (0 where sparse)."""
 
     @abstractmethod

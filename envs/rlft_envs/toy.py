@@ -1,7 +1,8 @@
 """A task of a few numpy lines behind the same contract: move a disc to a goal that only the picture shows.
 
 It makes the whole pipeline run in seconds, in tests and on a laptop. The world is the square [-1, 1]^2, x to the right
-and y upwards. With ``make_kwargs: {fault: {...}}`` it fails on purpose; see :class:`Fault`.
+and y upwards. With ``make_kwargs: {fault: {...}}`` it fails on purpose; see :class:`Fault`. With
+``make_kwargs: {numbered: true}`` it has numbered configurations: every start with every goal.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,19 @@ GOAL_RADIUS = 0.15
 DISC_RADIUS = 0.12
 INSTRUCTION = "move the disc to the goal"
 HUMAN_VIEW = CameraSettings("human", 96, 96)
+
+# The numbered configurations; the seed moves both by up to JITTER.
+STARTS = {f"{x:+.2f} {y:+.2f}": (x, y) for y in (-0.35, 0.35) for x in (-0.35, 0.35)}
+GOALS = {f"{x:+.1f} {y:+.1f}": (x, y) for y in (-0.7, 0.0, 0.7) for x in (-0.7, 0.0, 0.7)}
+JITTER = 0.05
+
+
+def configuration_labels(settings: EnvSettings) -> tuple[int, Callable[[int], Mapping[str, str]]] | None:
+    """How many numbered configurations there are, and the labels of each; None unless ``numbered`` is set."""
+    if not dict(settings.make_kwargs).pop("numbered", False):
+        return None
+    pairs = [{"object": start, "plate": goal} for start in STARTS for goal in GOALS]
+    return len(pairs), pairs.__getitem__
 
 
 @dataclass(frozen=True)
@@ -73,8 +87,9 @@ class ToyEnv(SingleEnv):
         self._check(settings)
         extra = dict(settings.make_kwargs)
         fault: Mapping[str, Any] | None = extra.pop("fault", None)
+        self._numbered = bool(extra.pop("numbered", False))
         if extra:
-            raise unknown("env.make_kwargs", next(iter(extra)), ["fault"])
+            raise unknown("env.make_kwargs", next(iter(extra)), ["fault", "numbered"])
         if fault is not None and fault["kind"] not in FAULT_KINDS:
             raise unknown("env.make_kwargs.fault.kind", fault["kind"], FAULT_KINDS)
         self._fault = None if fault is None else Fault(**fault)
@@ -91,6 +106,7 @@ class ToyEnv(SingleEnv):
             control_hz=CONTROL_HZ,
             max_episode_steps=settings.max_episode_steps,
             privileged_dim=4 if settings.privileged else 0,
+            num_episode_ids=len(STARTS) * len(GOALS) if self._numbered else 0,
         )
 
     @property
@@ -120,9 +136,14 @@ class ToyEnv(SingleEnv):
     def close(self) -> None:
         """Nothing to free."""
 
-    def _start_episode(self, seed: int) -> float:
+    def _start_episode(self, seed: int, episode_id: int | None) -> float:
         rng = np.random.default_rng(seed)
         self._pos, self._goal = rng.uniform(-0.8, 0.8, size=(2, 2))
+        if self._numbered:
+            number = int(rng.integers(self._spec.num_episode_ids)) if episode_id is None else episode_id
+            start, goal = divmod(number, len(GOALS))
+            centres = np.array([list(STARTS.values())[start], list(GOALS.values())[goal]])
+            self._pos, self._goal = centres + rng.uniform(-JITTER, JITTER, size=(2, 2))
         self._fail_if_told(seed, 0)
         return self._dense_reward()
 

@@ -51,7 +51,7 @@ class WorkerLink:
         restarts: how often it was restarted.
         record: slots (positions in ``env_ids``) that a restarted worker goes on recording.
         spec: the facts about its environments, once it is ready.
-        instruction: the language instruction, once it is ready.
+        tasks: the environments' instructions when it became ready.
         rows: its observations, in shared memory, once it is ready.
     """
 
@@ -61,7 +61,7 @@ class WorkerLink:
         self.restarts = 0
         self.record: set[int] = set()
         self.spec: EnvSpec
-        self.instruction: str
+        self.tasks: list[str]
         self.rows: ObservationArrays
         self._settings = protocol.pack_settings(settings)
         self._timeout = settings.step_timeout_s
@@ -100,7 +100,7 @@ class WorkerLink:
             return
         message = self._receive(time.monotonic() + START_TIMEOUT_S, "starting")
         self.spec = protocol.unpack_spec(message["spec"])
-        self.instruction = message["instruction"]
+        self.tasks = message["tasks"]
         n = len(self.env_ids)
         size = ObservationArrays.nbytes(self.spec, n)
         self.rows = ObservationArrays.over(mmap.mmap(self._memory, size), self.spec, n)

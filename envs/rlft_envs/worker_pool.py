@@ -46,7 +46,8 @@ class WorkerPool:
         except BaseException:
             self.close()
             raise
-        self._spec, self._instruction = self._links[0].spec, self._links[0].instruction
+        self._spec = self._links[0].spec
+        self._tasks = [task for link in self._links for task in link.tasks]
         self._rows = ObservationArrays.private(self._spec, E)
 
     @property
@@ -54,21 +55,23 @@ class WorkerPool:
         """The facts about this environment."""
         return self._spec
 
-    def reset(self, env_ids: Sequence[int], seeds: Sequence[int]) -> Observation:
+    def reset(
+        self, env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None = None
+    ) -> Observation:
         """See :meth:`rlft.types.VecEnv.reset`. A worker that fails is restarted, and the same seeds are tried again."""
-        check_reset(env_ids, seeds, self._spec.num_envs)
         waiting: dict[int, dict[str, Any]] = {}
-        for env, seed in zip(env_ids, seeds):
+        for env, seed, episode_id in zip(env_ids, seeds, check_reset(env_ids, seeds, episode_ids, self._spec)):
             link, slot = self._place[env]
-            message = waiting.setdefault(link.index, {"op": "reset", "slots": [], "seeds": []})
+            message = waiting.setdefault(link.index, {"op": "reset", "slots": [], "seeds": [], "episode_ids": []})
             message["slots"].append(slot)
             message["seeds"].append(int(seed))
+            message["episode_ids"].append(episode_id)
             self._seeds[env], self._steps[env] = seed, 0
             self._started[env] = False  # not lost with a worker that dies now: it will be tried again
         while waiting:
             for index, answer in self._exchange(waiting).items():
-                self._take_reset(self._links[index], waiting.pop(index)["slots"], answer["invalid"])
-        return self._rows.observation(env_ids, self._instruction)
+                self._take_reset(self._links[index], waiting.pop(index)["slots"], answer)
+        return self._rows.observation(env_ids, self._tasks)
 
     def step_chunk(self, actions: np.ndarray) -> ChunkStep:
         """See :meth:`rlft.types.VecEnv.step_chunk`."""
@@ -89,7 +92,7 @@ class WorkerPool:
             self._outcomes.take(answer, slots, envs)
             self._rows.take(link.rows, slots, envs)
         self._steps += self._outcomes.n_executed
-        return self._outcomes.chunk_step(self._rows.observation(range(self._spec.num_envs), self._instruction))
+        return self._outcomes.chunk_step(self._rows.observation(range(self._spec.num_envs), self._tasks))
 
     def record(self, env_ids: Sequence[int]) -> None:
         """See :meth:`rlft.types.VecEnv.record`."""
@@ -117,13 +120,14 @@ class WorkerPool:
         for link in self._links:
             link.close()
 
-    def _take_reset(self, link: WorkerLink, slots: list[int], invalid: list[int]) -> None:
+    def _take_reset(self, link: WorkerLink, slots: list[int], answer: Mapping[str, Any]) -> None:
         envs = [link.env_ids[slot] for slot in slots]
         self._rows.take(link.rows, slots, envs)
         self._started[envs] = True
-        for slot, env in zip(slots, envs):
+        for slot, env, task in zip(slots, envs, answer["tasks"], strict=True):
             self._outcomes.begin_episode(env)
-            self._outcomes.invalid[env] = slot in invalid
+            self._outcomes.invalid[env] = slot in answer["invalid"]
+            self._tasks[env] = task
 
     def _exchange(self, messages: Mapping[int, Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
         """Send each worker its message, then gather the answers; a worker that fails has none, and is restarted."""

@@ -73,7 +73,7 @@ def _build(connection: Connection, memory: int) -> EnvGroup:
     if os.fstat(memory).st_size < size:
         os.ftruncate(memory, size)
     group.rows = ObservationArrays.over(mmap.mmap(memory, size), group.spec, n)
-    ready = {"spec": protocol.pack_spec(group.spec), "instruction": group.instruction}
+    ready = {"spec": protocol.pack_spec(group.spec), "tasks": group.tasks}
     protocol.send(connection, ready)
     return group
 
@@ -98,8 +98,9 @@ def _answer(group: EnvGroup, operation: str, message: dict[str, Any]) -> dict[st
         group.step_chunk(np.asarray(message["actions"], dtype=np.float32))
         return group.outcomes.to_json()
     if operation == "reset":
-        group.reset(message["slots"], message["seeds"])
-        return {"invalid": [slot for slot in message["slots"] if group.outcomes.invalid[slot]]}
+        group.reset(message["slots"], message["seeds"], message["episode_ids"])
+        invalid = [slot for slot in message["slots"] if group.outcomes.invalid[slot]]
+        return {"invalid": invalid, "tasks": [group.tasks[slot] for slot in message["slots"]]}
     if operation == "record":
         group.record(message["slots"])
         return {}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 
+from rlft.assets.root import assets_root
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError, RlftError
 from rlft.placement import parse_device, physics_backend
@@ -45,6 +46,7 @@ def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
         reward=RewardSettings(e.reward.mode, e.reward.scale, e.reward.success_bonus),
         episode_ends_on_success=e.episode_ends_on_success,
         make_kwargs=e.make_kwargs,
+        assets_root=None if (root := assets_root(cfg.assets.root)) is None else str(root),
     )
 
 
@@ -52,7 +54,8 @@ def settle_cameras(cfg: RunConfig) -> None:
     """Write the model's resolution into cameras without a size: rendered at that size, nothing is resized later."""
     side = SmallSize.from_settings(cfg.model.small).image_size if is_small(cfg.model.kind) else IMAGE_SIZE
     for camera in cfg.env.cameras:
-        camera.height, camera.width = camera.height or side, camera.width or side
+        height, width = round(side / max(1.0, camera.aspect)), round(side * min(1.0, camera.aspect))
+        camera.height, camera.width = camera.height or height, camera.width or width
 
 
 def _triple(values: list[float] | None) -> tuple[float, float, float] | None:
@@ -110,9 +113,21 @@ def build_rollout_envs(cfg: RunConfig) -> list[VecEnv]:
 
 def build_env(cfg: RunConfig, num_envs: int) -> VecEnv:
     """The environments, started; see :func:`simulator_errors` for what can go wrong."""
+    return start_env(env_settings(cfg, num_envs))
+
+
+def start_env(settings: EnvSettings) -> VecEnv:
+    """The environments of these settings, started; errors as in :func:`build_env`."""
     from rlft_envs.make import make_vec_env
 
-    return make_vec_env(env_settings(cfg, num_envs))
+    return make_vec_env(settings)
+
+
+def numbered_configurations(cfg: RunConfig) -> tuple[int, Callable[[int], Mapping[str, str]]] | None:
+    """How many configurations the task numbers, and the labels of each; None where it does not number them."""
+    from rlft_envs.numbered import numbered
+
+    return numbered(env_settings(cfg, 1))
 
 
 @contextmanager

@@ -200,7 +200,7 @@ def _keep(recording: DemoRecording, journal: Journal, source: DemoSource | None,
             images={name: np.stack(frames[:steps]) for name, frames in recording.images.items()},
             state=np.stack(recording.states[:steps]),
             action=np.stack(recording.actions),
-            task=source.instruction,
+            task=recording.instruction,
             seed=attempt.seed,
             success=success,
         )

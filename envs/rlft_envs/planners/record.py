@@ -18,7 +18,7 @@ from rlft_envs.single import SingleEnv
 log = logging.getLogger(__name__)
 
 SUCCESS = "success"
-FAILURES = ("no_plan", "ik", "executed_not_solved", "simulator_error")
+FAILURES = ("no_plan", "ik", "not_grasped", "dropped", "executed_not_solved", "simulator_error")
 
 
 class Expert(Protocol):
@@ -32,6 +32,11 @@ class Expert(Protocol):
     @property
     def noisy_dims(self) -> tuple[int, ...]:
         """Action dimensions that may be disturbed on purpose at the step that :meth:`act` last gave."""
+        ...
+
+    @property
+    def may_end(self) -> bool:
+        """Whether a success after the action that :meth:`act` last gave ends the demonstration."""
         ...
 
     def act(self) -> np.ndarray | None:
@@ -48,7 +53,7 @@ class RecordSettings:
     """How attempts are recorded.
 
     Attributes:
-        hold_steps: steps recorded after the first success; the task must still be solved after them.
+        hold_steps: steps recorded after the first success that the expert may end with; the task must still be solved after them.
         action_noise: std of noise on executed, not recorded, actions until the first success, controller units.
         max_steps: a plan that takes longer is given up.
     """
@@ -72,6 +77,7 @@ def record(
     started = time.perf_counter()
     try:
         env.reset(attempt.seed)
+        out.instruction = env.instruction
         _run(env, make_expert(env), out, settings)
     except PlanError as error:
         out.outcome, out.message = error.kind, str(error)
@@ -107,7 +113,7 @@ def _run(env: SingleEnv, expert: Expert, out: DemoRecording, settings: RecordSet
             executed = np.clip(executed, low, high)
         success = env.step(executed).success
         held += out.solved_at is not None
-        if out.solved_at is None and success:
+        if out.solved_at is None and success and expert.may_end:
             out.solved_at = len(out.actions)
         if out.solved_at is not None and held >= settings.hold_steps:
             out.outcome = SUCCESS if success else "executed_not_solved"

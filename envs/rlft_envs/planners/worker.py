@@ -38,7 +38,7 @@ def serve(connection: Connection) -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)  # one worker per core: more threads only fight
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    connection.send(DemoSource(env.spec, env.instruction, planner, versions, still))
+    connection.send(DemoSource(env.spec, planner, versions, still))
     while True:
         attempt: DemoAttempt = connection.recv()
         found = record(env, make_expert, attempt, record_settings)

@@ -70,12 +70,12 @@ def test_arrays_over_one_memory_do_not_overlap_and_are_shared():
         images = {c.name: np.full((c.height, c.width, 3), 50 * slot + i, np.uint8) for i, c in enumerate(SPEC.cameras)}
         rows.append(ObservationRow(images, np.full(4, slot + 0.5, np.float32), np.full(6, slot + 0.25, np.float32)))
         mine.write(slot, rows[slot])
-    obs = theirs.observation([2, 0], "go")
+    obs = theirs.observation([2, 0], ["go", "stay", "come"])
     for k, slot in enumerate((2, 0)):
         assert all(np.array_equal(obs.images[name][k], image) for name, image in rows[slot].images.items())
         assert np.array_equal(obs.state[k], rows[slot].state)
         assert np.array_equal(obs.privileged[k], rows[slot].privileged)
-    assert obs.task == ["go", "go"]
+    assert obs.task == ["come", "go"]
     mine.state[:] = 0
     assert obs.state.any(), "an observation is a copy"
 
@@ -95,7 +95,16 @@ def test_checks_name_what_is_wrong():
     with pytest.raises(ValueError, match="environment 1, step 2 of the chunk, dimension 0 is nan"):
         check_actions(actions, SPEC)
     with pytest.raises(ValueError, match="seeds"):
-        check_reset([0], [-1], 3)
+        check_reset([0], [-1], None, SPEC)
+    with pytest.raises(ValueError, match="no numbered configurations"):
+        check_reset([0], [1], [5], SPEC)
+    numbered = replace(SPEC, num_episode_ids=6)
+    assert check_reset([0, 2], [1, 2], [5, 0], numbered) == [5, 0]
+    assert check_reset([0, 2], [1, 2], None, numbered) == [None, None]
+    with pytest.raises(ValueError, match=r"episode_ids \[6\] do not exist; x has 0\.\.5"):
+        check_reset([0, 2], [1, 2], [5, 6], numbered)
+    with pytest.raises(ValueError, match="one per environment"):
+        check_reset([0, 2], [1, 2], [5], numbered)
 
 
 def test_trees():

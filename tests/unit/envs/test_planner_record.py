@@ -33,7 +33,7 @@ class Counter(SingleEnv):
     def close(self):
         pass
 
-    def _start_episode(self, seed):
+    def _start_episode(self, seed, episode_id):
         self.at, self.executed = 0.0, []
         return 0.0
 

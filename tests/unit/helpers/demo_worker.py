@@ -42,6 +42,7 @@ def recording(attempt, script):
         {"cam": list(rng.integers(0, 255, (steps, 8, 8, 3), dtype=np.uint8))},
         list(rng.normal(size=(steps, 2)).astype(np.float32)),
         list(rng.normal(size=(steps, 3)).astype(np.float32)),
+        instruction="count to three",
     )
 
 
@@ -55,7 +56,7 @@ def main():
         if "stillborn" in script:
             os._exit(9)
         spec = EnvSpec(settings.env_id, 1, (-1.0,) * 3, (1.0,) * 3, 2, settings.cameras, "delta", 20.0, 400)
-        connection.send(DemoSource(spec, "count to three", "scripted", {"script": "1"}, (2,)))
+        connection.send(DemoSource(spec, "scripted", {"script": "1"}, (2,)))
         while True:
             try:
                 attempt = connection.recv()

@@ -1,0 +1,53 @@
+"""Where a simulator finds assets that do not come with its package. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from rlft.types import EnvSettings
+from rlft_envs.errors import EnvSetupError
+
+MANISKILL = "maniskill"
+DOWNLOAD = ".venv/bin/python scripts/download_assets.py --accept-licences"
+
+
+def point_maniskill_at(settings: EnvSettings) -> None:
+    """Let ManiSkill look under ``<assets root>/maniskill``, unless MS_ASSET_DIR names a place of the user's own.
+
+    ManiSkill reads that variable when it is imported, so this comes before.
+
+    Raises:
+        EnvSetupError: it was imported already, with another place.
+    """
+    if settings.assets_root is None:
+        return
+    folder = Path(settings.assets_root) / MANISKILL
+    named = os.environ.setdefault("MS_ASSET_DIR", str(folder))
+    if "mani_skill" in sys.modules and folder.is_dir() and named == str(folder):
+        found = Path(sys.modules["mani_skill"].ASSET_DIR)
+        if found != folder / "data":
+            raise EnvSetupError(
+                f"assets.root = {settings.assets_root!r}, but ManiSkill was loaded with {found} before; give the "
+                "setting before the first environment is built"
+            )
+
+
+def folder_of(settings: EnvSettings, name: str) -> Path:
+    """The directory ``<assets root>/<name>``.
+
+    Raises:
+        EnvSetupError: it is not there; says how to get it.
+    """
+    if settings.assets_root is None:
+        raise EnvSetupError(
+            f"{settings.env_id} needs assets, and assets.root is not set; download them with: {DOWNLOAD}"
+        )
+    folder = Path(settings.assets_root) / name
+    if not folder.is_dir():
+        raise EnvSetupError(
+            f"{settings.env_id} needs assets that are not under {folder} (assets.root, RLFT_ASSETS); "
+            f"download them with: {DOWNLOAD}"
+        )
+    return folder
