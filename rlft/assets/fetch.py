@@ -68,7 +68,7 @@ def fetch(url: str, target: Path, digest: str | None, size: int | None, patience
     target.parent.mkdir(parents=True, exist_ok=True)
     if digest is None:
         partial.unlink(missing_ok=True)
-    tries = 0
+    tries, furthest = 0, _length(partial)
     while True:
         before = _length(partial)
         try:
@@ -76,7 +76,8 @@ def fetch(url: str, target: Path, digest: str | None, size: int | None, patience
                 _transfer(url, partial, before, size, patience)
             _verify(url, partial, digest, size, resumed=before > 0)
         except _PassingError as problem:
-            tries = 1 if _length(partial) > before else tries + 1
+            tries = 1 if _length(partial) > furthest else tries + 1
+            furthest = max(furthest, _length(partial))
             if tries >= patience.attempts:
                 raise AssetError(
                     f"{url}: {problem}; given up after {tries} attempts; the same command goes on from here"
@@ -114,7 +115,8 @@ def _transfer(url: str, partial: Path, start: int, size: int | None, patience: P
         headers["Range"] = f"bytes={start}-"
     try:
         request = urllib.request.Request(url, headers=headers)
-        with urllib.request.urlopen(request, timeout=patience.timeout_s) as answer:
+        opener = urllib.request.build_opener()  # of its own: urlopen keeps the proxies of its first call
+        with opener.open(request, timeout=patience.timeout_s) as answer:
             _receive(url, answer, partial, start, size)
     except urllib.error.HTTPError as error:
         with error:
