@@ -132,7 +132,7 @@ def test_a_pose_out_of_reach_is_said_to_be(push):
 
 
 def test_tasks_and_modes_without_a_planner_are_refused():
-    with pytest.raises(EnvSetupError, match=r"PegInsertionSide-v1.*PickCube-v1, PullCube-v1, PushCube-v1, Stack"):
+    with pytest.raises(EnvSetupError, match=r"PegInsertionSide-v1.*PickCube-v1, PullCube-v1, PushCube-v1, Put.*, StackCube-v1"):
         planner_for("PegInsertionSide-v1")
     env = build_single_env(settings("PushCube-v1", "pd_joint_vel"))
     env.reset(0)
@@ -143,7 +143,8 @@ def test_tasks_and_modes_without_a_planner_are_refused():
 
 def test_only_grippers_that_never_move_are_declared_still(push):
     assert make_expert(push).still_dims == (3,)
-    assert [name for name, planner in PLANNERS.items() if planner.gripper_moves] == ["PickCube-v1", "StackCube-v1"]
+    still = [name for name, planner in PLANNERS.items() if not planner.gripper_moves]
+    assert still == ["PullCube-v1", "PushCube-v1"]
     actions = np.stack(attempt(push, 0).actions)
     assert (actions[:, 3] == actions[0, 3]).all()
 

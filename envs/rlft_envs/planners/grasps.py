@@ -9,7 +9,6 @@ Lengths are metres. ``z`` is up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +21,11 @@ PLACES = np.arange(-4, 5) * 0.01  # metres along the body from its centre of mas
 CONTACT_DEPTH = 0.002  # metres: surface this near to the outermost is what a finger presses on
 FLOOR_CLEARANCE = 0.004  # metres between fingertips and what the body lies on
 SIDE_CLEARANCE = 0.002  # metres on each side of the body while the open fingers come down
-OTHER_CLEARANCE = 0.004  # metres between fingertips and another body below them
+OTHER_CLEARANCE = 0.003  # metres between fingertips and another body below them
 OFF_CENTRE = 20.0  # cost per metre from the centre of mass: the body would swing
 ASKEW = 4.0  # cost of contacts that miss each other, per width
+UNDERCUT = 400.0  # cost per metre that the body is wider just below the fingertips: it would slip down out of them
+UNDERCUT_DEPTH = 0.012  # metres below the fingertips
 TURNING = 0.15  # cost per radian that the tool has to turn
 PRESS = 0.0015  # metres that the fingers could still close at the contact: below it there is hardly any force
 
@@ -185,7 +186,8 @@ def check_place(gripper: Gripper, body: np.ndarray, others: np.ndarray, floor: f
         return None
     overlap, gap = _facing(held[held[:, 0] <= low + CONTACT_DEPTH], held[held[:, 0] >= high - CONTACT_DEPTH])
     cost = ASKEW * gap / width + _short(overlap, 0.01, 0.6) + _short(press, 0.005, 0.8)
-    cost += _short(play, 0.006, 0.8) + _short(top - tip, 0.018, 1.5)
+    undercut = float(np.ptp(body[body[:, 2] >= tip - UNDERCUT_DEPTH, 0])) - width
+    cost += UNDERCUT * max(0.0, undercut - CONTACT_DEPTH) + _short(play, 0.006, 0.8) + _short(top - tip, 0.018, 1.5)
     return Place((low + high) / 2, tip, width, cost)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from rlft_envs.planners import se3
 from rlft_envs.planners.errors import PlanError
+from rlft_envs.planners.paths import polyline
 
 DAMPING = 1e-2
 MAX_ITERATIONS = 100
@@ -100,6 +101,11 @@ class Arm:
                 break
             free &= ~blocked
         return step * min(1.0, MAX_STEP / max(float(np.abs(step).max()), 1e-12))
+
+    def tool_path(self, start: np.ndarray, through: Sequence[np.ndarray], blend: float = 0.0) -> list[np.ndarray]:
+        """Sampled tool poses from joint positions ``[dof]`` through world poses; see :func:`polyline`."""
+        to_base = se3.inverse(self.base())
+        return polyline([self.forward(start), *(to_base @ T for T in through)], blend)
 
     def follow(self, poses: Sequence[np.ndarray], start: np.ndarray, *, may_end_short: bool = False) -> np.ndarray:
         """Inverse kinematics along a sampled tool path, each solution starting from the one before.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from rlft_envs.planners import se3
 from rlft_envs.planners.control import OPEN, Command, Control
 from rlft_envs.planners.errors import PlanError
 from rlft_envs.planners.kinematics import Arm
-from rlft_envs.planners.paths import StillPath, TimedPath, polyline, time_path
+from rlft_envs.planners.paths import StillPath, TimedPath, time_path
 
 BISECTIONS = 6
 
@@ -78,10 +78,15 @@ class View:
         env: an unwrapped ManiSkill environment with one scene.
         arm: the robot's kinematics.
         turns: whether the control mode can change the tool's orientation.
+
+    Attributes:
+        may_end: whether a success now is the plan's; a plan during which the task can be solved by accident, or
+            before the object is let go, sets it to False until its last part.
     """
 
     def __init__(self, env: Any, arm: Arm, turns: bool) -> None:
         self.env = env
+        self.may_end = True
         self.turns = turns
         self._arm = arm
 
@@ -93,13 +98,11 @@ class View:
         """The measured pose of the tool."""
         return self._arm.base() @ self._arm.forward(self._arm.joints())
 
-    def reaches(self, poses: Sequence[np.ndarray]) -> bool:
-        """Whether the arm can take these world tool poses, one after the other."""
-        to_base = se3.inverse(self._arm.base())
+    def reaches(self, move: Move) -> bool:
+        """Whether the arm can follow a move from where it is."""
         joints = self._arm.joints()
         try:
-            for T in poses:
-                joints = self._arm.inverse(to_base @ T, joints)
+            self._arm.follow(self._arm.tool_path(joints, move.through, move.blend), joints)
         except PlanError:
             return False
         return True
@@ -126,7 +129,8 @@ class Oracle:
         self._period = 1.0 / float(env.control_freq)
         self._control = Control(env.agent, self._arm, self._period)
         self._limits = limits or Limits()
-        self._steps = plan(View(env, self._arm, self._control.turns))
+        self._view = View(env, self._arm, self._control.turns)
+        self._steps = plan(self._view)
         self._gripper_moves = gripper_moves
         self._gripper = OPEN
         self._reference = self._arm.joints()
@@ -142,6 +146,11 @@ class Oracle:
     def noisy_dims(self) -> tuple[int, ...]:
         """Action dimensions that may be disturbed now: the arm's while it travels, none where it has to be exact."""
         return self._control.dims("arm") if self._travelling else ()
+
+    @property
+    def may_end(self) -> bool:
+        """Whether a success after the action that :meth:`act` last gave ends the demonstration."""
+        return self._view.may_end
 
     def act(self) -> np.ndarray | None:
         """The next action, float32 ``[d]``, for the state that the simulator is in now; None: the plan is over.
@@ -174,9 +183,8 @@ class Oracle:
         return self._control.assemble(command.action / max(1.0, command.load), self._gripper)
 
     def _plan(self, move: Move) -> TimedPath | StillPath:
-        to_base = se3.inverse(self._arm.base())
         start = self._arm.joints()
-        poses = polyline([self._arm.forward(start), *(to_base @ T for T in move.through)], move.blend)
+        poses = self._arm.tool_path(start, move.through, move.blend)
         joints = self._arm.follow(poses, start, may_end_short=move.may_end_short)
         return time_path(joints, move.speed * self._limits.velocity, self._limits.acceleration)
 

@@ -20,6 +20,7 @@ from rlft_envs.planners.errors import PlanError
 
 STEP_METRES = 0.01
 STEP_RADIANS = 0.08
+BLEND_RADIANS = 0.25  # of a leg's turn, rounded off with a corner at most: more would hide a jump of the joints
 SAME_JOINTS = 1e-4  # radians; closer samples would make the spline's abscissa degenerate
 
 
@@ -30,7 +31,7 @@ def polyline(poses: Sequence[np.ndarray], blend: float = 0.0) -> list[np.ndarray
         poses: at least two poses; the first is the start.
         blend: samples nearer than this to an inner waypoint are left out, metres, so that the spline
             through the rest rounds the corner and the arm need not stop there. Never more than a third
-            of a leg.
+            of a leg, nor than ``BLEND_RADIANS`` of its turn.
 
     Returns:
         the sampled poses, both ends included.
@@ -41,7 +42,7 @@ def polyline(poses: Sequence[np.ndarray], blend: float = 0.0) -> list[np.ndarray
         twist = se3.log(se3.inverse(start) @ end)
         length, angle = float(np.linalg.norm(twist[:3])), float(np.linalg.norm(twist[3:]))
         count = max(1, int(np.ceil(max(length / STEP_METRES, angle / STEP_RADIANS))))
-        cut = min(blend / max(length, 1e-9), 1 / 3)
+        cut = min(blend / max(length, 1e-9), BLEND_RADIANS / max(angle, 1e-9), 1 / 3)
         first, last = (cut if i > 0 else 0.0), (1.0 - cut if i < len(legs) - 1 else 1.0)
         fractions = [j / count for j in range(1, count + 1)]
         out += [se3.screw(start, end, f) for f in fractions if first <= f <= last]

@@ -5,7 +5,7 @@ The plan looks again before every part of it, and starts over where the object s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ CLOSING_STEPS = 4  # at most; the fingers close with a lag of one control period
 RELEASE_STEPS = 5
 TRIES = 4
 CANDIDATES = 60  # grasps whose reach is checked
+SHIFTED = 0.01  # metres that the object may move while the fingers come down
+SAME_PLACE, SAME_DIRECTION = 0.008, 0.94  # metres and cosine: grasps nearer than this are one and the same
 LOST = 0.025  # metres that the object may move in the fingers before it counts as dropped
 
 
@@ -59,22 +61,33 @@ class Scene:
 def put_on(view: View) -> Iterator[Step]:
     """Grasp the source from above, carry it over the target, lower it and let go."""
     scene = Scene.of(view.env)
+    failed: list[np.ndarray] = []
+    kind = "not_grasped"
     for _ in range(TRIES):
-        grasp = _best_grasp(view, scene)
-        yield Move((lifted(grasp.tool, APPROACH), grasp.tool), gripper=OPEN, tolerance=0.004)
+        view.may_end = False
+        grasp, approach = _best_grasp(view, scene, failed)
+        start = scene.source.pose()
+        yield approach
+        if np.linalg.norm((scene.source.pose() - start)[:3, 3]) > SHIFTED:
+            continue  # it rolled or was pushed meanwhile
         for _ in range(CLOSING_STEPS):
             yield Stay(1, gripper=CLOSED)
             if scene.grasped():
                 break
-        held_at = _in_tool(view, scene)
+        held_at, failed_here = _in_tool(view, scene), se3.inverse(start) @ grasp.tool
 
         def lost(at: np.ndarray = held_at) -> bool:
             return bool(np.linalg.norm(_in_tool(view, scene) - at) > LOST)
 
         yield Move(_carry(view, scene), tolerance=0.006, give_up_if=lost)
-        if not lost():
+        if lost():
+            failed.append(failed_here)
+            kind = "dropped" if scene.source.centre_of_mass()[2] - start[2, 3] > LOST else kind
+        else:
+            kind, view.may_end = "executed_not_solved", True
             yield Stay(RELEASE_STEPS, gripper=OPEN)
         yield Move((lifted(view.tool(), APPROACH),), gripper=OPEN)
+    raise PlanError(kind, f"given up after {TRIES} tries")
 
 
 def _in_tool(view: View, scene: Scene) -> np.ndarray:
@@ -83,17 +96,36 @@ def _in_tool(view: View, scene: Scene) -> np.ndarray:
     return T[:3, :3] @ scene.source.centre_of_mass() + T[:3, 3]
 
 
-def _best_grasp(view: View, scene: Scene) -> Grasp:
+def _best_grasp(view: View, scene: Scene, failed: Sequence[np.ndarray]) -> tuple[Grasp, Move]:
+    """The best grasp in reach that is not like a failed one, and the way to it.
+
+    Args:
+        view: the scene.
+        scene: what is put where.
+        failed: tool poses in the source's frame.
+
+    Raises:
+        PlanError: there is none.
+    """
     points = scene.source.points()
     others = np.concatenate([body.points() for body in scene.others])
     floor = float(min(points[:, 2].min(), others[:, 2].min()))
     grasps = find_grasps(WIDOWX, points, scene.source.centre_of_mass(), others, view.tool(), floor)
     if not grasps:
         raise PlanError("no_plan", "the object fits between the fingers in no direction, or is too thin to press on")
-    for grasp in grasps[:CANDIDATES]:
-        if view.reaches([lifted(grasp.tool, APPROACH), grasp.tool, lifted(grasp.tool, APPROACH)]):
-            return grasp
-    raise PlanError("ik", f"none of the best {min(len(grasps), CANDIDATES)} of {len(grasps)} grasps is in reach")
+    seen = [scene.source.pose() @ T for T in failed]
+    fresh = [grasp for grasp in grasps if not any(_alike(grasp.tool, T) for T in seen)] or grasps
+    for grasp in fresh[:CANDIDATES]:
+        move = Move((lifted(grasp.tool, APPROACH), grasp.tool), gripper=OPEN, tolerance=0.004)
+        if view.reaches(move):
+            return grasp, move
+    raise PlanError("ik", f"none of the best {min(len(fresh), CANDIDATES)} of {len(fresh)} grasps is in reach")
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two tool poses hold the same place in nearly the same direction, either finger first."""
+    closing = abs(float(one[:3, 1] @ other[:3, 1]))
+    return bool(np.linalg.norm((one - other)[:3, 3]) < SAME_PLACE and closing > SAME_DIRECTION)
 
 
 def _carry(view: View, scene: Scene) -> tuple[np.ndarray, ...]:

@@ -53,7 +53,8 @@ class RecordSettings:
     """How attempts are recorded.
 
     Attributes:
-        hold_steps: steps recorded after the first success that the expert may end with; the task must still be solved after them.
+        hold_steps: steps recorded after the first success that the expert may end with; the task must still be
+            solved after them.
         action_noise: std of noise on executed, not recorded, actions until the first success, controller units.
         max_steps: a plan that takes longer is given up.
     """

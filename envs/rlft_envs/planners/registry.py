@@ -7,7 +7,8 @@ from typing import Any
 
 from rlft.types import EnvSettings
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.planners.oracle import Oracle, Plan
+from rlft_envs.planners.oracle import Limits, Oracle, Plan
+from rlft_envs.planners.put_on import put_on
 from rlft_envs.planners.record import Expert
 from rlft_envs.planners.tasks import pick, push, stack
 from rlft_envs.planners.toy import ToyExpert
@@ -22,17 +23,26 @@ class Planner:
     Attributes:
         plan: the steps.
         gripper_moves: False where every action of the plan holds the gripper at one value.
+        limits: of the joints' motion; None takes the oracle's own.
     """
 
     plan: Plan
     gripper_moves: bool = True
+    limits: Limits | None = None
 
 
+PUT_ON = Planner(put_on, limits=Limits(velocity=1.5, acceleration=3.0))  # episodes as long as the published ones
+PREFIXES: dict[str, Planner] = {"PutOnPlateInScene25": PUT_ON}
+"""Planners of whole families: the tasks whose ids begin so."""
 PLANNERS: dict[str, Planner] = {
     "PickCube-v1": Planner(pick),
     "PullCube-v1": Planner(push, gripper_moves=False),
     "PushCube-v1": Planner(push, gripper_moves=False),
+    "PutCarrotOnPlateInScene-v1": PUT_ON,
+    "PutEggplantInBasketScene-v1": PUT_ON,
+    "PutSpoonOnTableClothInScene-v1": PUT_ON,
     "StackCube-v1": Planner(stack),
+    "StackGreenCubeOnYellowCubeBakedTexInScene-v1": PUT_ON,
 }
 
 
@@ -42,12 +52,16 @@ def planner_for(env_id: str) -> Planner:
     Raises:
         EnvSetupError: the task has none; lists those that have.
     """
-    if env_id not in PLANNERS:
-        raise EnvSetupError(
-            f"env.id={env_id!r} has no motion planner; tasks with one: {', '.join(sorted(PLANNERS))}. Record "
-            "demonstrations elsewhere and name them in dataset.path, or add a plan to rlft_envs.planners.registry"
-        )
-    return PLANNERS[env_id]
+    if env_id in PLANNERS:
+        return PLANNERS[env_id]
+    for prefix, planner in PREFIXES.items():
+        if env_id.startswith(prefix):
+            return planner
+    known = sorted([*PLANNERS, *(f"{prefix}..." for prefix in PREFIXES)])
+    raise EnvSetupError(
+        f"env.id={env_id!r} has no motion planner; tasks with one: {', '.join(known)}. Record "
+        "demonstrations elsewhere and name them in dataset.path, or add a plan to rlft_envs.planners.registry"
+    )
 
 
 def planner_name(settings: EnvSettings) -> str:
@@ -64,7 +78,7 @@ def make_oracle(env: Any, env_id: str) -> Oracle:
         EnvSetupError: no planner for this task or control mode.
     """
     planner = planner_for(env_id)
-    return Oracle(env, planner.plan, gripper_moves=planner.gripper_moves)
+    return Oracle(env, planner.plan, planner.limits, gripper_moves=planner.gripper_moves)
 
 
 def make_expert(env: SingleEnv) -> Expert:

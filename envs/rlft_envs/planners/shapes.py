@@ -98,7 +98,7 @@ class Body:
         self._actor = actor
         physics = actor._objs[0].find_component_by_type(sapien.physx.PhysxRigidBaseComponent)
         self._points = thinned(np.concatenate([_shape_points(shape) for shape in physics.get_collision_shapes()]))
-        self._centre = np.zeros(3)
+        self._centre: np.ndarray = np.zeros(3)
         if isinstance(physics, sapien.physx.PhysxRigidBodyComponent):
             self._centre = np.asarray(physics.cmass_local_pose.p, dtype=np.float64)
 

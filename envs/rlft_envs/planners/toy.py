@@ -17,6 +17,7 @@ class ToyExpert:
     speed = 0.8
     still_dims: tuple[int, ...] = ()
     noisy_dims: tuple[int, ...] = (0, 1)
+    may_end = True
 
     def __init__(self, env: ToyEnv) -> None:
         self._env = env

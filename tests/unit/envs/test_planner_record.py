@@ -46,7 +46,7 @@ class Counter(SingleEnv):
 class Stepper:
     """Steps by one; holds by zero."""
 
-    still_dims, noisy_dims = (1,), (0,)
+    still_dims, noisy_dims, may_end = (1,), (0,), True
 
     def __init__(self, steps=20, step=1.0, error=None):
         self.steps, self.step, self.error = steps, step, error
