@@ -57,9 +57,10 @@ def build_report(run_dir: Path) -> ReportPaths:
 
 def _draw(run: RunFiles, summary: Mapping[str, Any]) -> tuple[bytes, str]:
     """The picture and the page. Matplotlib is loaded here, so that importing rlft.report stays cheap."""
-    from rlft.report import figures, sections
+    from rlft.report import evaluations, figures, sections
     from rlft.report.html import join, page
     from rlft.report.pairs import find_pairs, make_strip
+    from rlft.report.randomization import randomization
     from rlft.report.style import render_png
 
     pairs = find_pairs(run)
@@ -70,12 +71,16 @@ def _draw(run: RunFiles, summary: Mapping[str, Any]) -> tuple[bytes, str]:
     parts = [
         sections.head(summary),
         sections.missing(summary),
-        sections.before_after(run, summary),
+        evaluations.before_after(run, summary),
+        evaluations.strata(run),
+        evaluations.suites(run),
         sections.videos(run, pairs),
         sections.learning(run),
         sections.demonstrations(run, summary),
         sections.warm_up(run),
+        randomization(run),
         sections.cost(summary),
+        evaluations.protocols(run),
         sections.reproduce(summary),
         sections.settings(run),
     ]

@@ -53,7 +53,9 @@ def draw_before_after(ax: Axes, run: RunFiles) -> None:
     ax.set_xticks(range(len(known)), [f"{name}\n{e.successes} of {len(e.episodes)}" for name, e, _ in known])
     ax.set_xlim(-0.6, len(known) - 0.4)
     compared = comparison(run)
-    if compared:
+    if compared and compared["differences"]:
+        ax.set_xlabel("other protocols: not comparable")
+    elif compared:
         ax.set_xlabel(f"{compared['gain_points']:+.1f} points, exact p = {compared['p_value']:.2g}")
     return None
 

@@ -37,14 +37,13 @@ class Strip:
 
 
 def find_pairs(run: RunFiles) -> list[VideoPair]:
-    """The recorded episodes whose index, and seed, are the same before and after, by index."""
-    if run.before is None or run.after is None:
+    """The episodes that were recorded before and after under the same protocol, by index."""
+    if run.before is None or run.after is None or run.before.protocol_hash != run.after.protocol_hash:
         return []
     early, late = (_by_index(run, evaluation) for evaluation in (run.before, run.after))
     return [
         VideoPair(index, run.before.episodes[index].seed, early[index], late[index])
         for index in sorted(early.keys() & late.keys())
-        if run.before.episodes[index].seed == run.after.episodes[index].seed
     ]
 
 

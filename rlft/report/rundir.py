@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 
 from rlft.errors import RlftError
-from rlft.metrics import wilson_interval
+from rlft.metrics import content_hash, wilson_interval
 
 VIDEO_NAME = re.compile(r"(?P<label>.+)_(?P<index>\d+)_(?P<outcome>success|failure)\.mp4")
+SUITE = "eval_suite_"
 ITERATION_LABEL = re.compile(r"rl_(\d+)")
 
 
@@ -25,11 +26,19 @@ class RunFileError(RlftError, ValueError):
 
 @dataclass(frozen=True)
 class Episode:
-    """One evaluation episode. ``steps`` counts environment steps."""
+    """One evaluation episode.
+
+    Attributes:
+        seed: of the environment.
+        success: success at any step.
+        steps: its length, environment steps.
+        episode_id: the numbered configuration, or None.
+    """
 
     seed: int
     success: bool
     steps: int
+    episode_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,14 +48,21 @@ class Evaluation:
     Attributes:
         label: which policy was evaluated.
         episodes: in the order of their index.
-        max_episode_len: time limit, environment steps.
+        protocol: what had to be equal; only evaluations of the same ``protocol_hash`` can be compared.
+        protocol_hash: its hash.
         raw: the whole file.
     """
 
     label: str
     episodes: tuple[Episode, ...]
-    max_episode_len: int
+    protocol: Mapping[str, Any]
+    protocol_hash: str
     raw: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def max_episode_len(self) -> int:
+        """Time limit, environment steps."""
+        return int(self.protocol["max_episode_steps"])
 
     @property
     def successes(self) -> int:
@@ -87,6 +103,7 @@ class RunFiles:
         sft: sft.json.
         rl: rl.json.
         evaluations: label -> evaluation.
+        suites: label -> eval_suite_<label>.json.
         videos: by label and index.
         provenance: lines of provenance.jsonl: the commands that made this directory.
         missing: names of expected files that are not there.
@@ -100,6 +117,7 @@ class RunFiles:
     sft: Mapping[str, Any] | None
     rl: Mapping[str, Any] | None
     evaluations: Mapping[str, Evaluation]
+    suites: Mapping[str, Mapping[str, Any]]
     videos: tuple[Video, ...]
     provenance: tuple[Mapping[str, Any], ...]
     missing: tuple[str, ...]
@@ -143,13 +161,16 @@ def read_run(directory: Path) -> RunFiles:
         raise NotADirectoryError(f"{directory}: no run directory; give one that a stage has written (outputs/<name>)")
     config_text, config = _read_config(directory / "config.yaml")
     stages = {name: _read_stage(directory / f"{name}.json") for name in ("collect", "sft", "rl")}
-    evaluations = sorted(map(_read_evaluation, directory.glob("eval_*.json")), key=_by_time_of_training)
+    suites = {path.stem.removeprefix(SUITE): path for path in sorted(directory.glob(f"{SUITE}*.json"))}
+    files = sorted(set(directory.glob("eval_*.json")) - set(suites.values()))
+    evaluations = sorted(map(_read_evaluation, files), key=_by_time_of_training)
     run = RunFiles(
         directory=directory,
         config_text=config_text,
         config=config,
         metrics=_read_lines(directory / "metrics.jsonl", required=("time", "stage", "step")),
         evaluations={evaluation.label: evaluation for evaluation in evaluations},
+        suites={label: _read_suite(path) for label, path in suites.items()},
         videos=_list_videos(directory / "videos"),
         provenance=_read_lines(directory / "provenance.jsonl", required=("command",)),
         missing=(),
@@ -236,10 +257,16 @@ def _read_evaluation(path: Path) -> Evaluation:
     raw = _parse_object(path, 1, path.read_text(encoding="utf-8"), "run the evaluation again")
     label = path.stem.removeprefix("eval_")
     try:
-        episodes = tuple(Episode(int(e["seed"]), bool(e["success"]), int(e["steps"])) for e in raw["per_episode"])
-        limit, counted, wins = int(raw["max_episode_len"]), int(raw["episodes"]), int(raw["successes"])
+        episodes = tuple(
+            Episode(int(e["seed"]), bool(e["success_once"]), int(e["steps"]), e["episode_id"])
+            for e in raw["per_episode"]
+        )
+        protocol, protocol_hash = dict(raw["protocol"]), str(raw["protocol_hash"])
+        counted, wins = int(raw["episodes"]), int(raw["successes"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunFileError(f"{path}:1: lacks or misspells {error}; run the evaluation again") from error
+    if content_hash(protocol) != protocol_hash or "max_episode_steps" not in protocol:
+        raise RunFileError(f"{path}:1: protocol_hash is not that of the protocol beside it; run the evaluation again")
     if not episodes:
         raise RunFileError(f"{path}:1: per_episode is empty; run the evaluation again")
     if (len(episodes), sum(e.success for e in episodes)) != (counted, wins):
@@ -247,7 +274,15 @@ def _read_evaluation(path: Path) -> Evaluation:
             f"{path}:1: episodes={counted}, successes={wins} contradict per_episode, which holds "
             f"{sum(e.success for e in episodes)} of {len(episodes)}; run the evaluation again"
         )
-    return Evaluation(label=label, episodes=episodes, max_episode_len=limit, raw=raw)
+    return Evaluation(label=label, episodes=episodes, protocol=protocol, protocol_hash=protocol_hash, raw=raw)
+
+
+def _read_suite(path: Path) -> Mapping[str, Any]:
+    raw = _parse_object(path, 1, path.read_text(encoding="utf-8"), "run the suite again")
+    lacking = [key for key in ("suite", "rows", "groups", "unequal") if key not in raw]
+    if lacking:
+        raise RunFileError(f"{path}:1: lacks {', '.join(lacking)}; run the suite again")
+    return raw
 
 
 def _list_videos(directory: Path) -> tuple[Video, ...]:

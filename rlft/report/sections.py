@@ -62,25 +62,7 @@ def learning(run: RunFiles) -> Markup | None:
         "Rollouts explore, and count the episodes that ended within an iteration: a trend, with Wilson's 95 % band. "
         "Evaluations act without exploration noise on seeds that training never sees: the claim."
     )
-    return _section("Learning", figure(Markup(wide), note), block("grid", *(figure(Markup(svg)) for svg in small)))
-
-
-def before_after(run: RunFiles, summary: Mapping[str, Any]) -> Markup | None:
-    """Success before and after: bars, intervals, and the same seeds counted in pairs."""
-    compared = summary["comparison"]
-    if run.before is None and run.after is None:
-        return None
-    bars = Markup(render_svg("bars", lambda ax: figures.draw_before_after(ax, run), SMALL))
-    rows = [_score_row(label, result) for label, result in summary["evaluations"].items()]
-    scores = table(rows, ["evaluation", "succeeded", "rate", "95 % interval", "mean steps"])
-    if compared is None:
-        return _section("Before and after", block("grid", figure(bars), block("", scores)))
-    warnings = [
-        paragraph("warning", f"Before and after were not measured alike: {line}.") for line in compared["differences"]
-    ]
-    return _section(
-        "Before and after", *warnings, block("grid", figure(bars), block("", scores, _paired_table(compared)))
-    )
+    return section("Learning", figure(Markup(wide), note), block("grid", *(figure(Markup(svg)) for svg in small)))
 
 
 def videos(run: RunFiles, pairs: list[VideoPair]) -> Markup | None:
@@ -93,8 +75,11 @@ def videos(run: RunFiles, pairs: list[VideoPair]) -> Markup | None:
         sides = [_outcome("before", pair.before.success), " · ", _outcome("after", pair.after.success)]
         caption = join([f"episode {pair.index}, seed {pair.seed}: ", *sides])
         shown.append(figure(video(encode_pair(pair), label), caption))
-    note = f"Left the warm-up, right after PPO, on the same seed: the first {len(shown)} recorded, none picked out."
-    return _section("Rollouts side by side", paragraph("muted", note), block("grid", *shown))
+    note = (
+        "Left the warm-up, right after PPO, on the same seed. Each evaluation records its failures first, and the "
+        "later one also what the earlier one recorded: these pairs are no sample of all episodes."
+    )
+    return section("Rollouts side by side", paragraph("muted", note), block("grid", *shown))
 
 
 def _single_videos(run: RunFiles) -> Markup | None:
@@ -104,7 +89,7 @@ def _single_videos(run: RunFiles) -> Markup | None:
         figure(video(v.path.read_bytes(), f"{v.label}, episode {v.index}"), _outcome(f"{v.label} {v.index}", v.success))
         for v in run.videos[:MAX_VIDEOS]
     ]
-    return _section("Rollouts", block("grid", *shown))
+    return section("Rollouts", block("grid", *shown))
 
 
 def demonstrations(run: RunFiles, summary: Mapping[str, Any]) -> Markup | None:
@@ -124,7 +109,7 @@ def demonstrations(run: RunFiles, summary: Mapping[str, Any]) -> Markup | None:
         for kind, count in collect["failures"].items()
     ]
     failures = table(classes or [["none", 0, ""]], ["failure class", "attempts", "seeds"])
-    return _section("Demonstrations", block("grid", table(rows), failures))
+    return section("Demonstrations", block("grid", table(rows), failures))
 
 
 def warm_up(run: RunFiles) -> Markup | None:
@@ -133,7 +118,7 @@ def warm_up(run: RunFiles) -> Markup | None:
         return None
     loss = Markup(render_svg("sft", lambda ax: figures.draw_sft(ax, run), SMALL))
     rows = [[name.replace("_", " "), number(value)] for name, value in (run.sft or {}).items()]
-    return _section("Warm-up", block("grid", figure(loss), table(rows)))
+    return section("Warm-up", block("grid", figure(loss), table(rows)))
 
 
 def cost(summary: Mapping[str, Any]) -> Markup | None:
@@ -148,7 +133,7 @@ def cost(summary: Mapping[str, Any]) -> Markup | None:
     }
     fast = [[name, f"{value:.1f}"] for name, value in speeds.items() if value is not None]
     stages = table(rows, ["stage", "wall time", "share"])
-    return _section("Time", block("grid", stages, table(fast, ["throughput", ""]) if fast else ""))
+    return section("Time", block("grid", stages, table(fast, ["throughput", ""]) if fast else ""))
 
 
 def reproduce(summary: Mapping[str, Any]) -> Markup | None:
@@ -158,7 +143,7 @@ def reproduce(summary: Mapping[str, Any]) -> Markup | None:
     commit = summary["git_commit"] or "not a git checkout"
     facts = {**(summary["versions"] or {}), "commit": commit}
     machine = {name.replace("_gib", ", GiB").replace("_", " "): value for name, value in summary["machine"].items()}
-    return _section(
+    return section(
         "Reproduce",
         element("pre", "\n".join(summary["command"])),
         block("grid", table(facts.items(), ["version", ""]), table(machine.items(), ["machine", ""])),
@@ -170,7 +155,7 @@ def settings(run: RunFiles) -> Markup | None:
     if run.config_text is None:
         return None
     folded = element("details", element("summary", "config.yaml, every setting"), element("pre", run.config_text))
-    return _section("Settings", folded)
+    return section("Settings", folded)
 
 
 def percent(value: float | None) -> str:
@@ -196,34 +181,13 @@ def number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def _score_row(label: str, result: Mapping[str, Any]) -> list[str]:
-    counted = f"{result['successes']} of {result['episodes']}"
-    steps = f"{result['mean_steps']:.1f} of {result['max_episode_len']}"
-    return [label, counted, percent(result["success"]), interval(result["ci95"]), steps]
-
-
-def _paired_table(compared: Mapping[str, Any]) -> Markup:
-    rows = [
-        ["success before and after", compared["both"]],
-        ["gained", compared["gained"]],
-        ["lost", compared["lost"]],
-        ["neither", compared["neither"]],
-    ]
-    caption = f"The {compared['pairs']} seeds that both evaluations ran, in pairs"
-    apart = "do not overlap" if compared["intervals_apart"] else "overlap"
-    verdict = (
-        f"{compared['gain_points']:+.1f} points; McNemar's exact test on the {compared['gained'] + compared['lost']} "
-        f"seeds that changed: p = {compared['p_value']:.3g}; the two 95 % intervals {apart}."
-    )
-    return join([table(rows, caption=caption), paragraph("muted", verdict)])
-
-
 def _some(seeds: Sequence[int], limit: int = 8) -> str:
     more = ", …" if len(seeds) > limit else ""
     return ", ".join(str(seed) for seed in seeds[:limit]) + more
 
 
-def _section(title: str, *children: object) -> Markup:
+def section(title: str, *children: object) -> Markup:
+    """A part of the page under its heading."""
     return element("section", element("h2", title), *children)
 
 

@@ -10,9 +10,6 @@ from typing import Any
 from rlft.report.rundir import Evaluation, RunFiles, number
 from rlft.report.statistics import PairedOutcome, pair_outcomes
 
-# Two evaluations can be compared only where these agree.
-PROTOCOL_KEYS = ("env_id", "max_episode_len", "num_steps", "act_steps")
-
 
 def summarise(run: RunFiles) -> dict[str, Any]:
     """Gather the run's numbers.
@@ -36,6 +33,7 @@ def summarise(run: RunFiles) -> dict[str, Any]:
         "rl": _stage(run.rl, ("iterations", "env_steps"), run.after),
         "evaluations": {label: _result(evaluation) for label, evaluation in run.evaluations.items()},
         "comparison": comparison(run),
+        "suites": {label: suite["groups"] for label, suite in run.suites.items()},
         "throughput": {key: rl.get(key) for key in ("env_steps_per_s", "samples_per_s_update")},
         "seconds": seconds(run),
         "versions": {"python": last.get("python"), **last.get("versions", {})} if last else None,
@@ -50,22 +48,25 @@ def comparison(run: RunFiles) -> dict[str, Any] | None:
     """Before against after on the same seeds; None where one of them is missing.
 
     Returns:
-        the two labels, the four counts, points gained, the exact p-value, whether the two intervals are apart, and
-        ``differences``: why the two cannot be compared (other limits, other seeds), empty where they can.
+        the two labels; ``differences``: why the two cannot be compared (other protocols), empty where they can; and
+        then the four counts, points gained, the exact p-value, and whether the two intervals are apart. Evaluations of
+        different protocols are not compared: these are None.
     """
     before, after = run.before, run.after
     if before is None or after is None:
         return None
+    labels = {"before": before.label, "after": after.label, "differences": differences(before, after)}
+    if labels["differences"]:
+        counts = ("both", "gained", "lost", "neither", "pairs", "gain_points", "p_value", "intervals_apart")
+        return labels | dict.fromkeys(counts)
     paired = paired_outcomes(before, after)
     return {
-        "before": before.label,
-        "after": after.label,
+        **labels,
         **vars(paired),
         "pairs": paired.pairs,
         "gain_points": paired.gain_points,
         "p_value": paired.p_value,
         "intervals_apart": after.ci95[0] > before.ci95[1] or before.ci95[0] > after.ci95[1],
-        "differences": differences(before, after),
     }
 
 
@@ -75,16 +76,16 @@ def paired_outcomes(before: Evaluation, after: Evaluation) -> PairedOutcome:
 
 
 def differences(before: Evaluation, after: Evaluation) -> list[str]:
-    """What keeps two evaluations from being comparable, one line each."""
-    unequal = [
-        f"{key}: {before.raw.get(key)} before, {after.raw.get(key)} after"
-        for key in PROTOCOL_KEYS
-        if before.raw.get(key) != after.raw.get(key)
-    ]
-    seeds = [{episode.seed for episode in evaluation.episodes} for evaluation in (before, after)]
-    if alone := seeds[0] ^ seeds[1]:
-        unequal.append(f"seeds: {len(alone)} were run on one side only")
-    return unequal
+    """What keeps two evaluations from being comparable, one line each; empty where their protocols are the same."""
+    if before.protocol_hash == after.protocol_hash:
+        return []
+    first, second = before.protocol, after.protocol
+    keys = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+    return [f"{key}: {_short(first.get(key))} before, {_short(second.get(key))} after" for key in keys]
+
+
+def _short(value: Any, limit: int = 60) -> str:
+    return text if len(text := str(value)) <= limit else text[:limit] + "…"
 
 
 def seconds(run: RunFiles) -> dict[str, float]:
@@ -105,7 +106,7 @@ def commands(run: RunFiles) -> list[str]:
 
 
 def _env_id(run: RunFiles) -> str | None:
-    named = [e.raw.get("env_id") for e in (run.after, run.before) if e is not None]
+    named = [e.protocol.get("env_id") for e in (run.after, run.before) if e is not None]
     return named[0] if named else _setting(run, "env", "id")
 
 
@@ -151,4 +152,7 @@ def _result(evaluation: Evaluation) -> dict[str, Any]:
         "ci95": list(evaluation.ci95),
         "mean_steps": sum(e.steps for e in evaluation.episodes) / len(evaluation.episodes),
         "max_episode_len": evaluation.max_episode_len,
+        "success_at_end": evaluation.raw.get("success_at_end"),
+        "macro": evaluation.raw.get("macro"),
+        "protocol_hash": evaluation.protocol_hash,
     }

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from rlft.evaluate import EpisodeResult, Protocol
+from rlft.evaluate.result import summarise
 from rlft.metrics import wilson_interval, write_stage
 from rlft.report.video import write_video
+from rlft.types import CameraSettings, EnvSettings
 
 CONFIG = """\
 name: push_seed3
@@ -36,29 +40,21 @@ def rollout_frames(success: bool, length: int, size: tuple[int, int] = (57, 63))
     return frames
 
 
-def write_evaluation(directory: Path, label: str, outcomes: list[bool], **changes: object) -> None:
-    """One eval_<label>.json as the evaluator writes it."""
+def write_evaluation(
+    directory: Path, label: str, outcomes: list[bool], protocol: dict[str, object] | None = None, **changes: object
+) -> None:
+    """One eval_<label>.json as the evaluator writes it; ``protocol`` changes fields of the protocol."""
+    cameras = (CameraSettings("base_camera", 56, 64),)
+    settings = EnvSettings("maniskill", "PushCube-v1", 2, 50, "pd_ee_delta_pos", cameras)
+    given = Protocol.of(
+        settings, select="seeds", episodes=len(outcomes), seed=ENV_SEED, episode_ids=None, num_steps=4, act_steps=5
+    )
     episodes = [
-        {"index": i, "seed": ENV_SEED + i, "success": won, "success_at_end": won, "steps": 20 if won else 50}
+        EpisodeResult(i, ENV_SEED + i, None, {}, won, won, 20 if won else 50, 1.0 if won else 0.0)
         for i, won in enumerate(outcomes)
     ]
-    wins = sum(outcomes)
-    result = {
-        "label": label,
-        "env_id": "PushCube-v1",
-        "max_episode_len": 50,
-        "seed": ENV_SEED,
-        "num_steps": 4,
-        "act_steps": 5,
-        "episodes": len(outcomes),
-        "successes": wins,
-        "success": wins / len(outcomes),
-        "ci95": list(wilson_interval(wins, len(outcomes))),
-        "mean_steps": float(np.mean([e["steps"] for e in episodes])),
-        "seconds": 12.5,
-        "per_episode": episodes,
-    }
-    write_stage(directory, f"eval_{label}", result | changes)
+    result = summarise(label, replace(given, **(protocol or {})), episodes, seconds=12.5, restarted=0)
+    write_stage(directory, f"eval_{label}", result.to_dict() | changes)
 
 
 def metric_lines() -> list[dict[str, object]]:

@@ -12,7 +12,8 @@ from torch import nn
 
 from rlft.config.learning import SftConfig, TrainConfig
 from rlft.config.schema import RunConfig
-from rlft.evaluate import EvalResult
+from rlft.evaluate import EpisodeResult, EvalResult, Protocol
+from rlft.evaluate.result import summarise
 from rlft.learn.ppo import PpoUpdater
 from rlft.learn.sft import SftTrainer
 from rlft.policy.actor_critic import ActorCritic
@@ -25,6 +26,7 @@ from rlft.rollout.sampler import RolloutStats
 from rlft.rollout.store import StoreChoice
 from rlft.runner import PPORunner
 from rlft.tracking import Tracker
+from rlft.types import EnvSettings
 
 GLOSSARY = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -67,7 +69,10 @@ class OneShotSampler:
 
 
 def evaluation(label: str) -> EvalResult:
-    return EvalResult(label, "Toy-v0", 1, 0, 4, 1, 1, 1, 1.0, (0.2, 1.0), 1.0, 1.0, 1.0, 0.1, 0, [])
+    episode = EpisodeResult(0, 1, None, {}, True, True, 1, 1.0, {"<name>": 1.0})
+    settings = EnvSettings("toy", "Toy-v0", 1, 1, "pd_ee_delta_pos")
+    protocol = Protocol.of(settings, select="seeds", episodes=1, seed=0, episode_ids=None, num_steps=4, act_steps=1)
+    return summarise(label, protocol, [episode], seconds=0.1, restarted=0)
 
 
 def test_every_scalar_of_ppo_is_in_the_glossary_and_no_other(tmp_path: Path):

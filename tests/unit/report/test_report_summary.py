@@ -79,17 +79,26 @@ def test_before_and_after_are_paired_by_seed(whole_run: Path):
     assert compared["differences"] == []
 
 
-def test_unequal_limits_and_seeds_are_told(tmp_path: Path):
+def test_evaluations_of_other_protocols_are_told_and_not_compared(tmp_path: Path):
     write_evaluation(tmp_path, "sft", [False] * 100)
-    write_evaluation(tmp_path, "rl", [True] * 101, max_episode_len=80, env_id="PickCube-v1")
+    write_evaluation(tmp_path, "rl", [True] * 101, {"max_episode_steps": 80, "env_id": "PickCube-v1"})
     compared = comparison(read_run(tmp_path))
     assert compared["differences"] == [
         "env_id: PushCube-v1 before, PickCube-v1 after",
-        "max_episode_len: 50 before, 80 after",
-        "seeds: 1 were run on one side only",
+        "max_episode_steps: 50 before, 80 after",
+        "episodes: 100 before, 101 after",
     ]
-    assert compared["intervals_apart"] is True
-    assert compared["pairs"] == 100
+    results = {key: value for key, value in compared.items() if key not in ("before", "after", "differences")}
+    assert "p_value" in results
+    assert set(results.values()) == {None}
+
+
+def test_the_hash_of_the_protocol_decides_and_not_the_settings_that_were_not_looked_at(tmp_path: Path):
+    write_evaluation(tmp_path, "sft", [False, True])
+    write_evaluation(tmp_path, "rl", [True, True], {"make_kwargs": '{"obj_set":"test"}'})
+    run = read_run(tmp_path)
+    assert run.before.protocol_hash != run.after.protocol_hash
+    assert comparison(run)["differences"] == ['make_kwargs: {} before, {"obj_set":"test"} after']
 
 
 def test_evaluations_within_ppo_are_not_counted_twice_in_the_time(tmp_path: Path):
