@@ -1,0 +1,104 @@
+"""PPO on randomised pictures: they change, twice the same, also after a stop; the update reads what the policy saw."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlft import stages
+from rlft.config.load import load
+from rlft.errors import ConfigError
+
+SMALL = [
+    "task=toy",
+    "env.num_envs=4",
+    "sim.num_groups=2",
+    "env.n_steps_rollout=15",
+    "env.max_episode_len=10",
+    "train.n_train_itr=2",
+    "train.batch_size=6",
+    "train.update_epochs=1",
+    "train.n_critic_warmup_itr=0",
+    "train.skip_initial_eval=true",
+    "train.val_freq=0",
+    "train.save_model_freq=1",
+    "eval.num_envs=2",
+    "eval.episodes=2",
+    "eval.num_videos=0",
+]
+
+
+def train(run: Path, *overrides: str) -> Path:
+    torch.set_num_threads(1)
+    stages.train_rl(load("train_rl", [*SMALL, f"output.dir={run}", *overrides]))
+    return run
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "rl" / "checkpoints" / "000002" / "pretrained_model" / "model.safetensors")
+
+
+def equal(a: Path, b: Path) -> bool:
+    ours, theirs = weights(a), weights(b)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def lines(run: Path) -> list[dict]:
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in found if line["stage"] == "rl"]
+
+
+@pytest.fixture(scope="module")
+def randomized(tmp_path_factory) -> Path:
+    return train(tmp_path_factory.mktemp("runs") / "a", "randomization=strong")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Path:
+    return train(tmp_path_factory.mktemp("runs") / "plain")
+
+
+def test_pixels_change_and_the_sheet_is_there(randomized, plain):
+    for line in lines(randomized):
+        assert line["randomization/changed_pixels"] > 0.5
+        assert line["randomization/mean_change"] > 1.0
+    assert (randomized / "randomization_rollout.png").stat().st_size > 1000
+    assert not equal(randomized, plain)
+
+
+def test_the_glossary_names_what_is_logged_and_no_more(randomized):
+    glossary = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    chapter = re.search(r"^## randomization\n(.*?)^## ", glossary, flags=re.DOTALL | re.MULTILINE)[1]
+    documented = set(re.findall(r"^\| `([^`|]*)` \|", chapter, flags=re.MULTILINE))
+    logged = {name for line in lines(randomized) for name in line if name.startswith("randomization/")}
+    assert documented == logged | {"randomization/overlay_missed"}  # that one: where overlays are swapped
+
+
+@pytest.mark.parametrize("store", ["prefix", "images"])
+def test_the_update_reads_what_the_policy_saw(randomized, tmp_path, store):
+    run = randomized if store == "prefix" else train(tmp_path, "randomization=strong", "buffer.store=images")
+    assert [line["update/first_max_log_ratio"] for line in lines(run)] == pytest.approx([0.0, 0.0], abs=1e-4)
+    assert json.loads((run / "rl.json").read_text())["buffer"]["store"] == store
+
+
+def test_the_same_seed_gives_the_same_run_and_a_stop_changes_nothing(randomized, tmp_path):
+    assert equal(randomized, train(tmp_path / "again", "randomization=strong"))
+    train(tmp_path / "stopped", "randomization=strong", "train.n_train_itr=1")
+    assert equal(randomized, train(tmp_path / "stopped", "randomization=strong", "resume=auto"))
+
+
+def test_switched_off_is_bit_equal_to_none_at_all(plain, tmp_path):
+    off = train(tmp_path / "off", "randomization=strong", "domain_randomization=null")
+    only_sft = train(tmp_path / "sft", "randomization=strong", "domain_randomization.rollout=false")
+    for run in (off, only_sft):
+        assert equal(plain, run)
+        assert not (run / "randomization_rollout.png").exists()
+        assert not [name for line in lines(run) for name in line if name.startswith("randomization")]
+
+
+def test_a_randomisation_without_effect_stops_the_run(tmp_path):
+    with pytest.raises(ConfigError, match=r"domain_randomization\.brightness: on, but not one pixel"):
+        train(tmp_path, "domain_randomization.brightness=1e-3")
