@@ -26,14 +26,16 @@ class Arm:
     Poses are in the robot's base frame unless a name says world.
 
     Args:
-        agent: a ManiSkill agent with a controller called ``arm`` and a tool link, one environment.
+        agent: a ManiSkill agent with a controller called ``arm`` and a tool (:func:`rlft_envs.maniskill.tool_link`),
+            one environment.
     """
 
     def __init__(self, agent: Any) -> None:
         self._robot = agent.robot
         self._model = agent.robot._objs[0].create_pinocchio_model()
-        tool = agent.tcp if hasattr(agent, "tcp") else agent.robot.links_map["ee_gripper_link"]
-        self._link = int(tool.index[0])
+        from rlft_envs.maniskill import tool_link
+
+        self._link = int(tool_link(agent).index[0])
         self._index = agent.controller.controllers["arm"].active_joint_indices.cpu().numpy().astype(int)
         limits = agent.robot.get_qlimits()[0].cpu().numpy().astype(np.float64)[self._index]
         self.lower, self.upper = limits[:, 0] + LIMIT_MARGIN, limits[:, 1] - LIMIT_MARGIN
