@@ -10,6 +10,7 @@ from typing import Any
 
 from rlft.config.renamed import current_path, with_current_paths
 from rlft.config.schema import RunConfig
+from rlft.config.tasks import takes_a_task, task_serving
 from rlft.errors import ConfigError
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
@@ -34,6 +35,7 @@ def compose_tree(
     if config_dir is not None and not config_dir.is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such directory")
     choices, values = _split_overrides(overrides, config_dir)
+    choices += _task_of_id(config_name or entry, choices, values, config_dir)
     files = _compose_files(config_name or entry, choices, config_dir)
     tree = _merge(asdict(RunConfig()), with_current_paths(files))
     problems = _refuse_targets(tree) + [problem for path, value in values if (problem := _assign(tree, path, value))]
@@ -137,6 +139,16 @@ def _split_overrides(overrides: Sequence[str], config_dir: Path | None) -> tuple
     if problems:
         raise ConfigError(problems)
     return choices, values
+
+
+def _task_of_id(name: str, choices: list[str], values: list[tuple[str, Any]], config_dir: Path | None) -> list[str]:
+    """The task file that ``env.id`` asks for, where no task is named: its controller and cameras go with it."""
+    env_id = dict(values).get("env.id")
+    entry = next((file for root in _roots(config_dir) if (file := root / f"{name}.yaml").is_file()), None)
+    if entry is None or not isinstance(env_id, str) or any(choice.startswith("task=") for choice in choices):
+        return []
+    task = task_serving(env_id, _roots(config_dir)) if takes_a_task(entry) else None
+    return [] if task is None else [f"task={task}"]
 
 
 def _plain(value: Any) -> Any:
