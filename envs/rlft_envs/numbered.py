@@ -9,17 +9,17 @@ from rlft.types import EnvSettings
 Labels = Callable[[int], Mapping[str, str]]
 
 
-def numbered(settings: EnvSettings) -> tuple[int, Labels] | None:
+def numbered(settings: EnvSettings) -> tuple[Mapping[str, int], Labels] | None:
     """The configurations that ``reset(..., episode_ids)`` addresses; no simulator is loaded.
 
     Returns:
-        their count, and the labels of each (``object``, ``plate``, ``table``, ``variant``; the same keys for all); None
-        where the task does not number its configurations.
+        the digits of their mixed-radix numbers (name -> how many values, the slowest first), and the labels of a number
+        (``object``, ``plate``, ``table``, ``variant``; the same keys for all); None where the task has no numbers.
     """
     if settings.simulator == "toy":
-        from rlft_envs.toy import configuration_labels
+        from rlft_envs import toy
 
-        return configuration_labels(settings)
+        return toy.numbered(settings)
     if not settings.env_id.startswith("PutOnPlateInScene25"):
         return None
     from rlft_envs.assets import folder_of
@@ -28,4 +28,4 @@ def numbered(settings: EnvSettings) -> tuple[int, Labels] | None:
     options = dict(settings.make_kwargs)
     root = folder_of(settings, "put_on_plate").parent
     found = configurations(settings.env_id, str(options.pop("obj_set", "train")), root)
-    return len(found), found.labels
+    return found.numbering.sizes, found.labels

@@ -40,12 +40,12 @@ GOALS = {f"{x:+.1f} {y:+.1f}": (x, y) for y in (-0.7, 0.0, 0.7) for x in (-0.7, 
 JITTER = 0.05
 
 
-def configuration_labels(settings: EnvSettings) -> tuple[int, Callable[[int], Mapping[str, str]]] | None:
-    """How many numbered configurations there are, and the labels of each; None unless ``numbered`` is set."""
+def numbered(settings: EnvSettings) -> tuple[Mapping[str, int], Callable[[int], Mapping[str, str]]] | None:
+    """The digits of the numbered configurations, and the labels of each; None unless ``numbered`` is set."""
     if not dict(settings.make_kwargs).pop("numbered", False):
         return None
     pairs = [{"object": start, "plate": goal} for start in STARTS for goal in GOALS]
-    return len(pairs), pairs.__getitem__
+    return {"object": len(STARTS), "plate": len(GOALS)}, pairs.__getitem__
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,8 @@ def start_env(settings: EnvSettings) -> VecEnv:
     return make_vec_env(settings)
 
 
-def numbered_configurations(cfg: RunConfig) -> tuple[int, Callable[[int], Mapping[str, str]]] | None:
-    """How many configurations the task numbers, and the labels of each; None where it does not number them."""
+def numbered_configurations(cfg: RunConfig) -> tuple[Mapping[str, int], Callable[[int], Mapping[str, str]]] | None:
+    """The digits of the task's numbered configurations, and the labels of a number; None where it has none."""
     from rlft_envs.numbered import numbered
 
     return numbered(env_settings(cfg, 1))

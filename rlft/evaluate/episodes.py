@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from rlft.evaluate.strata import stratified_sample
 from rlft.seeding import seed_for
 
 SEEDS, ALL, STRATIFIED = "seeds", "all", "stratified"
+MAX_ALL = 1_000_000  # the largest split that is run as a whole: 802,816 configurations
 
 
 @dataclass(frozen=True)
@@ -18,13 +20,17 @@ class Numbered:
     """A task's numbered configurations.
 
     Attributes:
-        count: how many there are.
-        labels: configuration id -> its labels (``object``, ``plate``, ``table``, ``variant``, ...); the same keys for
-            every id.
+        digits: of their mixed-radix numbers: name -> how many values, the slowest first.
+        labels: number -> its labels (``object``, ``plate``, ``table``, ``variant``, ...); the same keys for every one.
     """
 
-    count: int
+    digits: Mapping[str, int]
     labels: Callable[[int], Mapping[str, str]]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return math.prod(self.digits.values())
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,11 @@ def choose_ids(select: str, episodes: int, seed: int, numbered: Numbered | None)
             f"use eval.select={SEEDS}"
         )
     if select == ALL:
+        if numbered.count > MAX_ALL:
+            raise RlftError(
+                f"eval.select={ALL} would run {numbered.count:,} episodes, more than {MAX_ALL:,}; "
+                f"use eval.select={STRATIFIED} with eval.episodes"
+            )
         return tuple(range(numbered.count))
     if select == STRATIFIED:
         if episodes > numbered.count:
@@ -72,8 +83,10 @@ def choose_ids(select: str, episodes: int, seed: int, numbered: Numbered | None)
                 f"eval.episodes={episodes}, but the task has {numbered.count} configurations; "
                 f"use eval.episodes={numbered.count} or less, or eval.select={ALL}"
             )
-        return stratified_sample(numbered.count, numbered.labels, episodes, seed)
-    return tuple(seed_for(seed, "eval-configuration", i) % numbered.count for i in range(episodes))
+        return stratified_sample(numbered.digits, episodes, seed)
+    # Two seeds of 31 bits each: there are tasks with more configurations than one can name.
+    drawn = ((seed_for(seed, "eval-configuration", i, j) for j in range(2)) for i in range(episodes))
+    return tuple((high * 2**31 + low) % numbered.count for high, low in drawn)
 
 
 def list_episodes(protocol: Protocol, numbered: Numbered | None) -> list[Episode]:

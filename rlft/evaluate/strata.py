@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import islice
 
 import numpy as np
 
 from rlft.metrics import wilson_interval
 from rlft.seeding import seed_for
 
-MAX_CELLS = 10_000_000  # of the product of all labels; beyond it a label is no stratum but a name
+FIRST = ("object", "plate", "table")  # digits whose combinations are balanced before those with any other
 
 
 @dataclass(frozen=True)
@@ -58,82 +56,57 @@ def macro_average(rows: Sequence[Stratum]) -> float:
     return sum(row.success for row in rows) / len(rows)
 
 
-def stratified_sample(total: int, labels: Callable[[int], Mapping[str, str]], count: int, seed: int) -> tuple[int, ...]:
-    """Draw configurations without repetition, balanced over their labels.
+def stratified_sample(digits: Mapping[str, int], count: int, seed: int) -> tuple[int, ...]:
+    """Draw numbered configurations without repetition, balanced over every digit of their numbers.
 
-    A cell is one combination of all labels. Cells are visited round by round, in an order in which every label's values
-    take turns (:func:`_balanced_order`). So the counts of two cells differ by at most one, and where every combination
-    exists those of two values of a label too, however many are drawn; only a cell that has no configuration left
-    stands back. A shorter sample is the beginning of a longer one.
+    However many are drawn, the counts of two values of a digit differ by at most one, and so do the counts of two
+    combinations of object, plate and table, then of these with each further digit in turn. Which values meet is
+    shuffled by the seed. A shorter sample is the beginning of a longer one.
 
     Args:
-        total: configurations, numbered from 0.
-        labels: of a configuration; the same keys for all.
-        count: how many to draw, at most ``total``.
+        digits: of the mixed-radix numbers: name -> how many values, the slowest first.
+        count: how many to draw, at most all.
         seed: names the draw.
 
     Returns:
         configuration numbers, in the order of the draw.
     """
-    if not 0 < count <= total:
-        raise ValueError(f"count={count}: wanted 1..{total}")
-    cells, sizes = _cells(total, labels, np.random.default_rng(seed_for(seed, "eval-strata")))
-    by_cell = np.argsort(cells, kind="stable")
-    starts = np.searchsorted(cells[by_cell], np.arange(math.prod(sizes) + 1))
-    order = [int(c) for c in _balanced_order(sizes) if starts[c] < starts[c + 1]]
-
-    @cache
-    def shuffled(c: int) -> list[int]:
-        rng = np.random.default_rng(seed_for(seed, "eval-stratum", c))
-        return [int(i) for i in rng.permutation(by_cell[starts[c] : starts[c + 1]])]
-
-    rounds = (shuffled(c)[turn] for turn in range(total) for c in order if turn < starts[c + 1] - starts[c])
-    return tuple(islice(rounds, count))
+    if not 0 < count <= math.prod(digits.values()):
+        raise ValueError(f"count={count}: wanted 1..{math.prod(digits.values())}")
+    names = [name for name in FIRST if name in digits] + [name for name in digits if name not in FIRST]
+    rng = np.random.default_rng(seed_for(seed, "eval-strata"))
+    shuffled = [rng.permutation(digits[name]) for name in names]
+    places = dict(zip(names, balanced_order([digits[name] for name in names], count), strict=True))
+    values = {name: order[places[name]] for name, order in zip(names, shuffled, strict=True)}
+    numbers = [0] * count
+    for name, size in digits.items():
+        numbers = [number * size + int(value) for number, value in zip(numbers, values[name], strict=True)]
+    return tuple(numbers)
 
 
-def _cells(
-    total: int, labels: Callable[[int], Mapping[str, str]], rng: np.random.Generator
-) -> tuple[np.ndarray, list[int]]:
-    """The cell of every configuration, int64 ``[total]``, and the number of values of every label.
-
-    The values of a label are shuffled, so that the balanced order pairs them anew with every seed.
-    """
-    keys = sorted(labels(0))
-    numbers: list[dict[str, int]] = [{} for _ in keys]
-    columns = np.empty((len(keys), total), np.int64)
-    for i in range(total):
-        row = labels(i)
-        for column, known, key in zip(columns, numbers, keys, strict=True):
-            column[i] = known.setdefault(row[key], len(known))
-    sizes = [len(known) for known in numbers]
-    if math.prod(sizes) > MAX_CELLS:
-        raise ValueError(f"{math.prod(sizes)} combinations of {keys} are too many strata, at most {MAX_CELLS}")
-    cells: np.ndarray = np.zeros(total, np.int64)
-    for column, size in zip(columns, sizes, strict=True):
-        cells = cells * size + rng.permutation(size)[column]
-    return cells, sizes
-
-
-def _balanced_order(sizes: Sequence[int]) -> np.ndarray:
-    """Every cell of a grid once, so that within any beginning two values of an axis differ by at most one in count.
+def balanced_order(sizes: Sequence[int], count: int) -> list[np.ndarray]:
+    """The first cells of an order that visits every cell of a grid once, with the values of every axis taking turns.
 
     Axis j reads k mod n_j, shifted by one whenever it and the axes before it would start to repeat: with P the product
     of the sizes before it, digit_j(k) = (k' + floor(k' / lcm(P, n_j))) mod n_j, where k' = k mod P n_j. Within P n_j
-    steps this visits each pair (k mod P, digit) once, and consecutive steps read consecutive digits.
+    steps this visits each pair (k mod P, digit) once, and consecutive steps read consecutive digits: so within any
+    beginning the values of an axis differ by at most one in count, and so do the cells of the first j axes.
 
     Args:
         sizes: values per axis.
+        count: how many cells, at most all.
 
     Returns:
-        row-major cell numbers, int64 ``[prod(sizes)]``.
+        the digit of each cell, int64 ``[count]`` per axis.
     """
-    k = np.arange(math.prod(sizes))
-    order, before = np.zeros_like(k), 1
+    k, digits, before = np.arange(count), [], 1
     for size in sizes:
-        within = k % (before * size)
-        order = order * size + (within + within // math.lcm(before, size)) % size
+        # Beyond count both stand for "not reached"; capping them keeps the products within 64 bits.
+        period, repeat = min(before * size, count), min(math.lcm(before, size), count)
+        within = k % period
+        digits.append((within + within // repeat) % size)
         before *= size
-    return order
+    return digits
 
 
 def _row(name: str, outcomes: Sequence[tuple[bool, bool]]) -> Stratum:

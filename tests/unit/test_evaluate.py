@@ -32,7 +32,7 @@ def test_every_episode_is_run_once():
 @pytest.mark.parametrize("select", ["seeds", "stratified"])
 def test_the_result_does_not_depend_on_the_number_of_environments(select, ends_on_success):
     """Also where the episodes are no multiple of the environments, or fewer."""
-    changes = {"limit": 20, "episodes": 13, "select": select, "episode_ends_on_success": ends_on_success} | NUMBERED
+    changes = {"limit": 30, "episodes": 22, "select": select, "episode_ends_on_success": ends_on_success} | NUMBERED
     one = run(num_envs=1, **changes)
     for num_envs in (2, 4, 8, 16):
         many = run(num_envs=num_envs, **changes)
@@ -41,7 +41,7 @@ def test_the_result_does_not_depend_on_the_number_of_environments(select, ends_o
             assert ours.episode_return == pytest.approx(theirs.episode_return, abs=1e-5)
             assert ours.metrics == pytest.approx(theirs.metrics, abs=1e-5)
         assert many.protocol_hash == one.protocol_hash
-    assert 0 < one.successes < 13
+    assert 0 < one.successes < 22
 
 
 def test_another_protocol_seed_gives_other_episodes():
