@@ -1,0 +1,102 @@
+"""Where things stand before an episode, by number. Pure numpy.
+
+Places are points of a grid around (-0.16, 0) on the table, 0.03 m apart; robot offsets are a lattice. Thresholds are
+compared in the published arithmetic, because two of them (0.15 m) fall on distances of the grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import pi
+
+import numpy as np
+
+CENTRE = np.array([-0.16, 0.0])
+HALF_EDGE = np.array([0.075, 0.075])
+CLEAR = 0.070  # metres between the centres of an object and a plate, at least
+FAR = 0.15  # metres between two objects, or two plates
+GRID = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+OUTER = (-0.2, *GRID, 1.2)
+YAWS = (0.0, pi / 4, pi / 2, 3 * pi / 4)
+RING_YAWS = (-pi / 8, -3 * pi / 8, -5 * pi / 8, -7 * pi / 8)
+QPOS_STEPS = (-0.15, -0.08, 0.0, 0.08, 0.15)
+WRIST_STEPS = (-0.6, -0.3, 0.0, 0.3, 0.6)
+QPOS_SUM = 0.25  # radians that shoulder and elbow may be off together
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Numbered places and headings.
+
+    Attributes:
+        xy: float64 ``[n, k, 2]``, metres: the object, the plate, and with k = 3 a third thing.
+        heights: k heights that they are dropped from, metres.
+        yaws: headings of the object, radians.
+        n_grid: how many of ``xy`` are the usual ones; the rest only a ``ring`` layout has.
+        n_yaws: how many of ``yaws`` are the usual ones.
+    """
+
+    xy: np.ndarray
+    heights: tuple[float, ...]
+    yaws: tuple[float, ...]
+    n_grid: int
+    n_yaws: int
+
+    def positions(self, split: str) -> tuple[int, int]:
+        """First place of a split, and how many."""
+        return _part(split, self.n_grid, len(self.xy))
+
+    def headings(self, split: str) -> tuple[int, int]:
+        """First heading of a split, and how many."""
+        return _part(split, self.n_yaws, len(self.yaws))
+
+
+def _part(split: str, usual: int, total: int) -> tuple[int, int]:
+    if split == "train" or (split == "test" and usual == total):
+        return 0, usual
+    return (usual, total - usual) if split == "test" else (0, total)
+
+
+@lru_cache
+def layout(name: str) -> Layout:
+    """One of the four layouts.
+
+    Args:
+        name: ``pairs`` (784), ``ring`` (784 and 628 further out, with other headings), ``two_objects`` (the third is an
+            object, at least 0.15 m from the first) or ``two_plates`` (the third is a plate, 0.15 m from the second).
+    """
+    grid = _points(list(product(GRID, GRID)))
+    if name == "pairs":
+        return Layout(_pairs(grid), (0.95, 0.95), YAWS, len(_pairs(grid)), len(YAWS))
+    if name == "ring":
+        inner, outer = _pairs(grid), _pairs(_points([p for p in product(OUTER, OUTER) if {*p} & {-0.2, 1.2}]))
+        return Layout(np.concatenate([inner, outer]), (0.95, 0.95), YAWS + RING_YAWS, len(inner), len(YAWS))
+    far_from = {"two_objects": 0, "two_plates": 1}[name]
+    apart = _distances(grid)
+    near, far = apart > CLEAR, apart > FAR
+    from_object, from_plate = (far, near) if far_from == 0 else (near, far)
+    ok = near[:, :, None] & from_object[:, None, :] & from_plate[None, :, :]
+    xy = grid[np.argwhere(ok)]
+    return Layout(xy, (0.95, 0.92, 1.0) if far_from == 0 else (1.0, 0.92, 0.96), YAWS, len(xy), len(YAWS))
+
+
+@lru_cache
+def qpos_offsets() -> np.ndarray:
+    """Offsets of the six arm joints, radians, float64 ``[14376, 6]``; the first is none."""
+    lattice = product(QPOS_STEPS, QPOS_STEPS, QPOS_STEPS, QPOS_STEPS, QPOS_STEPS, WRIST_STEPS)
+    return np.array([(0.0,) * 6, *(q for q in lattice if abs(q[1] + q[2]) <= QPOS_SUM)])
+
+
+def _points(unit: list[tuple[float, float]]) -> np.ndarray:
+    return (np.array(unit) * 2 - 1) * HALF_EDGE + CENTRE
+
+
+def _distances(points: np.ndarray) -> np.ndarray:
+    """Between all of them, ``[n, n]``, metres."""
+    return np.linalg.norm(points[None] - points[:, None], axis=-1)
+
+
+def _pairs(points: np.ndarray) -> np.ndarray:
+    return points[np.argwhere(_distances(points) > CLEAR)]

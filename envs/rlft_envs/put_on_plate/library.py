@@ -1,0 +1,119 @@
+"""The family's meshes and pictures on disk. Standard library only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from rlft_envs.assets import DOWNLOAD
+from rlft_envs.errors import EnvSetupError
+
+FOLDER = "put_on_plate"
+VISUALS = ("textured.obj", "textured.dae", "textured.glb", "collision.obj")  # the last stands in for a missing one
+
+
+@dataclass(frozen=True)
+class Model:
+    """A thing that can be put, or put onto.
+
+    Attributes:
+        key: its folder, for instance ``001_carrot_simpler``.
+        name: what an instruction calls it.
+        size: edges of its box in its own frame, metres.
+        density: kg/m³.
+        folder: where its meshes are.
+    """
+
+    key: str
+    name: str
+    size: tuple[float, float, float]
+    density: float
+    folder: Path
+
+    @property
+    def collision(self) -> Path:
+        """The mesh that physics sees."""
+        return self.folder / "collision.obj"
+
+    @property
+    def visual(self) -> Path:
+        """The mesh that cameras see."""
+        return next(path for path in (self.folder / name for name in VISUALS) if path.is_file())
+
+
+@dataclass(frozen=True)
+class Table:
+    """A picture of an empty table, and the texture that vision tests blend in.
+
+    Attributes:
+        key: the picture's file name.
+        name: what it shows.
+        picture: its file, 640 x 480.
+        texture: the texture's file.
+        mix: how strongly that texture may cover, 0..1.
+    """
+
+    key: str
+    name: str
+    picture: Path
+    texture: Path
+    mix: float
+
+
+@dataclass(frozen=True)
+class Library:
+    """Everything that can be shown, in the published order."""
+
+    objects: tuple[Model, ...]
+    plates: tuple[Model, ...]
+    tables: tuple[Table, ...]
+
+
+@lru_cache
+def load_library(assets_root: Path) -> Library:
+    """Read the three lists under ``<assets_root>/put_on_plate``.
+
+    Raises:
+        EnvSetupError: they, or files that they name, are missing.
+    """
+    root = assets_root / FOLDER
+    tables = root / "more_table"
+    library = Library(
+        _models(root / "more_carrot"),
+        _models(root / "more_plate"),
+        tuple(
+            Table(key, entry["name"], tables / "imgs" / key, tables / "textures" / entry["texture"], entry["mix"])
+            for key, entry in _read(tables).items()
+        ),
+    )
+    models = (*library.objects, *library.plates)
+    needed = [model.collision for model in models] + [path for t in library.tables for path in (t.picture, t.texture)]
+    missing = [str(path) for path in needed if not path.is_file()]
+    if missing:
+        raise EnvSetupError(
+            f"{len(missing)} files of the {FOLDER} assets are missing, the first is {missing[0]}; "
+            f"get them with: {DOWNLOAD}"
+        )
+    return library
+
+
+def _models(folder: Path) -> tuple[Model, ...]:
+    return tuple(
+        Model(key, entry["name"], _size(entry["bbox"]), float(entry["density"]), folder / key)
+        for key, entry in _read(folder).items()
+    )
+
+
+def _size(bbox: dict[str, Any]) -> tuple[float, float, float]:
+    x, y, z = (high - low for low, high in zip(bbox["min"], bbox["max"]))
+    return x, y, z
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / "model_db.json"
+    if not path.is_file():
+        raise EnvSetupError(f"{path} is missing (assets.root, RLFT_ASSETS); download the assets with: {DOWNLOAD}")
+    return json.loads(path.read_text())

@@ -1,0 +1,102 @@
+"""What counts as success, and what is counted on the way. Pure torch; every tensor has a leading axis E."""
+
+from __future__ import annotations
+
+import torch
+
+SIDEWAYS = 0.01  # metres that the object's centre may lie beyond the plate's longest half edge
+ABOVE = 0.05  # metres of air that may be between the two boxes
+TOUCH = 0.03  # newtons
+HELD_STEPS = 5
+
+
+def on_target(
+    source: torch.Tensor,
+    target: torch.Tensor,
+    source_size: torch.Tensor,
+    target_size: torch.Tensor,
+    force: torch.Tensor,
+) -> torch.Tensor:
+    """Whether the object lies on the plate, as published (RL4VLA).
+
+    Args:
+        source: the object's position, float ``[E, 3]``, metres.
+        target: the plate's.
+        source_size: edges of the object's upright box as it lay at the start, float ``[E, 3]``, metres.
+        target_size: the plate's.
+        force: size of the contact force between the two, float ``[E]``, newtons.
+
+    Returns:
+        bool ``[E]``.
+    """
+    offset = source - target
+    near = torch.linalg.norm(offset[:, :2], dim=1) <= target_size.max(dim=1).values / 2 + SIDEWAYS
+    gap = offset[:, 2] - (target_size[:, 2] + source_size[:, 2]) / 2
+    return near & (offset[:, 2] > 0) & (gap <= ABOVE) & (force > TOUCH)
+
+
+def upright_size(size: torch.Tensor, quaternion: torch.Tensor) -> torch.Tensor:
+    """Edges of the upright box around a turned one.
+
+    Args:
+        size: its edges, float ``[n, 3]``.
+        quaternion: wxyz, float ``[n, 4]``, of unit length.
+    """
+    w, x, y, z = quaternion.unbind(dim=1)
+    R = torch.stack(
+        [
+            *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+            *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+            *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+        ],
+        dim=1,
+    ).reshape(-1, 3, 3)
+    return (R.abs() @ size[:, :, None])[:, :, 0]
+
+
+class EpisodeRecord:
+    """What happened since each environment's reset: latched terms, and how long the object has been held.
+
+    A step counts once, however often it is looked at: another environment's reset evaluates everybody.
+    """
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self._grasped, self._held, self._on_target = torch.zeros(3, num_envs, dtype=torch.bool, device=device)
+        self._in_a_row = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self._counted = torch.full((num_envs,), -1, dtype=torch.int64, device=device)
+
+    def reset(self, env_idx: torch.Tensor) -> None:
+        """Forget what happened in these environments."""
+        for flags in (self._grasped, self._held, self._on_target):
+            flags[env_idx] = False
+        self._in_a_row[env_idx] = 0
+        self._counted[env_idx] = -1
+
+    def update(self, step: torch.Tensor, grasped: torch.Tensor, placed: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Take in what is seen now.
+
+        Args:
+            step: steps since the reset, int ``[E]``.
+            grasped: the fingers hold the object now, bool ``[E]``.
+            placed: it lies on the plate now, bool ``[E]``.
+
+        Returns:
+            bool ``[E]`` each: ``is_src_obj_grasped``, ``consecutive_grasp`` (five steps in a row) and
+            ``src_ever_on_target`` are latched, ``grasped_now``, ``consecutive_grasp_now`` and ``src_on_target`` not.
+        """
+        new = step != self._counted
+        self._counted = torch.where(new, step.to(self._counted.dtype), self._counted)
+        row = torch.where(grasped, self._in_a_row + 1, torch.zeros_like(self._in_a_row))
+        self._in_a_row = torch.where(new, row, self._in_a_row)
+        held = self._in_a_row >= HELD_STEPS
+        self._grasped |= new & grasped
+        self._held |= held
+        self._on_target |= new & placed
+        return {
+            "is_src_obj_grasped": self._grasped.clone(),
+            "consecutive_grasp": self._held.clone(),
+            "src_ever_on_target": self._on_target.clone(),
+            "grasped_now": grasped,
+            "consecutive_grasp_now": held,
+            "src_on_target": placed,
+        }
