@@ -28,11 +28,14 @@ from rlft.tracking import Tracker
 from rlft.types import VecEnv
 
 if TYPE_CHECKING:
+    from rlft.data.dataset import DemoSet
     from rlft.policy.actor_critic import ActorCritic
     from rlft.policy.base import FlowPolicy
     from rlft.runner import PPORunner
 
 log = logging.getLogger(__name__)
+
+SAMPLE_EPISODES = 6
 
 BEFORE = "sft"  # label of the evaluation before PPO
 
@@ -77,10 +80,21 @@ def _resumed(cfg: RunConfig, directory: Path) -> Path | None:
 def collect_demos(cfg: RunConfig) -> None:
     """Plan and record demonstrations: ``dataset/`` and ``collect.json``."""
     from rlft.data.collect import collect
+    from rlft.data.dataset import DemoSet
 
     with _stage(cfg, "collect") as run, Progress("collect") as progress:
         result = collect(cfg, build.env_settings(cfg, 1), run, build.dataset_dir(cfg), progress)
+        if cfg.collect.save_video and cfg.env.cameras:
+            _sample_video(run / "demos.mp4", DemoSet.load(build.dataset_dir(cfg), 1))
         write_stage(run, "collect", result.to_dict())
+
+
+def _sample_video(path: Path, demos: DemoSet) -> None:
+    """The first demonstrations, one after the other, as the first camera saw them."""
+    from rlft.report.video import write_video
+
+    frames = int(demos.lengths[:SAMPLE_EPISODES].sum())
+    write_video(path, next(iter(demos.images.values()))[:frames].numpy(), fps=demos.meta.fps)
 
 
 def train_sft(cfg: RunConfig) -> None:
