@@ -82,7 +82,6 @@ class Numbering:
             "table": v.tables.of(obj_set),
             "position": self.layout.positions(obj_set),
             "yaw": self.layout.headings(obj_set),
-            "extra": (0, 1),
         }
         self._others = 0  # how many the distractor is chosen among, itself included
         if v.extras is not None:
@@ -97,11 +96,12 @@ class Numbering:
         first = ranges["plate"][0]
         self.plates = range(first, first + (self._others if v.extra == "plate" else ranges["plate"][1]))
         order = ["object", "plate", "table", "position", "yaw"]
-        order.insert(2 if v.extra == "plate" else 1, "extra")
+        if v.extra is not None:
+            order.insert(2 if v.extra == "plate" else 1, "extra")
         self._digits = [(name, *ranges[name]) for name in order]
 
     def __len__(self) -> int:
-        return prod(size for _, _, size in self._digits)
+        return prod(self.sizes.values())
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -199,6 +199,8 @@ class Configurations:
         if v.extra == "qpos":
             return "arm elsewhere" if d.extra else "arm at home"
         if v.extra is not None:
+            if v.extra == "object" and d.extra == d.object:
+                return "beside nothing"
             return f"beside {(lib.objects if v.extra == 'object' else lib.plates)[d.extra].name}"
         if v.layout == "ring":
             return "outer places" if d.position >= self.numbering.layout.n_grid else "inner places"
