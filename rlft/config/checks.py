@@ -86,7 +86,8 @@ def evaluation(cfg: RunConfig) -> list[str]:
     names = [member.name for member in e.suite.members]
     for name in sorted({name for name in names if names.count(name) > 1 or not NAME.fullmatch(name)}):
         problems.append(
-            f"eval.suite.members: the name {name!r} names a file; each needs its own, of letters, digits, . _ -"
+            f"eval.suite.members: {name!r} stands twice, or is no name for a file; each needs its own, of letters, "
+            "digits, '.', '_' and '-'"
         )
     known = [member.name for member in e.suite.members if member.group == IN_DISTRIBUTION]
     if len(known) != 1:

@@ -3,6 +3,7 @@ import copy
 import pytest
 
 from rlft.config.checks import cross_checks, nearest_multiples
+from rlft.config.evaluation import SuiteConfig, SuiteMemberConfig
 from rlft.config.load import load
 from rlft.config.schema import CameraConfig
 
@@ -73,10 +74,20 @@ def test_a_micro_batch_is_part_of_a_batch():
     assert check(train__micro_batch_size=80) == []
 
 
-def test_evaluation_episodes_are_shared_evenly():
-    text = one(eval__episodes=100, eval__num_envs=16)
-    assert "(100 = 6 x 16 + 4)" in text
-    assert "96 or 112" in text
+def test_a_suite_has_one_member_to_compare_with_and_names_that_are_files():
+    def suite(*members):
+        return SuiteConfig("mine", [SuiteMemberConfig(name, group) for name, group in members])
+
+    base = ("main", "in_distribution")
+    assert check(eval__suite=suite(base, ("tables", "vision"))) == []
+    assert "0 are of the group in_distribution []" in one(eval__suite=suite(("tables", "vision")))
+    assert "2 are of the group in_distribution" in one(eval__suite=suite(base, ("other", "in_distribution")))
+    assert "'tables' stands twice" in one(eval__suite=suite(base, ("tables", "vision"), ("tables", "execution")))
+    assert "'../x' stands twice, or is no name for a file" in one(eval__suite=suite(base, ("../x", "vision")))
+
+
+def test_a_label_is_no_suite():
+    assert "leave out 'suite_'" in one(eval__label="suite_rl")
 
 
 def test_evaluation_seeds_exist():
