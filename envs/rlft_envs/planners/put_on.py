@@ -6,7 +6,6 @@ The plan looks again before every part of it, and starts over where the object s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,36 +30,36 @@ SAME_PLACE, SAME_DIRECTION = 0.008, 0.94  # metres and cosine: grasps nearer tha
 LOST = 0.025  # metres that the object may move in the fingers before it counts as dropped
 
 
-@dataclass(frozen=True)
 class Scene:
     """What is put where.
 
+    Args:
+        env: an unwrapped WidowX task: one of ManiSkill's (``env.objs``), or of our family (actors by role).
+
     Attributes:
-        env: the unwrapped environment.
         source: the object to be moved.
         target: what it is put on.
         others: bodies that the fingers must not touch, the target among them.
     """
 
-    env: Any
-    source: Body
-    target: Body
-    others: tuple[Body, ...]
-
-    @classmethod
-    def of(cls, env: Any) -> Scene:
-        """Read it off a task of the Bridge family."""
-        source, target = Body(env.objs[env.source_obj_name]), Body(env.objs[env.target_obj_name])
-        return cls(env, source, target, (target,))
+    def __init__(self, env: Any) -> None:
+        actors = env.scene.actors
+        if "source" in actors:
+            self._actor, target, extra = actors["source"], actors["target"], [actors[k] for k in actors if k == "extra"]
+        else:
+            self._actor, target, extra = env.objs[env.source_obj_name], env.objs[env.target_obj_name], []
+        self._agent = env.agent
+        self.source, self.target = Body(self._actor), Body(target)
+        self.others = (self.target, *(Body(actor) for actor in extra))
 
     def grasped(self) -> bool:
         """Whether both fingers press on the source."""
-        return bool(self.env.agent.is_grasping(self.env.objs[self.env.source_obj_name])[0])
+        return bool(self._agent.is_grasping(self._actor)[0])
 
 
 def put_on(view: View) -> Iterator[Step]:
     """Grasp the source from above, carry it over the target, lower it and let go."""
-    scene = Scene.of(view.env)
+    scene = Scene(view.env)
     failed: list[np.ndarray] = []
     kind = "not_grasped"
     for _ in range(TRIES):
