@@ -1,0 +1,98 @@
+"""A suite is one table: differences with intervals, nothing run twice, unlike members named."""
+
+import json
+
+import pytest
+from helpers.toy_protocol import toy_evaluator
+from helpers.toy_world import toy_model
+
+from rlft.evaluate.suite import finished, make_table, markdown, run_members
+from rlft.metrics import difference_interval, to_json, write_stage
+
+MEMBERS = [("main", "in_distribution"), ("words", "semantics"), ("things", "semantics")]
+
+
+def result_of(fingerprint="f" * 64, **changes):
+    evaluator = toy_evaluator(**({"limit": 20} | changes))
+    return to_json(evaluator.run(toy_model().policy, "test", fingerprint=fingerprint).to_dict())
+
+
+@pytest.fixture(scope="module")
+def results():
+    return {"main": result_of(), "words": result_of(instruction="go"), "things": result_of(seed=7, instruction="run")}
+
+
+def test_a_member_is_compared_with_the_one_in_distribution(results):
+    changed = {**results["words"], "successes": 1, "success": 1 / 12}
+    table = make_table("rl", "mine", "f" * 64, MEMBERS, {**results, "words": changed})
+    main, words, things = table.rows
+    assert (main.difference, main.difference_ci95) == (None, None)
+    assert words.difference == pytest.approx(1 / 12 - main.success)
+    assert words.difference_ci95 == difference_interval((1, 12), (main.successes, 12))
+    assert (things.difference, things.success) == (0.0, main.success)
+    assert table.groups == {"in_distribution": main.success, "semantics": pytest.approx((1 / 12 + main.success) / 2)}
+    assert table.unequal == {}
+
+
+def test_members_that_were_not_measured_alike_are_named(results):
+    other = result_of(limit=19)
+    table = make_table("rl", "mine", "f" * 64, MEMBERS, {**results, "words": other})
+    assert table.unequal == {"max_episode_steps": ["20", "19"]}
+    assert "**Not comparable.** max_episode_steps: 20, 19." in markdown(table)
+
+
+def test_the_table_for_people(results):
+    text = markdown(make_table("rl", "mine", "f" * 64, MEMBERS, results))
+    assert "Not comparable" not in text
+    lines = [line for line in text.splitlines() if line.startswith("| words")]
+    assert len(lines) == 1
+    assert f"`{results['words']['protocol_hash'][:12]}`" in lines[0]
+    assert "+0.0 points [" in lines[0]
+
+
+def test_what_is_done_is_not_run_again_and_anything_else_is(tmp_path, results):
+    run, kept = [], []
+
+    def evaluate(name):
+        run.append(name)
+        write_stage(tmp_path, f"eval_{name}", results[name])
+        return results[name]
+
+    names = list(results)
+    hashes = {name: result["protocol_hash"] for name, result in results.items()}
+    assert run_members(names, hashes, "f" * 64, tmp_path, evaluate, kept.append) == results
+    assert (run, kept) == (names, [])
+    run.clear()
+    (tmp_path / "eval_words.json").unlink()
+    assert run_members(names, hashes, "f" * 64, tmp_path, evaluate, kept.append) == results
+    assert (run, kept) == (["words"], ["main", "things"])
+    run.clear()
+    run_members(names, hashes | {"main": "0" * 64}, "f" * 64, tmp_path, evaluate, kept.append)
+    assert run == ["main"]
+    run.clear()
+    run_members(names, hashes, "e" * 64, tmp_path, evaluate, kept.append)
+    assert run == names
+
+
+def test_a_damaged_result_is_not_a_result(tmp_path, results):
+    protocol_hash = results["main"]["protocol_hash"]
+    path = write_stage(tmp_path, "eval_main", results["main"])
+    assert finished(path, protocol_hash, "f" * 64) == results["main"]
+    path.write_text(json.dumps(results["main"])[:-100])
+    assert finished(path, protocol_hash, "f" * 64) is None
+    path.write_text("[]")
+    assert finished(path, protocol_hash, "f" * 64) is None
+    assert finished(tmp_path / "nothing.json", protocol_hash, "f" * 64) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [  # Newcombe 1998, table II, method 10
+        ((56, 70), (48, 80), (0.0524, 0.3339)),
+        ((9, 10), (3, 10), (0.1705, 0.8090)),
+        ((10, 10), (0, 20), (0.6791, 1.0)),
+        ((10, 10), (0, 10), (0.6075, 1.0)),
+    ],
+)
+def test_the_interval_of_a_difference_is_the_published_one(first, second, expected):
+    assert difference_interval(first, second) == pytest.approx(expected, abs=6e-5)
