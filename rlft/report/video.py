@@ -159,6 +159,7 @@ def _checked(frames: np.ndarray | Sequence[np.ndarray], fps: float) -> np.ndarra
 def _encode(path: str, clip: np.ndarray, fps: float) -> None:
     import av
 
+    av.logging.set_level(av.logging.ERROR)  # a dataset library before us may have asked for every statistic
     encoder = pick_encoder()
     rate = Fraction(fps).limit_denominator(1001)
     # faststart moves the index to the front: the first frame shows before the file is loaded.
