@@ -110,7 +110,8 @@ class PutOnPlate(BaseEnv):
         table.add_visual_from_file(str(TABLE_MESH), pose=STAGE_POSE)
         table.initial_pose = STAGE_AT
         self._table = table.build_static(name="arena")
-        self.stage: Stage = GpuStage(self, self._first_set.models()) if self.gpu_sim_enabled else CpuStage(self)
+        roles = ("source", "target", *(("extra",) if self.variant.extra in ("object", "plate") else ()))
+        self.stage: Stage = GpuStage(self, self._first_set.models()) if self.gpu_sim_enabled else CpuStage(self, roles)
         self._allocate()
 
     def _allocate(self) -> None:
@@ -137,7 +138,7 @@ class PutOnPlate(BaseEnv):
                 self._sets[i] = self.configurations(options["obj_set"])
         for k, i in enumerate(rows):
             self.running[i] = self._choose(k, i, options)
-        self._set_scene_config()  # these defaults are global to the process, and another task may have changed them
+        self._set_scene_config()  # the falls depend on these defaults, which are global to the process
         casts = [self._cast(i) for i in rows]
         self.stage.show(rows, casts)
         self._record.reset(env_idx)

@@ -55,10 +55,17 @@ class CpuStage:
 
     Every reset begins with an empty physics scene, into which the robot, the table and then the new things go in a
     fixed order, so that nothing of an earlier episode can be felt in a later one.
+
+    Args:
+        env: the environment.
+        roles: those that there always are, so that the simulator's state has one width: nobody's role is played by a
+            copy of the source that hangs far below the table.
     """
 
-    def __init__(self, env: BaseEnv) -> None:
-        self._env = env
+    NOWHERE = np.array([0.0, 0.0, -9.0, 1.0, 0.0, 0.0, 0.0], np.float32)
+
+    def __init__(self, env: BaseEnv, roles: Sequence[str]) -> None:
+        self._env, self._roles = env, roles
         self.actors: dict[str, Actor] = {}
 
     def show(self, env_idx: Sequence[int], casts: Sequence[Cast]) -> None:
@@ -69,7 +76,8 @@ class CpuStage:
             del scene.actors[role]
             scene.remove_from_state_dict_registry(actor)
         renew_physics(self._env)
-        self.actors = {role: self._build(role, model, pose) for role, (model, pose) in casts[0].items()}
+        nobody = (casts[0]["source"][0], self.NOWHERE)
+        self.actors = {role: self._build(role, *casts[0].get(role, nobody)) for role in self._roles}
 
     def playing(self, role: str) -> list[tuple[Actor, torch.Tensor]]:
         """See :meth:`Stage.playing`."""
@@ -81,6 +89,8 @@ class CpuStage:
         entity = builder.build_entity()
         entity.name = f"scene-0_{role}"
         entity.pose = sapien.Pose(pose[:3], pose[3:])
+        if pose is self.NOWHERE:
+            entity.find_component_by_type(sapien.physx.PhysxRigidDynamicComponent).disable_gravity = True
         scene.sub_scenes[0].add_entity(entity)
         actor = Actor.create_from_entities([entity], scene, torch.tensor([0]), shared_name=role)
         actor.initial_pose = Pose.create(entity.pose)
