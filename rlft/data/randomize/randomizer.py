@@ -20,7 +20,7 @@ from rlft.seeding import generator_for
 from rlft.types import Observation
 
 TAPE = 2**22  # normal numbers, drawn once; a row's noise is a window of them
-ROWS = 16  # changed at once, at most: what is in between takes a dozen times a picture's memory
+ROWS = 8  # changed at once, at most: what is in between takes a dozen times a picture, and should stay in the cache
 
 type Name = tuple[int, ...]
 

@@ -1,0 +1,57 @@
+"""The section domain_randomization: groups, null, and settings that would do nothing."""
+
+import pytest
+
+from rlft.config.load import load
+from rlft.errors import ConfigError
+
+
+def problems(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load("train_rl", overrides)
+    return "\n".join(caught.value.problems)
+
+
+def test_it_is_off_by_default_and_null_switches_a_group_off():
+    assert load("train_rl").domain_randomization is None
+    assert load("train_rl", ["randomization=light"]).domain_randomization.brightness == 0.1
+    assert load("train_rl", ["randomization=strong", "domain_randomization=null"]).domain_randomization is None
+
+
+@pytest.mark.parametrize("entry", ["collect_demos", "train_sft", "train_rl", "evaluate", "plan", "report"])
+def test_the_same_words_fit_every_script(entry):
+    assert load(entry, ["randomization=put_on_plate"]).domain_randomization.overlay is not None
+
+
+def test_a_setting_below_switches_a_section_on():
+    assert load("train_rl", ["domain_randomization.hue=10"]).domain_randomization.hue == 10.0
+    assert load("train_rl", ["domain_randomization.overlay={}"]).domain_randomization.overlay.tolerance == 16
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["domain_randomization={}"], "every effect is off"),
+        (["domain_randomization.probability=0.5"], "every effect is off"),
+        (
+            ["randomization=light", "domain_randomization.rollout=false", "domain_randomization.sft=false"],
+            "it would run nowhere",
+        ),
+        (["randomization=light", "domain_randomization.cameras=[left]"], "['left']: env.cameras has base_camera"),
+        (["randomization=light", "env.cameras=[]"], "there are no pictures"),
+        (
+            ["randomization=light", "sft.cache_prefix=true", "sft.train_expert_only=true"],
+            "a kept prefix would show every frame as it is",
+        ),
+        (["domain_randomization.hue=200"], "domain_randomization.hue = 200.0: must be >= 0 and <= 180"),
+        (["domain_randomization.brigthness=0.1"], "did you mean domain_randomization.brightness"),
+        (["domain_randomization.per=step"], "one of episode, decision"),
+    ],
+)
+def test_what_would_do_nothing_or_harm_is_refused(overrides, text):
+    assert text in problems(*overrides)
+
+
+def test_a_kept_prefix_is_fine_where_the_warm_up_is_not_randomised():
+    words = ["randomization=light", "sft.cache_prefix=true", "sft.train_expert_only=true"]
+    assert load("train_sft", [*words, "domain_randomization.sft=false"]).sft.cache_prefix is True
