@@ -23,9 +23,11 @@ check: setup  ## style, types, generated docs
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m rlft.config.docs --check
+	@$(PY) -m rlft.plan.recipes --check
 
-docs: setup  ## write docs/configuration.md from the schema
+docs: setup  ## write docs/configuration.md from the schema, docs/recipes.md from the recipes
 	@$(PY) -m rlft.config.docs
+	@$(PY) -m rlft.plan.recipes
 
 lock:  ## write requirements.lock from what .venv holds
 	@scripts/lock.sh > requirements.lock.new && mv requirements.lock.new requirements.lock

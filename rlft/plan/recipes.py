@@ -1,0 +1,174 @@
+"""Writes docs/recipes.md from configs/recipe/: ``python -m rlft.plan.recipes [--check]``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rlft.config.compose import CONFIG_DIR
+from rlft.config.load import load
+from rlft.config.schema import RunConfig
+from rlft.plan.machine import GIB, RESERVE, STAGES, Machine, measure
+from rlft.plan.memory import HOST, Assumed, Plan, device_name
+
+PATH = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
+PLACEMENTS = ("three_gpus", "one_gpu")
+GPU_GIB = 79.0  # what cards sold as 80 GB have at least: an H100 has 79.6
+HOST_GIB = 128.0
+CORES = 16
+NOT_COMPARED = ("name", "placement")
+
+HEAD = """\
+# Recipes
+
+Written from `configs/recipe/` by `make docs`; do not edit.
+
+A recipe sets task, policy, placement and algorithm at once. Every script takes it, and whatever is typed beside it
+wins over it (`train.micro_batch_size=256`, `placement=one_gpu`):
+
+```
+.venv/bin/python scripts/plan.py          recipe={first} --gpu-gib {gpu:g} --host-gib {host:g}
+.venv/bin/python scripts/collect_demos.py recipe={first} name=main
+.venv/bin/python scripts/train_sft.py     recipe={first} name=main model.path=BASE model.tokenizer_path=TOKENIZER
+.venv/bin/python scripts/train_rl.py      recipe={first} name=main model.path=SFT
+.venv/bin/python scripts/evaluate.py      recipe={first} name=main model.path=RL
+```
+
+BASE is a lerobot checkpoint (`lerobot/pi0_base`, `lerobot/pi05_base`), TOKENIZER PaliGemma's; SFT is
+`outputs/main/sft/checkpoints/last/pretrained_model`, RL the same below `rl`. The assets come from
+`scripts/download_assets.py` ([assets](assets.md)).
+
+None of these runs was made here: they need GPUs and weights that this project's machines do not have. What is checked
+is that each loads, that its numbers are the published ones, and that its plan fits.
+"""
+
+TAIL = """\
+## What is not as published
+
+- π_RL's public file uses flow noise. Its best published results are with its flow SDE (π0 78.8 %, π0.5 90.9 %); with
+  flow noise they are 77.8 % and 89.7 % (RLinf/RLinf:docs/source-en/rst_source/examples/embodied/pi0.rst).
+  `exploration.method=flow_sde_single` is the nearest to theirs here.
+- Its log-probability is averaged over the chain, and π0's ratio is taken for each number of a chunk; here both are the
+  chunk's joint probability (`exploration.logprob=sum`), so that the same clip range is tighter.
+- It bootstraps past every end of an episode, successes too; here only past the clock's. It also clips the loss of very
+  unlikely actions (`clip_ratio_c`) and uses a Huber loss for the value; neither is a setting here.
+- Its π0.5 sees no state and its value head reads the prefix; here π0.5 has the state in its prompt and the value head
+  reads the expert's features.
+- It starts from checkpoints of its own, which are openpi's files. The warm-up here has the first π0-RL code's settings.
+- The first π0-RL code divides the log-probability by the chain's length too (`exploration.logprob=mean`), scales its
+  rewards by a running std, and restarts its learning rate's cosine every 100 iterations; the last two are no settings
+  here.
+"""
+
+
+def recipes() -> list[str]:
+    """The names of all recipes."""
+    return sorted(path.stem for path in (CONFIG_DIR / "recipe").glob("*.yaml"))
+
+
+def planned(name: str, placement: str) -> Iterator[tuple[Plan, Machine]]:
+    """Both trainings of a recipe, on GPUs of 80 GB.
+
+    Args:
+        name: of the recipe.
+        placement: a choice of the group ``placement``.
+    """
+    cfg = settings(name, placement)
+    devices = sorted({HOST, *(device_name(x) for x in (cfg.sim.device, cfg.model.device, cfg.buffer.device))})
+    machine = Machine(measure(devices, gpu_gib=GPU_GIB, host_gib=HOST_GIB), Assumed(cores=CORES))
+    for stage in STAGES:
+        yield machine.plan(stage, cfg), machine
+
+
+def settings(name: str, placement: str = PLACEMENTS[0]) -> RunConfig:
+    """A recipe's settings, as train_rl loads them."""
+    return load("train_rl", [f"recipe={name}", f"placement={placement}"])
+
+
+def recipes_page() -> str:
+    """The whole page, Markdown."""
+    parts = [HEAD.format(first=recipes()[0], gpu=GPU_GIB, host=HOST_GIB), "## Settings that are not the defaults\n"]
+    parts += [_settings_table(), "## Memory\n", _memory_text(), _memory_table(), TAIL]
+    return "\n".join(parts)
+
+
+def _settings_table() -> str:
+    default = dict(_leaves(asdict(RunConfig()), ""))
+    columns = {name: dict(_leaves(asdict(settings(name)), "")) for name in recipes()}
+    keys = list(dict.fromkeys(key for leaves in columns.values() for key in leaves))
+    rows = [
+        [f"`{key}`", *(_text(leaves.get(key)) for leaves in columns.values())]
+        for key in keys
+        if key not in NOT_COMPARED and any(leaves.get(key) != default.get(key) for leaves in columns.values())
+    ]
+    return _table([["setting", *columns], *rows])
+
+
+def _memory_text() -> str:
+    return (
+        f"GiB on GPUs of {GPU_GIB:g} GiB and a host of {HOST_GIB:g}, of which {RESERVE:.0%} stay free; an upper bound\n"
+        "([planning](planning.md)). What simulation takes on its GPU was never measured; `room` is what\n"
+        "is left there for it.\n"
+    )
+
+
+def _memory_table() -> str:
+    rows = [["recipe", "placement", "stage", "device", "what is there", "GiB", "room", "verdict"]]
+    for name in recipes():
+        for placement in PLACEMENTS:
+            for plan, machine in planned(name, placement):
+                for device in plan.used:
+                    rows.append([f"`{name}`", placement, plan.stage, *_device_cells(plan, machine, device)])
+    return _table(rows)
+
+
+def _device_cells(plan: Plan, machine: Machine, device: str) -> list[str]:
+    roles = ", ".join(plan.roles[device]) or "processes"
+    capacity = machine.capacity[device].nbytes
+    room = (1.0 - RESERVE) * (capacity or 0) - plan.total(device)
+    left = f"{room / GIB:.1f}" if device in plan.unknown else ""
+    return [device, roles, f"{plan.total(device) / GIB:.1f}", left, "fits" if machine.fits(plan, device) else "NO"]
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return ", ".join(str(item["name"]) for item in value)
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(rows: list[list[str]]) -> str:
+    head, *rest = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, "| " + " | ".join("---" for _ in rows[0]) + " |", *rest]) + "\n"
+
+
+def main(argv: list[str]) -> int:
+    """Write the page, or with ``--check`` compare it with the file; 1 where they differ."""
+    page = recipes_page()
+    if "--check" in argv:
+        if not PATH.is_file() or PATH.read_text(encoding="utf-8") != page:
+            sys.stderr.write(f"{PATH.name} is not what configs/recipe/ says; run: make docs\n")
+            return 1
+        return 0
+    PATH.write_text(page, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,101 @@
+"""The recipes load everywhere, hold the published numbers, and fit on GPUs of 80 GB."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlft.config.load import load
+from rlft.plan import recipes
+from rlft.plan.memory import HOST
+
+ROOT = Path(__file__).resolve().parents[3]
+NAMES = recipes.recipes()
+ENTRIES = ("collect_demos", "train_sft", "train_rl", "evaluate", "plan")
+
+# As published; the files are named in configs/recipe/.
+PUBLISHED = {
+    "pi0_pi_rl": {"H": 8, "K": 4, "rows": 5120, "batch": 5120, "epochs": 4, "lr": (7.91e-6, 1.55e-4), "clip": 0.2},
+    "pi05_pi_rl": {"H": 8, "K": 4, "rows": 5120, "batch": 5120, "epochs": 5, "lr": (7.91e-6, 1.55e-4), "clip": 0.2},
+    "pi0_original": {"H": 50, "K": 10, "rows": 512, "batch": 512, "epochs": 1, "lr": (2e-5, 1e-4), "clip": 0.01},
+}
+
+
+def test_every_recipe_has_published_numbers():
+    assert set(NAMES) == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_holds_the_published_numbers(name):
+    cfg = recipes.settings(name)
+    assert cfg.env.id == "PutOnPlateInScene25Main-v3"
+    assert cfg.env.make_kwargs["obj_set"] == "train"
+    assert cfg.model.kind == name.split("_")[0]
+    assert (cfg.act_steps, cfg.env.max_episode_len, cfg.train.gamma, cfg.train.gae_lambda) == (5, 80, 0.99, 0.95)
+    assert {
+        "H": cfg.n_action_steps,
+        "K": cfg.num_steps,
+        "rows": cfg.env.n_steps_rollout // cfg.act_steps * cfg.env.num_envs,
+        "batch": cfg.train.batch_size,
+        "epochs": cfg.train.update_epochs,
+        "lr": (cfg.train.actor_optimizer.lr, cfg.train.critic_optimizer.lr),
+        "clip": cfg.train.clip_ratio,
+    } == PUBLISHED[name]
+    assert cfg.train.batch_size % cfg.train.micro_batch_size == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_script_takes_a_recipe(name, entry):
+    assert load(entry, [f"recipe={name}"]) == load("train_rl", [f"recipe={name}"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_typed_wins_over_a_recipe(name):
+    typed = ["placement=one_gpu", "task=pick_cube", "train.gamma=0.5", "randomization=light"]
+    for words in ([f"recipe={name}", *typed], [*typed, f"recipe={name}"]):
+        cfg = load("train_rl", words)
+        assert cfg.model.device == "cuda:0"
+        assert cfg.buffer.device == HOST
+        assert cfg.env.id == "PickCube-v1"
+        assert cfg.train.gamma == 0.5
+        assert cfg.domain_randomization is not None
+
+
+@pytest.mark.parametrize("placement", recipes.PLACEMENTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_fits_on_every_device(name, placement, monkeypatch):
+    plans = list(recipes.planned(name, placement))
+    assert [plan.stage for plan, _ in plans] == ["train_rl", "train_sft"]
+    for plan, machine in plans:
+        assert {device: machine.fits(plan, device) for device in plan.used} == dict.fromkeys(plan.used, True)
+    monkeypatch.setattr(recipes, "GPU_GIB", 24.0)
+    plan, machine = next(recipes.planned(name, placement))
+    assert machine.overfull(plan)
+
+
+@pytest.mark.parametrize("placement", recipes.PLACEMENTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_plan_of_a_recipe_gives_a_verdict_for_every_device(name, placement):
+    words = [f"recipe={name}", f"placement={placement}", "--stage", "rl", "--gpu-gib", "79", "--host-gib", "128"]
+    command = [sys.executable, str(ROOT / "scripts" / "plan.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    verdict = next(line for line in done.stdout.splitlines() if line.startswith("verdict")).split()[1:]
+    devices = next(line for line in done.stdout.splitlines() if line.startswith("GiB")).split()[1:]
+    assert len(devices) == {"three_gpus": 4, "one_gpu": 2}[placement]
+    assert verdict == ["fits"] * len(devices)
+    assert "It fits as it is." in done.stdout
+
+
+def test_the_page_is_what_the_recipes_say(tmp_path, monkeypatch, capsys):
+    assert recipes.main(["--check"]) == 0, "docs/recipes.md is stale; run: make docs"
+    page = recipes.PATH.read_text(encoding="utf-8")
+    for name in NAMES:
+        assert page.count(f"| `{name}` | three_gpus | train_rl | cuda:1 | model |") == 1
+    monkeypatch.setattr(recipes, "PATH", tmp_path / "recipes.md")
+    assert recipes.main(["--check"]) == 1
+    assert "make docs" in capsys.readouterr().err
+    assert recipes.main([]) == 0
+    assert recipes.main(["--check"]) == 0
