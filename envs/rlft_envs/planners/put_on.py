@@ -69,16 +69,19 @@ def put_on(view: View) -> Iterator[Step]:
         yield approach
         if np.linalg.norm((scene.source.pose() - start)[:3, 3]) > SHIFTED:
             continue  # it rolled or was pushed meanwhile
-        for _ in range(CLOSING_STEPS):
+        for step in range(CLOSING_STEPS):
             yield Stay(1, gripper=CLOSED)
-            if scene.grasped():
+            if step and scene.grasped():
                 break
         held_at, failed_here = _in_tool(view, scene), se3.inverse(start) @ grasp.tool
 
         def lost(at: np.ndarray = held_at) -> bool:
             return bool(np.linalg.norm(_in_tool(view, scene) - at) > LOST)
 
-        yield Move(_carry(view, scene), tolerance=0.006, give_up_if=lost)
+        if _crowded(scene):  # lifting will push the target: see where it comes to lie
+            yield Move(_carry(view, scene)[:1], tolerance=0.01, give_up_if=lost)
+        if not lost():
+            yield Move(_carry(view, scene), tolerance=0.006, give_up_if=lost)
         if lost():
             failed.append(failed_here)
             kind = "dropped" if scene.source.centre_of_mass()[2] - start[2, 3] > LOST else kind
@@ -127,6 +130,12 @@ def _alike(one: np.ndarray, other: np.ndarray) -> bool:
     return bool(np.linalg.norm((one - other)[:3, 3]) < SAME_PLACE and closing > SAME_DIRECTION)
 
 
+def _crowded(scene: Scene) -> bool:
+    """Whether the upright boxes around source and target overlap, seen from above."""
+    source, target = scene.source.points()[:, :2], scene.target.points()[:, :2]
+    return bool((source.min(axis=0) < target.max(axis=0)).all() and (target.min(axis=0) < source.max(axis=0)).all())
+
+
 def _carry(view: View, scene: Scene) -> tuple[np.ndarray, ...]:
     """Tool poses: straight up, over the target, down to just above it."""
     tool, points, goal = view.tool(), scene.source.points(), scene.target.points()
@@ -135,7 +144,7 @@ def _carry(view: View, scene: Scene) -> tuple[np.ndarray, ...]:
     low, high = (points + move).min(axis=0) - 0.005, (points + move).max(axis=0) + 0.005
     under = goal[((goal >= low) & (goal <= high))[:, :2].all(axis=1)]
     surface = float(under[:, 2].max() if len(under) else goal[:, 2].max())
-    up = max(CARRY + float(goal[:, 2].max()) - points[:, 2].min(), CARRY)
+    up = max(CARRY + float(goal[:, 2].max()) - points[:, 2].min(), 0.0)
     move[2] = surface + DROP - points[:, 2].min()
     place = se3.pose(tool[:3, 3] + move, tool[:3, :3])
     over = se3.pose(place[:3, 3] * [1.0, 1.0, 0.0] + [0.0, 0.0, tool[2, 3] + up], tool[:3, :3])
