@@ -108,8 +108,8 @@ def test_truncated_chunks_carry_the_value_of_their_true_final_observation():
     seen = {}
     original = sampler._final_values
 
-    def spy(step, iteration, t, ids):
-        values = original(step, iteration, t, ids)
+    def spy(step, iteration, t, ids, episodes):
+        values = original(step, iteration, t, ids, episodes)
         seen[t] = (np.array(step.truncated), np.array(step.terminated), values)
         return values
 
