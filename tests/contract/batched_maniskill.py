@@ -73,6 +73,18 @@ class BatchedManiSkill(Stacked):
     def get_reward(self, obs, action, info):
         return torch.cat([env.get_reward(obs, row(action, i), row(info, i)) for i, env in enumerate(self._parts)])
 
+    @property
+    def compose_picture(self):
+        composers = [env.compose_picture for env in self._parts]  # a task without: no such attribute here either
+        return lambda name, rgb, seen: torch.cat(
+            [compose(name, row(rgb, i), row(seen, i)) for i, compose in enumerate(composers)]
+        )
+
+    @property
+    def get_language_instruction(self):
+        says = [env.get_language_instruction for env in self._parts]
+        return lambda: [say()[0] for say in says]
+
     def reset(self, seed, options):
         named = options["env_idx"].tolist()
         if len(named) > 1:

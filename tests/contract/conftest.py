@@ -5,7 +5,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from vec_env_factories import SIMULATORS, TOYS
+from assets_at import assets_root
+from vec_env_factories import FAMILY, SIMULATORS, TOYS
 
 
 class Environments:
@@ -15,6 +16,8 @@ class Environments:
         self._built = {}
 
     def get(self, factory):
+        if factory in FAMILY:
+            assets_root()  # or the test is skipped
         if factory.name not in self._built:
             self._built[factory.name] = factory.build()
         return self._built[factory.name]
@@ -43,7 +46,7 @@ def environments():
 
 
 @pytest.fixture(
-    params=[*TOYS, *(pytest.param(factory, marks=pytest.mark.simulator) for factory in SIMULATORS)],
+    params=[*TOYS, *(pytest.param(factory, marks=pytest.mark.simulator) for factory in (*SIMULATORS, *FAMILY))],
     ids=lambda factory: factory.name,
 )
 def factory(request):

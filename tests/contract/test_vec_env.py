@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-from vec_env_factories import SIMULATORS, TIME_LIMIT, TOYS, A, E
+from solutions import towards_success
+from vec_env_factories import FAMILY, SIMULATORS, TIME_LIMIT, TOYS, A, E
 
 from rlft.types import VecEnv
 from rlft_envs.simulators import build_single_env
@@ -33,27 +34,14 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def solve(simulator, state, act_dim):
-    """An action towards success: reach the goal (toy), or go behind the cube and push it (PushCube)."""
-    if simulator == "toy":
-        return np.clip((state[2:4] - state[:2]) / 0.12, -1, 1)
-    tcp, goal = state[:3], state[4:7]
-    cube = goal[:2] - [0.2, 0.0]
-    behind = np.array([cube[0] - 0.06, cube[1], 0.02])
-    aim = behind if tcp[2] > 0.04 and tcp[0] < cube[0] else np.array([tcp[0] + 0.1, cube[1], 0.02])
-    action = np.full(act_dim, -1.0)
-    action[:3] = np.clip((aim - tcp) / 0.1, -1, 1)
-    return action
-
-
-def rollout(env, simulator, chunks, solvers=()):
+def rollout(env, settings, chunks, solvers=()):
     """Actions that solve the task in some environments and idle in the others; returns the actions and the steps."""
     obs = env.reset(range(E), SEEDS)
     taken, steps = [], []
-    for _ in range(chunks):
+    for k in range(chunks):
         actions = np.zeros((E, A, env.spec.act_dim), np.float32)
         for i in solvers:
-            actions[i] = 0.4 * solve(simulator, array(obs.state)[i], env.spec.act_dim)
+            actions[i] = towards_success(settings, SEEDS[i], k, array(obs.state)[i], env.spec.act_dim)
         steps.append(env.step_chunk(actions))
         taken.append(actions)
         obs = steps[-1].obs
@@ -69,7 +57,7 @@ def test_shapes_and_types(env, factory):
     assert spec.num_envs == E
     assert spec.cameras == factory.settings.cameras
     assert spec.max_episode_steps == TIME_LIMIT
-    assert spec.control_hz == 20.0
+    assert spec.control_hz == factory.control_hz
     obs = env.reset([2, 0], [5, 6])
     step = env.reset(range(E), SEEDS) and env.step_chunk(random_actions(env, 0))
     for n, o in ((2, obs), (E, step.obs)):
@@ -95,11 +83,11 @@ def test_shapes_and_types(env, factory):
 
 def test_same_seed_same_episode_whatever_ran_before(env, factory):
     solvers = (0, 1)
-    _, first = rollout(env, factory.settings.simulator, 4, solvers)
+    _, first = rollout(env, factory.settings, 4, solvers)
     env.reset(range(E), [91, 92, 93, 94])
     for k in range(3):
         env.step_chunk(random_actions(env, k, scale=1.0))
-    _, second = rollout(env, factory.settings.simulator, 4, solvers)
+    _, second = rollout(env, factory.settings, 4, solvers)
     for a, b in zip(first, second):
         assert np.array_equal(array(a.rewards), array(b.rewards))
         assert all(same(flat(a.obs, i), flat(b.obs, i)) for i in range(E))
@@ -131,7 +119,7 @@ def reference():
 
     def get(settings):
         settings = replace(settings, num_workers=0, sim_backend="cpu")
-        key = (settings.simulator, settings.control_mode)
+        key = (settings.env_id, settings.control_mode)
         if key not in built:
             built[key] = build_single_env(settings)
         return built[key]
@@ -144,7 +132,7 @@ def reference():
 def test_chunks_equal_single_steps_up_to_the_true_final_observation(env, factory, reference):
     """Environments 0, 1 terminate by success and 2, 3 by the time limit, each inside a chunk."""
     single = reference(factory.settings)
-    actions, steps = rollout(env, factory.settings.simulator, 8, solvers=(0, 1))
+    actions, steps = rollout(env, factory.settings, 8, solvers=(0, 1))
     last = steps[-1]
     assert array(last.terminated).tolist() == [True, True, False, False]
     assert array(last.truncated).tolist() == [False, False, True, True]
@@ -175,7 +163,7 @@ def test_chunks_equal_single_steps_up_to_the_true_final_observation(env, factory
 
 
 def test_an_ended_environment_executes_nothing(env, factory):
-    _, steps = rollout(env, factory.settings.simulator, 7, solvers=(0,))
+    _, steps = rollout(env, factory.settings, 7, solvers=(0,))
     end = steps[-1]
     assert array(end.ended).all()
     again = env.step_chunk(random_actions(env, 3, scale=1.0))
@@ -253,11 +241,13 @@ def test_recording_keeps_one_frame_per_executed_step(env, factory):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [TOYS[:2], pytest.param(*SIMULATORS[:2], marks=pytest.mark.simulator)], ids=["toy", "maniskill"]
+    ("one", "other"),
+    [TOYS[:2], *(pytest.param(*pair[:2], marks=pytest.mark.simulator) for pair in (SIMULATORS, FAMILY))],
+    ids=["toy", "maniskill", "put-on-plate"],
 )
 def test_workers_give_the_episodes_of_one_process(environments, one, other):
-    _, a = rollout(environments.get(one), one.settings.simulator, 5, (0, 1))
-    _, b = rollout(environments.get(other), other.settings.simulator, 5, (0, 1))
+    _, a = rollout(environments.get(one), one.settings, 5, (0, 1))
+    _, b = rollout(environments.get(other), other.settings, 5, (0, 1))
     for x, y in zip(a, b):
         assert np.array_equal(x.rewards, y.rewards)
         assert all(same(flat(x.obs, i), flat(y.obs, i)) for i in range(E))

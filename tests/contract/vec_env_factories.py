@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rlft.types import CameraSettings, EnvSettings
+from assets_at import find_assets
+
+from rlft.types import CameraSettings, EnvSettings, RewardSettings
 from rlft_envs.make import make_vec_env
 
 E, A = 4, 5
@@ -31,6 +33,18 @@ PUSH_CUBE = EnvSettings(
     privileged=True,
     make_kwargs={"variation": {"object_region": [[-0.02, 0.02], [-0.02, 0.02]]}},
 )
+PUT_ON_PLATE = EnvSettings(
+    simulator="maniskill",
+    env_id="PutOnPlateInScene25Single-v1",
+    num_envs=E,
+    max_episode_steps=TIME_LIMIT,
+    control_mode="arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos",
+    cameras=(CameraSettings("3rd_view_camera", 66, 88),),
+    state_terms=("qpos",),
+    privileged=True,
+    reward=RewardSettings(success_bonus=0.0),
+    assets_root=str(find_assets()),
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,7 @@ class Factory:
     name: str
     settings: EnvSettings
     batched: bool = False
+    control_hz: float = 20.0
 
     def build(self):
         if not self.batched:
@@ -57,4 +72,9 @@ SIMULATORS = [
     Factory("maniskill-workers", replace(PUSH_CUBE, num_workers=2)),
     # A controller with a moving target, because that is what a partial reset of the batched simulation damages.
     Factory("maniskill-batched", replace(PUSH_CUBE, control_mode="pd_ee_target_delta_pos", sim_backend="gpu"), True),
+]
+FAMILY = [  # of numbered scenes that need assets
+    Factory("put-on-plate", PUT_ON_PLATE, control_hz=5.0),
+    Factory("put-on-plate-workers", replace(PUT_ON_PLATE, num_workers=2), control_hz=5.0),
+    Factory("put-on-plate-batched", replace(PUT_ON_PLATE, sim_backend="gpu"), True, control_hz=5.0),
 ]

@@ -15,7 +15,7 @@ from rlft_envs.put_on_plate.layouts import layout, qpos_offsets
 from rlft_envs.put_on_plate.variants import PREFIX, SPLITS, TEMPLATES, VARIANTS
 
 PUBLISHED = json.loads((Path(__file__).parent / "put_on_plate_numbers.json").read_text())
-"""``id split`` -> count, and rows of number, object, plate, table, extra (-1: none), yaw (degrees), places, qpos offset.
+"""``id split`` -> count; rows of number, object, plate, table, extra (-1: none), yaw (degrees), places, joint offset.
 
 Computed with gen-robot/RL4VLA's put_on_in_scene_multi.py, whose code is not here.
 """

@@ -1,0 +1,46 @@
+"""Actions that solve the tasks of the conformance suite."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+from vec_env_factories import PUT_ON_PLATE, TIME_LIMIT, A
+
+from rlft.types import DemoAttempt
+from rlft_envs.simulators import build_single_env
+
+
+def solve(simulator, state, act_dim):
+    """An action towards success: reach the goal (toy), or go behind the cube and push it (PushCube)."""
+    if simulator == "toy":
+        return np.clip((state[2:4] - state[:2]) / 0.12, -1, 1)
+    tcp, goal = state[:3], state[4:7]
+    cube = goal[:2] - [0.2, 0.0]
+    behind = np.array([cube[0] - 0.06, cube[1], 0.02])
+    aim = behind if tcp[2] > 0.04 and tcp[0] < cube[0] else np.array([tcp[0] + 0.1, cube[1], 0.02])
+    action = np.full(act_dim, -1.0)
+    action[:3] = np.clip((aim - tcp) / 0.1, -1, 1)
+    return action
+
+
+@cache
+def planned(seed):
+    """What the planner does in an episode of the family: float32 [steps, d]."""
+    from rlft_envs.planners.record import RecordSettings, record
+    from rlft_envs.planners.registry import make_expert
+
+    env = build_single_env(replace(PUT_ON_PLATE, cameras=()))
+    recording = record(env, make_expert, DemoAttempt(0, seed, 0), RecordSettings(max_steps=TIME_LIMIT))
+    env.close()
+    assert recording.outcome == "success"
+    return np.stack(recording.actions)
+
+
+def towards_success(settings, seed, chunk, state, act_dim):
+    """The next chunk of actions: float32 [A, d], or one action for all of them."""
+    if settings.env_id != PUT_ON_PLATE.env_id:
+        return 0.4 * solve(settings.simulator, state, act_dim)
+    actions = planned(seed)[chunk * A : (chunk + 1) * A]
+    return np.pad(actions, ((0, A - len(actions)), (0, 0)))
