@@ -10,10 +10,9 @@ Dimension legend (one letter per axis; used in names, shapes and docs)::
 
 Time inside the flow: ``t = 1`` is noise and ``t = 0`` is the action.
 
-This module imports numpy and nothing else, and runs on Python 3.10, because simulator
-workers may live under another interpreter than the learner. An ``Array`` is a numpy array
-where physics runs on the CPU and a torch tensor on ``sim.device`` where it runs on a GPU;
-:meth:`rlft.placement.Placement.to_policy` accepts both.
+This module imports numpy and nothing else, and runs on Python 3.10: simulator workers may live under another
+interpreter than the learner. An ``Array`` is a numpy array where physics runs on the CPU and a torch tensor on
+``sim.device`` where it runs on a GPU; :meth:`rlft.placement.Placement.to_policy` accepts both.
 """
 
 from __future__ import annotations
@@ -175,9 +174,8 @@ class Observation:
 class ChunkStep:
     """The outcome of executing one action chunk in each environment.
 
-    An environment that ends at step j of the chunk executes nothing after it: ``n_executed = j + 1``
-    and ``rewards[:, j + 1:] = 0``. One that had ended before the chunk, and was not reset,
-    executes nothing: ``n_executed = 0``, and its flags and observation stay as they were.
+    An environment that ends at step j executes nothing after it: ``n_executed = j + 1``, ``rewards[:, j + 1:] = 0``.
+    One that had ended before, and was not reset: ``n_executed = 0``, flags and observation as they were.
 
     Attributes:
         obs: the observation after the last executed step; for an ended environment its true final one.
@@ -187,8 +185,7 @@ class ChunkStep:
         truncated: bool ``[E]``, the time limit ended it: the value of the final observation counts.
         success: bool ``[E]``, success at any step of the episode so far (latched).
         success_now: bool ``[E]``, success at the last executed step.
-        invalid: bool ``[E]``, the simulator failed in this chunk (a worker died, NaN): discard the
-            episode; the environment must be reset.
+        invalid: bool ``[E]``, the simulator failed (a worker died, NaN): discard the episode; reset it.
         metrics: task metric name -> float32 ``[E]``, at the last executed step.
     """
 
@@ -210,10 +207,7 @@ class ChunkStep:
 
 @runtime_checkable
 class VecEnv(Protocol):
-    """A batch of environments that is stepped by action chunks and never resets by itself.
-
-    One conformance suite (tests/contract) proves every implementation of it.
-    """
+    """A batch of environments, stepped by action chunks, that never resets by itself (proved in tests/contract)."""
 
     @property
     def spec(self) -> EnvSpec:

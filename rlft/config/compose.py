@@ -175,10 +175,12 @@ def _compose_files(name: str, choices: list[str], config_dir: Path | None) -> di
     if not any((root / f"{name}.yaml").is_file() for root in roots):
         found = sorted({file.stem for root in roots for file in root.glob("*.yaml")})
         raise ConfigError(f"--config-name {name}: no {name}.yaml in {roots[0]}; there are {', '.join(found)}")
-    # One's own directory comes first, so that its files win; configs/ stays reachable from its defaults lists.
-    search = [f"hydra.searchpath=['file://{CONFIG_DIR}']"] if len(roots) > 1 else []
+    # The directory that has the entry's file comes first, and its files win; the other stays reachable.
+    first = next(root for root in roots if (root / f"{name}.yaml").is_file())
+    others = ", ".join(f"'file://{root}'" for root in roots if root != first)
+    search = [f"hydra.searchpath=[{others}]"] if others else []
     try:
-        with initialize_config_dir(str(roots[0]), version_base="1.3"):
+        with initialize_config_dir(str(first), version_base="1.3"):
             composed = OmegaConf.to_container(compose(name, overrides=[*choices, *search]))
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         remedy = "; its defaults list does not name that group" if "defaults list" in str(error) else ""

@@ -19,10 +19,11 @@ HEAD = """\
 Written from `rlft/config/schema.py` and `rlft/config/learning.py` by `make docs`; do not edit.
 
 A setting is given as `key=value` on the command line of any script, or in a YAML file
-(`--config-dir DIR --config-name NAME`). Files of the groups `task`, `policy`, `placement`, `algo` and `randomization`
-in `configs/` set several at once (`task=pick_cube`); the order is schema defaults, group files, entry file, command
-line. `--cfg` prints what comes out. An unknown key, a wrong type or a value out of range is an error before anything
-is built, and so are settings that do not fit each other (`rlft/config/checks.py`).
+(`--config-dir DIR --config-name NAME`). Files of the groups in `configs/` (`task`, `policy`, `placement`, `algo`,
+`randomization`, `recipe`, `suite`) set several at once (`task=pick_cube`), and `env.id` alone picks the task file that
+serves it; the order is schema defaults, group files, entry file, command line. `--cfg` prints what comes out. An
+unknown key, a wrong type or a value out of range is an error before anything is built, and so are settings that do not
+fit each other (`rlft/config/checks.py`).
 """
 
 

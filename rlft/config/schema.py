@@ -133,7 +133,7 @@ class CollectConfig:
     max_attempts: int | None = opt(None, "Seeds tried at most; null: four per episode wanted.", ge=1)
     keep_failures: bool = opt(False, "Also keep episodes that did not succeed.")
     success_hold_steps: int = opt(2, "Steps recorded after the first success.", ge=0)
-    save_video: bool = opt(False, "Store pictures as video (AV1) instead of PNG, and a sample beside the dataset: demos.mp4.")
+    save_video: bool = opt(False, "Store pictures as video (AV1), not PNG; demos.mp4 beside the dataset is a sample.")
     action_noise: float = opt(0.0, "Std of noise added to executed, not recorded, actions (controller units).", ge=0.0)
     fps: int | None = opt(None, "Frames per second written; null: the control frequency.", ge=1)
 

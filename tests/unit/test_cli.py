@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlft import cli
+from rlft.config.compose import CONFIG_DIR
 from rlft.config.load import load
 from rlft.errors import ConfigError, RlftError
 
@@ -57,7 +58,9 @@ def test_help_names_groups_and_settings(capsys):
     assert cli.main("evaluate", lambda _cfg: pytest.fail("ran"), "What it does.", ["--help", "seed=bad"]) == 0
     out = capsys.readouterr().out
     assert "What it does." in out
-    assert "task=pick_cube|push_cube|push_heavy_cube|stack_cube|toy" in out
+    tasks = "|".join(sorted(path.stem for path in (CONFIG_DIR / "task").glob("*.yaml")))
+    assert "push_cube" in tasks
+    assert f"task={tasks}" in out
     assert "train.clip_ratio = 0.2: PPO clip range" in out
 
 
