@@ -50,6 +50,14 @@ evaluated after PPO are those of its last iteration. Brackets are 95 % Wilson in
 the paired episodes.
 """
 
+PLATE = """## Carrot on plate: real scenes, a WidowX
+
+`scripts/put_on_plate_cpu.sh` on the CPU: PutOnPlateInScene25Single-v1 with rendered pictures of 224 x 168. The policy
+is a small π0 that knows nothing before its demonstrations; this shows that every stage works, and how far a model of
+this size comes on two cores. It is not the published result, which takes pretrained weights. The run's own page:
+[put_on_plate.html](reports/put_on_plate.html).
+"""
+
 
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The page as text.
@@ -76,9 +84,10 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     lines += [_cost_row(name, result) for name, result in demos.items()]
+    plates = {name: result for name, result in results.items() if name.startswith("put_on_plate")}
     benches = {name: result for name, result in results.items() if name.startswith("bench")}
-    lines += ["", *speed.section(benches), "## Machines and commands of the demo", ""]
-    for name, result in demos.items():
+    lines += ["", *_plate_section(plates), *speed.section(benches), "## Machines and commands of the runs", ""]
+    for name, result in {**demos, **plates}.items():
         versions = ", ".join(f"{k} {v}" for k, v in sorted((result.get("versions") or {}).items()))
         machine = ", ".join(f"{k} {v}" for k, v in (result.get("machine") or {}).items())
         lines += [f"**{name}**: {machine}; {versions}", "", "```", *(result.get("command") or []), "```", ""]
@@ -110,6 +119,23 @@ def _cost_row(name: str, result: Mapping[str, Any]) -> str:
     minutes = "stopped and resumed" if resumed else f"{result['seconds']['total'] / 60:.1f}"
     cells = [name, result["collect"]["episodes"], rl["iterations"], rl["env_steps"], f"{speed:.0f}", minutes]
     return _row([str(cell) for cell in cells])
+
+
+def _plate_section(plates: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    if not plates:
+        return []
+    lines = [PLATE, "| run | demonstrations | warm-up | after PPO | gain | p | intervals |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, result in plates.items():
+        collect = result["collect"]
+        demos = f"{collect['episodes']} of {collect['attempts']} attempts, {collect['lengths']['mean']:.1f} steps each"
+        compared = result["comparison"]
+        gain = [f"{compared['gain_points']:+.1f} points", f"{compared['p_value']:.1e}"]
+        apart = "apart" if compared["intervals_apart"] else "overlap"
+        lines.append(_row([name, demos, _rate(result, "sft"), _rate(result, "rl"), *gain, apart]))
+    lines += ["", "| run | demonstrations | PPO iterations | environment steps | steps/s | minutes in all |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    return [*lines, *(_cost_row(name, result) for name, result in plates.items()), ""]
 
 
 def _row(cells: Sequence[str]) -> str:
