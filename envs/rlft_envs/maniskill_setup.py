@@ -140,7 +140,7 @@ def _task_class(settings: EnvSettings) -> type[BaseEnv]:
         folder = assets.DATA_SOURCES[missing[0]].output_dir
         raise EnvSetupError(
             f"{env_id} needs the assets {', '.join(sorted(missing))}, which are not under {folder} "
-            f"(assets.root, or MS_ASSET_DIR, moves it); download them with: {DOWNLOAD}"
+            f"(assets.root, or MS_ASSET_DIR, moves it); download them with: {_download(env_id)}"
         )
     task = REGISTERED_ENVS[env_id].cls
     if env_id not in WIDOWX_TASKS:
@@ -151,6 +151,12 @@ def _task_class(settings: EnvSettings) -> type[BaseEnv]:
             f"{PUT_ON_PLATE}Single-v1"
         )
     return adapted(task)
+
+
+def _download(env_id: str) -> str:
+    """The command that fetches a task's assets: ours where our script has them, else ManiSkill's own."""
+    ours = env_id in WIDOWX_TASKS or env_id.startswith(PUT_ON_PLATE)
+    return DOWNLOAD if ours else f".venv/bin/python -m mani_skill.utils.download_asset {env_id}"
 
 
 def _physics_name(settings: EnvSettings) -> str:
@@ -196,6 +202,7 @@ def _check_built(env: BaseEnv, settings: EnvSettings) -> None:
             raise unknown("env.cameras name", camera.name, env.scene.sensors)
         if camera.eye is not None and env.scene.sensors[camera.name].entity is not None:
             raise EnvSetupError(f"camera {camera.name!r} is mounted on the robot; it takes no eye and target")
+    instructions(env, settings)
 
 
 def _explain(settings: EnvSettings, error: Exception) -> str:
@@ -206,7 +213,7 @@ def _explain(settings: EnvSettings, error: Exception) -> str:
     elif "find device" in text:
         remedy = f"sim.device = {settings.sim_device!r} does not exist here; use sim.device=cpu"
     elif isinstance(error, FileNotFoundError):
-        remedy = f"download its assets with: {DOWNLOAD}"
+        remedy = f"download its assets with: {_download(settings.env_id)}"
     elif "is not a valid attribute of CameraConfig" in text:
         remedy = f"env.cameras names a camera that the task lacks, among {[c.name for c in settings.cameras]}"
     else:
