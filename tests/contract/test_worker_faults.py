@@ -194,7 +194,8 @@ def test_workers_end_with_a_killed_parent():
         "print(*(link._process.pid for link in env._links), flush=True); time.sleep(60)\n"
     )
     here = Path(__file__).parent
-    with subprocess.Popen([sys.executable, "-c", script, str(here), str(here.parent)], stdout=subprocess.PIPE, text=True) as parent:
+    command = [sys.executable, "-c", script, str(here), str(here.parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         children = [int(word) for word in parent.stdout.readline().split()]
         assert len(children) == 2
         parent.kill()
