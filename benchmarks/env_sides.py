@@ -170,8 +170,9 @@ class BareLoop:
 def _bare_loop(connection: Connection, settings: EnvSettings, actions: np.ndarray, seeds: Sequence[int]) -> None:
     import torch
 
-    from rlft_envs.maniskill import render_cameras, renew_physics
-    from rlft_envs.maniskill_setup import build_base_env
+    from rlft_envs.maniskill.env import renew_physics
+    from rlft_envs.maniskill.reading import render_cameras
+    from rlft_envs.maniskill.setup import build_base_env
 
     torch.set_num_threads(1)
     envs = [build_base_env(settings) for _ in seeds]

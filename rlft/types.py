@@ -75,7 +75,7 @@ class EnvSettings:
         control_mode: the simulator's controller; the recorded actions are in this mode.
         cameras: what is rendered; empty for state-only.
         state_terms: what the policy's state vector is made of, in order (``tcp_pos``, ``tcp_pose``,
-            ``qpos``, ``gripper``; see rlft_envs.maniskill.STATE_TERMS).
+            ``qpos``, ``gripper``; see rlft_envs.maniskill.reading.STATE_TERMS).
         privileged: also return the simulator's full state, for an asymmetric critic.
         instruction: the language instruction; None takes the task's default.
         robot: robot uid; None keeps the task's default.

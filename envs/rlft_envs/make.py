@@ -5,9 +5,9 @@ from __future__ import annotations
 from rlft.types import EnvSettings, VecEnv
 from rlft_envs.assets import point_maniskill_at
 from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.maniskill.vulkan import check_vulkan
 from rlft_envs.rewards import REWARD_MODES
 from rlft_envs.simulators import SIMULATORS
-from rlft_envs.vulkan import check_vulkan
 
 
 def make_vec_env(settings: EnvSettings) -> VecEnv:
@@ -34,13 +34,13 @@ def make_vec_env(settings: EnvSettings) -> VecEnv:
         if settings.simulator != "maniskill":
             raise EnvSetupError(f"env.simulator = {settings.simulator!r} has no GPU physics; use sim.backend=cpu")
         point_maniskill_at(settings)
-        from rlft_envs.maniskill_gpu import ManiSkillGpuVecEnv
+        from rlft_envs.maniskill.batched import ManiSkillGpuVecEnv
 
         return ManiSkillGpuVecEnv(settings)
     if settings.num_workers == 0:
         from rlft_envs.group import InProcessVecEnv
 
         return InProcessVecEnv(settings)
-    from rlft_envs.worker_pool import WorkerPool
+    from rlft_envs.workers.pool import WorkerPool
 
     return WorkerPool(settings)

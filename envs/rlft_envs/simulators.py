@@ -18,7 +18,7 @@ def build_single_env(settings: EnvSettings) -> SingleEnv:
     """
     if settings.simulator == "maniskill":
         point_maniskill_at(settings)
-        from rlft_envs.maniskill import ManiSkillEnv
+        from rlft_envs.maniskill.env import ManiSkillEnv
 
         return ManiSkillEnv(settings)
     if settings.simulator == "toy":

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import torch
 
-from rlft_envs.maniskill import renew_physics
-from rlft_envs.maniskill_setup import build_base_env
+from rlft_envs.maniskill.env import renew_physics
+from rlft_envs.maniskill.setup import build_base_env
 
 
 def stack(parts):

@@ -11,8 +11,8 @@ from vec_env_factories import PUSH_CUBE
 
 from rlft.types import CameraSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.maniskill import ManiSkillEnv
-from rlft_envs.maniskill_setup import INSTRUCTIONS
+from rlft_envs.maniskill.env import ManiSkillEnv
+from rlft_envs.maniskill.setup import INSTRUCTIONS
 
 pytestmark = pytest.mark.simulator
 

@@ -22,7 +22,7 @@ def settings(name, split="train", **changes) -> EnvSettings:
 
 @pytest.fixture(scope="module")
 def build():
-    from rlft_envs.maniskill import ManiSkillEnv
+    from rlft_envs.maniskill.env import ManiSkillEnv
 
     made = {}
 
@@ -184,7 +184,7 @@ def test_a_grasp_is_latched_and_the_reward_is_its_increase(build):
 
 def test_the_picture_is_that_of_the_official_task_with_things_in_the_same_places():
     """The official PutCarrotOnPlateInScene shows the same carrot, plate, table and robot."""
-    from rlft_envs.maniskill import ManiSkillEnv
+    from rlft_envs.maniskill.env import ManiSkillEnv
 
     camera = (CameraSettings("3rd_view_camera", 120, 160),)
     ours = ManiSkillEnv(settings("Single-v1", cameras=camera, shader="default"))
@@ -204,7 +204,7 @@ def test_the_picture_is_that_of_the_official_task_with_things_in_the_same_places
 
 
 def test_textures_change_the_foreground_or_everything():
-    from rlft_envs.maniskill import ManiSkillEnv
+    from rlft_envs.maniskill.env import ManiSkillEnv
 
     camera = (CameraSettings("3rd_view_camera", 120, 160),)
     pictures = {}

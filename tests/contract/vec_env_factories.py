@@ -61,7 +61,7 @@ class Factory:
             return make_vec_env(self.settings)
         from batched_maniskill import BatchedManiSkill
 
-        from rlft_envs.maniskill_gpu import ManiSkillGpuVecEnv
+        from rlft_envs.maniskill.batched import ManiSkillGpuVecEnv
 
         return ManiSkillGpuVecEnv(self.settings, build=BatchedManiSkill)
 

@@ -35,7 +35,7 @@ DEVICE_FILES = {
     "rlft/types.py": "defaults of the contract",
     "rlft/config/schema.py": "defaults of the settings",
     "rlft/config/learning.py": "defaults of the settings",
-    "envs/rlft_envs/maniskill_setup.py": "names of physics backends and of SAPIEN's own render devices",
+    "envs/rlft_envs/maniskill/setup.py": "names of physics backends and of SAPIEN's own render devices",
 }
 
 
@@ -76,7 +76,7 @@ GLOBAL_DRAWS = re.compile(r"random\.\w+|(np|numpy)\.random\.(?!default_rng|Gener
 LIKE_DRAWS = re.compile(r"torch\.\w+_like|.*\.(normal_|uniform_|bernoulli_|random_|exponential_)")
 GLOBAL_STREAM = {
     (
-        "envs/rlft_envs/variations.py",
+        "envs/rlft_envs/maniskill/variations.py",
         "torch.rand",
     ): "inside ManiSkill's reset, which has seeded the stream for the episode",
     ("rlft/build/policy.py", "torch.manual_seed"): "within fork_rng: layers initialise from the global stream",

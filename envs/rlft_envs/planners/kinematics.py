@@ -26,14 +26,14 @@ class Arm:
     Poses are in the robot's base frame unless a name says world.
 
     Args:
-        agent: a ManiSkill agent with a controller called ``arm`` and a tool (:func:`rlft_envs.maniskill.tool_link`),
-            one environment.
+        agent: a ManiSkill agent of one environment, with a controller called ``arm`` and a tool
+            (:func:`rlft_envs.maniskill.reading.tool_link`).
     """
 
     def __init__(self, agent: Any) -> None:
         self._robot = agent.robot
         self._model = agent.robot._objs[0].create_pinocchio_model()
-        from rlft_envs.maniskill import tool_link
+        from rlft_envs.maniskill.reading import tool_link
 
         self._link = int(tool_link(agent).index[0])
         self._index = agent.controller.controllers["arm"].active_joint_indices.cpu().numpy().astype(int)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from rlft_envs.coarse_visuals import cluster, coarsen_robot
 from rlft_envs.errors import EnvSetupError
+from rlft_envs.maniskill.coarse_visuals import cluster, coarsen_robot
 
 
 def sphere(rings=60):

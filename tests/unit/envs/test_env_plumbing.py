@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings
-from rlft_envs import protocol
 from rlft_envs.arrays import ObservationArrays, Outcomes
 from rlft_envs.checks import check_actions, check_reset
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.make import make_vec_env
+from rlft_envs.maniskill.variations import Variation
+from rlft_envs.maniskill.vulkan import check_vulkan
 from rlft_envs.single import ObservationRow
 from rlft_envs.trees import clone_tree, put_rows, take_rows
-from rlft_envs.variations import Variation
-from rlft_envs.vulkan import check_vulkan
+from rlft_envs.workers import protocol
 
 SETTINGS = EnvSettings(
     simulator="toy",
@@ -171,7 +171,8 @@ def test_a_missing_vulkan_driver_is_found_before_anything_is_imported(monkeypatc
 
 def test_importing_and_making_a_toy_imports_no_simulator():
     code = (
-        "import sys, rlft, rlft_envs, rlft_envs.make, rlft_envs.worker_pool, rlft_envs.toy, rlft_envs.variations\n"
+        "import sys, rlft, rlft_envs, rlft_envs.make, rlft_envs.workers.pool, rlft_envs.toy\n"
+        "import rlft_envs.maniskill.variations\n"
         "from rlft.types import EnvSettings\n"
         "rlft_envs.make.make_vec_env(EnvSettings('toy', 'ToyReach-v0', 1, 5, 'pd_ee_delta_pos'))\n"
         "heavy = {'torch', 'mani_skill', 'sapien', 'lerobot', 'transformers', 'wandb', 'gymnasium'}\n"

@@ -24,11 +24,11 @@ from mani_skill.utils.registration import REGISTERED_ENVS
 
 import mani_skill.envs  # isort: skip  # noqa: F401  registers the tasks
 from rlft_envs.assets import DOWNLOAD
-from rlft_envs.bridge import adapted
-from rlft_envs.cameras import keeping_views
-from rlft_envs.coarse_visuals import coarsen_robot
-from rlft_envs.variations import Variation, varied
-from rlft_envs.vulkan import check_vulkan
+from rlft_envs.maniskill.bridge import adapted
+from rlft_envs.maniskill.cameras import keeping_views
+from rlft_envs.maniskill.coarse_visuals import coarsen_robot
+from rlft_envs.maniskill.variations import Variation, varied
+from rlft_envs.maniskill.vulkan import check_vulkan
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
 
     Args:
         settings: ``make_kwargs`` may hold further constructor arguments, ``variation``
-            (see :class:`rlft_envs.variations.Variation`) and ``visual_cell`` (metres; see
-            :func:`rlft_envs.coarse_visuals.coarsen_robot`).
+            (see :class:`rlft_envs.maniskill.variations.Variation`) and ``visual_cell`` (metres; see
+            :func:`rlft_envs.maniskill.coarse_visuals.coarsen_robot`).
 
     Raises:
         EnvSetupError: unknown task, control mode, camera or argument; missing assets; no renderer; no CUDA device.

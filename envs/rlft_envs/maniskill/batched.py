@@ -24,16 +24,15 @@ import torch
 
 from rlft.types import Array, ChunkStep, EnvSettings, EnvSpec, Observation
 from rlft_envs.checks import check_action_shape, check_env_ids, check_reset
-from rlft_envs.maniskill import (
-    describe,
-    episode_options,
+from rlft_envs.maniskill.env import describe, episode_options
+from rlft_envs.maniskill.reading import (
     read_privileged,
     read_state,
     render_cameras,
     render_human_view,
     task_metrics,
 )
-from rlft_envs.maniskill_setup import build_base_env, instructions
+from rlft_envs.maniskill.setup import build_base_env, instructions
 from rlft_envs.rewards import step_reward
 from rlft_envs.trees import Tree, clone_tree, put_rows, take_rows
 

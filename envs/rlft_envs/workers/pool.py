@@ -13,7 +13,7 @@ from rlft.types import ChunkStep, EnvSettings, EnvSpec, Observation
 from rlft_envs.arrays import ObservationArrays, Outcomes
 from rlft_envs.checks import check_actions, check_env_ids, check_reset
 from rlft_envs.errors import WorkerError
-from rlft_envs.worker_link import WorkerFaultError, WorkerLink
+from rlft_envs.workers.link import WorkerFaultError, WorkerLink
 
 log = logging.getLogger(__name__)
 

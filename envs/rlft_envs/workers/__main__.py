@@ -1,6 +1,6 @@
 """A worker process: several environments of any simulator, served over a socket pair.
 
-Started by :mod:`rlft_envs.worker_link` as ``<python> -m rlft_envs.workers --connection FD --memory FD``. It ends when
+Started by :mod:`rlft_envs.workers.link` as ``<python> -m rlft_envs.workers --connection FD --memory FD``. It ends when
 it is told to, when anything raises (after reporting it), and when its parent is gone, however that died.
 """
 
@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from rlft_envs import protocol
 from rlft_envs.arrays import ObservationArrays
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.group import EnvGroup
+from rlft_envs.workers import protocol
 
 PARENT_GONE = 3  # exit status
 

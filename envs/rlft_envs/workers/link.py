@@ -18,9 +18,9 @@ from typing import Any
 import rlft
 import rlft_envs
 from rlft.types import EnvSettings, EnvSpec
-from rlft_envs import protocol
 from rlft_envs.arrays import ObservationArrays
 from rlft_envs.errors import EnvSetupError
+from rlft_envs.workers import protocol
 
 START_TIMEOUT_S = 600.0  # a first start compiles byte code and fills shader caches, on a busy machine
 CLOSE_TIMEOUT_S = 5.0

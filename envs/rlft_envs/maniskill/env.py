@@ -1,0 +1,121 @@
+"""One ManiSkill environment with CPU physics. Imported lazily; importing it imports ManiSkill and torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import sapien
+import torch
+from mani_skill.envs.sapien_env import BaseEnv
+from mani_skill.utils import common
+
+from rlft.types import EnvSettings, EnvSpec
+from rlft_envs.maniskill.reading import read_privileged, read_state, render_cameras, render_human_view, task_metrics
+from rlft_envs.maniskill.setup import build_base_env, instructions
+from rlft_envs.rewards import needs_dense
+from rlft_envs.single import ObservationRow, Outcome, SingleEnv
+
+
+def renew_physics(env: BaseEnv) -> None:
+    """Move everything into a new, empty physics scene, so that the past cannot reach the next episode (CPU only).
+
+    PhysX keeps its contact pairs in pools whose order depends on every contact there ever was, and the order decides in
+    which sequence the solver sums: after a reset, the same episode differs in the last bits from the moment the robot
+    touches something, and visibly soon after. A new scene with the same bodies in the same order costs a millisecond;
+    rebuilding the task would cost 200.
+    """
+    old = env.scene.sub_scenes[0]
+    env._set_scene_config()  # these defaults are global to the process, and another task may have changed them
+    physics = sapien.physx.PhysxCpuSystem()
+    physics.timestep = env.scene.px.timestep
+    new = sapien.Scene([physics, old.render_system] if env.scene.can_render() else [physics])
+    entities = list(old.entities)
+    for entity in entities:
+        entity.remove_from_scene()
+    for entity in entities:
+        new.add_entity(entity)
+    env.scene.px, env.scene.sub_scenes[0] = physics, new
+
+
+def describe(env: BaseEnv, settings: EnvSettings) -> EnvSpec:
+    """The facts about a built environment."""
+    space = env.single_action_space
+    return EnvSpec(
+        env_id=settings.env_id,
+        num_envs=settings.num_envs,
+        action_low=tuple(float(x) for x in space.low),
+        action_high=tuple(float(x) for x in space.high),
+        state_dim=read_state(env, settings.state_terms).shape[1],
+        cameras=settings.cameras,
+        control_mode=env.control_mode,
+        control_hz=float(env.control_freq),
+        max_episode_steps=settings.max_episode_steps,
+        privileged_dim=read_privileged(env).shape[1] if settings.privileged else 0,
+        num_episode_ids=getattr(env, "num_episode_ids", 0),
+    )
+
+
+def episode_options(episode_id: int | None) -> dict[str, torch.Tensor]:
+    """The reset options that ask for a numbered configuration; none where the seed decides."""
+    return {} if episode_id is None else {"episode_id": torch.tensor([episode_id])}
+
+
+class ManiSkillEnv(SingleEnv):
+    """One environment with CPU physics: inner steps do not render, :meth:`observe` does.
+
+    Attributes:
+        env: the simulator's environment (a gymnasium environment without wrappers).
+    """
+
+    def __init__(self, settings: EnvSettings) -> None:
+        super().__init__(settings)
+        self.env = build_base_env(settings)
+        self._spec = describe(self.env, settings)
+
+    @property
+    def unwrapped(self) -> BaseEnv:
+        """The simulator's environment itself."""
+        return self.env
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The facts about this environment."""
+        return self._spec
+
+    @property
+    def instruction(self) -> str:
+        """The running episode's language instruction."""
+        return instructions(self.env, self.settings)[0]
+
+    def observe(self) -> ObservationRow:
+        """Render the cameras and read the state."""
+        images = render_cameras(self.env, [camera.name for camera in self.settings.cameras])
+        return ObservationRow(
+            images={name: common.to_numpy(image[0]) for name, image in images.items()},
+            state=common.to_numpy(read_state(self.env, self.settings.state_terms)[0]),
+            privileged=common.to_numpy(read_privileged(self.env)[0]) if self.settings.privileged else None,
+        )
+
+    def human_view(self) -> np.ndarray:
+        """A picture by the task's render camera, uint8 ``[256, 256, 3]``."""
+        return common.to_numpy(render_human_view(self.env)[0])
+
+    def close(self) -> None:
+        """Free the scene."""
+        self.env.close()
+
+    def _start_episode(self, seed: int, episode_id: int | None) -> float:
+        renew_physics(self.env)
+        _, info = self.env.reset(seed=seed, options=episode_options(episode_id))
+        if not needs_dense(self.settings.reward):
+            return 0.0
+        rest = torch.zeros(1, len(self._spec.action_low))
+        return float(self.env.get_reward(obs={}, action=rest, info=info))
+
+    def _advance(self, action: np.ndarray) -> Outcome:
+        _, reward, _, _, info = self.env.step(torch.as_tensor(action, dtype=torch.float32)[None])
+        return Outcome(
+            dense=float(reward),
+            success=bool(info["success"]) if "success" in info else False,
+            fail=bool(info["fail"]) if "fail" in info else False,
+            metrics={name: float(value) for name, value in task_metrics(info).items()},
+        )
