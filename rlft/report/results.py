@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlft.metrics import write_text_atomically
-from rlft.report import speed
+from rlft.report import planners, speed
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "results.md"
@@ -63,7 +63,7 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The page as text.
 
     Args:
-        results: file stem -> the kept part of a run's summary, or the content of a ``bench.json``.
+        results: file stem -> the kept part of a run's summary, or what a benchmark wrote.
     """
     demos = {name: result for name, result in results.items() if name.startswith("demo")}
     lines = [HEAD, "| run | light cube, warm-up | heavy cube, warm-up | heavy cube, after PPO | gain | p | intervals |"]
@@ -86,7 +86,8 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     lines += [_cost_row(name, result) for name, result in demos.items()]
     plates = {name: result for name, result in results.items() if name.startswith("put_on_plate")}
     benches = {name: result for name, result in results.items() if name.startswith("bench")}
-    lines += ["", *_plate_section(plates), *speed.section(benches), "## Machines and commands of the runs", ""]
+    lines += ["", *_plate_section(plates), *planners.section(results.get("planner_success", {}))]
+    lines += [*speed.section(benches), "## Machines and commands of the runs", ""]
     for name, result in {**demos, **plates}.items():
         versions = ", ".join(f"{k} {v}" for k, v in sorted((result.get("versions") or {}).items()))
         machine = ", ".join(f"{k} {v}" for k, v in (result.get("machine") or {}).items())
