@@ -63,7 +63,8 @@ def test_nothing_imports_the_composition_root_but_the_stages_and_nothing_the_sta
         root: sorted(s.module for s in sources("rlft", "envs/rlft_envs", "scripts") if root in s.imports())
         for root in ("rlft.build", "rlft.stages")
     }
-    assert importers["rlft.build"] == ["rlft.stages"]
+    assert importers["rlft.build"]
+    assert all(within(name, "rlft.stages") for name in importers["rlft.build"])
     assert all(name.startswith("scripts.") for name in importers["rlft.stages"])
 
 

@@ -1,0 +1,140 @@
+"""The stages that learn: demonstrations, the warm-up on them, PPO."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlft import build, checkpoint
+from rlft.config.schema import RunConfig
+from rlft.metrics import write_stage
+from rlft.progress import Progress
+from rlft.stages.common import closing_all, resumed_from, stage
+from rlft.stages.evaluation import evaluate_policy
+from rlft.tracking import Tracker
+
+if TYPE_CHECKING:
+    from rlft.data.dataset import DemoSet
+    from rlft.policy.actor_critic import ActorCritic
+    from rlft.runner import PPORunner
+
+log = logging.getLogger(__name__)
+
+SAMPLE_EPISODES = 6
+
+
+def collect_demos(cfg: RunConfig) -> None:
+    """Plan and record demonstrations: ``dataset/`` and ``collect.json``."""
+    from rlft.data.collect import collect
+    from rlft.data.dataset import DemoSet
+
+    with stage(cfg, "collect") as run, Progress("collect") as progress:
+        result = collect(cfg, build.env_settings(cfg, 1), run, build.dataset_dir(cfg), progress)
+        if cfg.collect.save_video and cfg.env.cameras:
+            _sample_video(run / "demos.mp4", DemoSet.load(build.dataset_dir(cfg), 1))
+        write_stage(run, "collect", result.to_dict())
+
+
+def _sample_video(path: Path, demos: DemoSet) -> None:
+    """The first demonstrations, one after the other, as the first camera saw them."""
+    from rlft.report.video import write_video
+
+    frames = int(demos.lengths[:SAMPLE_EPISODES].sum())
+    write_video(path, next(iter(demos.images.values()))[:frames].numpy(), fps=demos.meta.fps)
+
+
+def train_sft(cfg: RunConfig) -> None:
+    """Warm up on the demonstrations: ``sft/checkpoints/`` and ``sft.json``."""
+    from rlft.data.dataset import DemoSet
+    from rlft.data.normalize import NormStats
+    from rlft.learn.sft import SftTrainer
+    from rlft.policy.weights import load_pretrained, save_pretrained
+
+    started = time.perf_counter()
+    with stage(cfg, "sft") as run, Tracker.open(cfg, run) as tracker, Progress("sft") as progress:
+        directory = run / "sft" / "checkpoints"
+        resumed = resumed_from(cfg, directory)
+        placement = build.build_placement(cfg)
+        demos = DemoSet.load(build.dataset_dir(cfg), cfg.n_action_steps)
+        if resumed is None:
+            policy = build.fresh_policy(cfg, NormStats.from_demos(demos), placement.policy)
+        else:
+            policy = load_pretrained(resumed / checkpoint.MODEL, device=placement.policy, dtype=cfg.model.dtype)
+        randomizer = build.build_randomizer(cfg, "sft", placement, run)
+        trainer = SftTrainer(policy, demos, cfg.sft, cfg.seed, randomizer)
+        if resumed is not None:
+            trainer.load_state_dict(checkpoint.load_state(resumed))
+            tracker.drop_after("sft", trainer.step_count)
+            if trainer.step_count >= cfg.sft.steps:
+                log.warning("already complete: sft.steps=%d are done", cfg.sft.steps)
+                return
+
+        def on_step(step: int, scalars: Mapping[str, float]) -> None:
+            last = step == cfg.sft.steps
+            if last or step % cfg.sft.log_freq == 0:
+                tracker.log("sft", step, scalars)
+                progress.update(step, cfg.sft.steps, loss=scalars["loss"])
+            if last or (cfg.sft.save_freq and step % cfg.sft.save_freq == 0):
+                checkpoint.save(directory, step, partial(save_pretrained, policy), trainer.state_dict(), keep=1)
+
+        final_loss = trainer.run(on_step)
+        facts = {
+            "steps": trainer.step_count,
+            "final_loss": final_loss,
+            "seconds": time.perf_counter() - started,
+            "frames": len(demos),
+            "parameters": sum(p.numel() for p in policy.parameters()),
+            "trained_parameters": sum(p.numel() for p in trainer.parameters),
+        }
+        write_stage(run, "sft", facts)
+
+
+def train_rl(cfg: RunConfig) -> None:
+    """Fine-tune by PPO: ``rl/checkpoints/``, ``rl.json``, and ``eval_rl.json`` of the final policy."""
+    started = time.perf_counter()
+    with stage(cfg, "rl") as run:
+        resumed = resumed_from(cfg, run / "rl" / "checkpoints")
+        if resumed is not None:
+            cfg.model.path = str(resumed / checkpoint.MODEL)
+        with (
+            closing_all(build.build_rollout_envs(cfg)) as envs,
+            closing(build.build_eval_env(cfg)) as eval_env,
+            Tracker.open(cfg, run) as tracker,
+            Progress("rl") as progress,
+        ):
+            evaluate_now = partial(evaluate_policy, run, num_videos=cfg.eval.num_videos)
+            runner = build.build_runner(cfg, envs, eval_env, tracker, progress, evaluate_now)
+            if resumed is not None:
+                runner.load_state_dict(checkpoint.load_state(resumed))
+                tracker.drop_after("rl", runner.state.iteration)
+                tracker.drop_after("eval", runner.state.iteration)
+                log.info("resumed from %s after %d iterations", resumed, runner.state.iteration)
+            if runner.state.iteration >= cfg.train.n_train_itr:
+                log.warning("already complete: train.n_train_itr=%d iterations are done", cfg.train.n_train_itr)
+                return
+            runner.run()
+        write_stage(run, "rl", _rl_facts(runner, time.perf_counter() - started))
+
+
+def _rl_facts(runner: PPORunner, seconds: float) -> dict[str, Any]:
+    state, model = runner.state, runner.model
+    return {
+        "iterations": state.iteration,
+        "env_steps": state.env_steps,
+        "buffer": {"store": runner.store.store, "reason": runner.store.reason},
+        "seconds": seconds,
+        "trained_parameters": _count(model),
+        "env_steps_per_s": state.env_steps / max(state.rollout_seconds, 1e-9),
+        "samples_per_s_update": state.update_samples / max(state.update_seconds, 1e-9),
+        "rollout_seconds": state.rollout_seconds,
+        "update_seconds": state.update_seconds,
+    }
+
+
+def _count(model: ActorCritic) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
