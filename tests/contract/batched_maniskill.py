@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from rlft_envs.maniskill.env import renew_physics
+from rlft_envs.maniskill.physics import renew_physics
 from rlft_envs.maniskill.setup import build_base_env
 
 
