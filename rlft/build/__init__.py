@@ -7,9 +7,11 @@ loads only what it uses.
 
 from rlft.build.envs import build_env, build_rollout_envs, env_settings, overlaps, settle_cameras, simulator_errors
 from rlft.build.evaluation import (
+    SuitePolicy,
     build_eval_env,
     build_evaluator,
     build_protocol,
+    member_protocols,
     member_settings,
     numbered_episodes,
     policy_fingerprint,
@@ -19,6 +21,7 @@ from rlft.build.randomization import build_randomizer
 from rlft.build.run import build_placement, build_runner, dataset_dir, rollout_store, run_dir
 
 __all__ = [
+    "SuitePolicy",
     "build_actor_critic",
     "build_env",
     "build_eval_env",
@@ -32,6 +35,7 @@ __all__ = [
     "dataset_dir",
     "env_settings",
     "fresh_policy",
+    "member_protocols",
     "member_settings",
     "numbered_episodes",
     "overlaps",

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlft import checkpoint
-from rlft.build.envs import env_settings, numbered_configurations, start_env
+from rlft.build.envs import env_settings, numbered_configurations, simulator_errors, start_env
+from rlft.build.policy import build_policy, check_stats
 from rlft.config.evaluation import SuiteMemberConfig
 from rlft.config.schema import RunConfig
-from rlft.errors import RlftError
+from rlft.errors import ConfigError, RlftError
 from rlft.metrics import content_hash
 from rlft.placement import Placement
-from rlft.types import EnvSettings, VecEnv
+from rlft.types import EnvSettings, EnvSpec, VecEnv
 
 if TYPE_CHECKING:
     from rlft.evaluate import Evaluator, Numbered, Protocol
+    from rlft.policy.pi0 import Pi0Policy
 
 
 def build_protocol(cfg: RunConfig, numbered: Numbered | None = None) -> Protocol:
@@ -83,6 +86,7 @@ def policy_fingerprint(cfg: RunConfig) -> str | None:
             "files": checkpoint.file_hashes(path),
             "others": [checkpoint.file_hashes(Path(p)) if p is not None and Path(p).exists() else p for p in others],
             "dtype": cfg.model.dtype,
+            "prefix_dtype": cfg.buffer.prefix_dtype,
         }
     )
 
@@ -96,6 +100,58 @@ def member_settings(cfg: RunConfig, member: SuiteMemberConfig) -> RunConfig:
         instruction=cfg.env.instruction if member.instruction is None else member.instruction,
     )
     return replace(cfg, env=env, eval=replace(cfg.eval, suite=None, label=member.name))
+
+
+def member_protocols(settings: Mapping[str, RunConfig]) -> dict[str, Protocol]:
+    """The protocol of every member of a suite; nothing has been started yet when one of them cannot be had.
+
+    Args:
+        settings: member name -> :func:`member_settings`.
+
+    Raises:
+        ConfigError: names every member that does not exist, lacks assets, or has too few configurations.
+    """
+    protocols, problems = {}, []
+    for name, one in settings.items():
+        try:
+            with simulator_errors():
+                protocols[name] = build_protocol(one, numbered_episodes(one))
+        except RlftError as error:
+            problems.append(f"eval.suite, member {name} (id: {one.env.id}): {error}")
+    if problems:
+        raise ConfigError(problems)
+    return protocols
+
+
+class SuitePolicy:
+    """The one policy of all members of a suite, loaded when the first member's environments are there.
+
+    A policy takes one thing along from one evaluation to the next: prompts are padded to the longest one so far, which
+    moves the last bits of its arithmetic. That length is put back for every member, so that a member's numbers are
+    those of a policy loaded for it alone, whichever members ran before it.
+    """
+
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+        self._policy: Pi0Policy | None = None
+        self._prompt_length = 0
+
+    def fitting(self, cfg: RunConfig, spec: EnvSpec) -> Pi0Policy:
+        """The policy, as it was loaded.
+
+        Args:
+            cfg: the member's settings.
+            spec: its environments.
+
+        Raises:
+            StatsError: the policy does not fit them.
+        """
+        if self._policy is None:
+            self._policy = build_policy(cfg, spec, self._placement, other_task=True)
+            self._prompt_length = self._policy.tokenizer.length
+        check_stats(cfg, self._policy.stats, spec, other_task=True)
+        self._policy.tokenizer.length = self._prompt_length
+        return self._policy
 
 
 def _settings(cfg: RunConfig, num_envs: int) -> EnvSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,20 +23,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def build_policy(cfg: RunConfig, spec: EnvSpec, placement: Placement) -> Pi0Policy:
+def build_policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_task: bool = False) -> Pi0Policy:
     """The policy: from ``model.path`` by a strict load, or fresh with random weights.
+
+    Args:
+        cfg: settings.
+        spec: the environment that it will act in.
+        placement: where its weights go.
+        other_task: see :func:`check_stats`.
 
     Raises:
         ConfigError: the checkpoint does not fit the settings or the environment.
     """
-    policy = _policy(cfg, spec, placement)
+    policy = _policy(cfg, spec, placement, other_task=other_task)
     policy.prefix_dtype = None if cfg.buffer.prefix_dtype == "auto" else getattr(torch, cfg.buffer.prefix_dtype)
     if cfg.model.compile:
         policy.compile_denoise_step()
     return policy
 
 
-def _policy(cfg: RunConfig, spec: EnvSpec, placement: Placement) -> Pi0Policy:
+def _policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_task: bool) -> Pi0Policy:
     from rlft.policy.weights import load_pretrained
 
     if cfg.model.path is None:
@@ -48,7 +55,7 @@ def _policy(cfg: RunConfig, spec: EnvSpec, placement: Placement) -> Pi0Policy:
         Path(cfg.model.path),
         device=placement.policy,
         dtype=cfg.model.dtype,
-        stats=None if cfg.dataset_stats is None else initial_stats(cfg, spec),
+        stats=None if cfg.dataset_stats is None else initial_stats(cfg, spec, other_task=other_task),
         tokenizer_path=cfg.model.tokenizer_path,
         train_vlm=cfg.model.train_vlm,
         recompute=cfg.model.gradient_checkpointing,
@@ -58,18 +65,34 @@ def _policy(cfg: RunConfig, spec: EnvSpec, placement: Placement) -> Pi0Policy:
             f"n_action_steps={cfg.n_action_steps}, but the checkpoint {cfg.model.path} predicts H={policy.horizon} "
             f"steps; pass n_action_steps={policy.horizon}"
         )
-    policy.stats.check(spec, allow_mismatch=cfg.allow_stats_mismatch)
+    check_stats(cfg, policy.stats, spec, other_task=other_task)
     return policy
 
 
-def initial_stats(cfg: RunConfig, spec: EnvSpec) -> NormStats:
+def check_stats(cfg: RunConfig, stats: NormStats, spec: EnvSpec, *, other_task: bool = False) -> None:
+    """Refuse statistics (a policy's, or a file's) that are not of the environment's cameras, state and actions.
+
+    Args:
+        cfg: settings.
+        stats: what the policy was made with.
+        spec: the environment.
+        other_task: the task may be another, as the members of a suite are on purpose; nothing else may.
+
+    Raises:
+        StatsError: names what differs and the remedy.
+    """
+    known = replace(spec, env_id=stats.env_id) if other_task else spec
+    stats.check(known, state_terms=cfg.env.state_terms, allow_mismatch=cfg.allow_stats_mismatch)
+
+
+def initial_stats(cfg: RunConfig, spec: EnvSpec, *, other_task: bool = False) -> NormStats:
     """Statistics of a policy without a checkpoint: the named file, or the environment's bounds."""
     from rlft.data.normalize import NormStats
 
     if cfg.dataset_stats is None:
         return NormStats.from_spec(spec)
     stats = NormStats.load(Path(cfg.dataset_stats))
-    stats.check(spec, allow_mismatch=cfg.allow_stats_mismatch)
+    check_stats(cfg, stats, spec, other_task=other_task)
     return stats
 
 

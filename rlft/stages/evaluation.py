@@ -51,13 +51,14 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
     if fingerprint is None:
         raise ConfigError("eval.suite with model.path = null: give the checkpoint that the table is about")
     settings = {member.name: build.member_settings(cfg, member) for member in suite.members}
-    hashes = {name: build.build_protocol(one, build.numbered_episodes(one)).hash for name, one in settings.items()}
+    hashes = {name: protocol.hash for name, protocol in build.member_protocols(settings).items()}
     directory = run / "suites" / cfg.eval.label
+    loaded = build.SuitePolicy(placement)
 
     def evaluate_member(name: str) -> Mapping[str, Any]:
         one = settings[name]
         with closing(build.build_eval_env(one)) as env:
-            policy = build.build_policy(one, env.spec, placement)
+            policy = loaded.fitting(one, env.spec)
             evaluator = build.build_evaluator(one, env, placement)
             evaluate_policy(directory, evaluator, policy, name, one.eval.num_videos, fingerprint)
         return read_stage(directory, f"eval_{name}")

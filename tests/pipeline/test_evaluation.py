@@ -1,6 +1,7 @@
 """The evaluate command on the toy task: result, videos of failures, a suite that is resumed, and its report."""
 
 import json
+import shutil
 
 import pytest
 
@@ -8,6 +9,7 @@ from rlft import build, stages
 from rlft.config.evaluation import SuiteConfig, SuiteMemberConfig
 from rlft.config.load import load
 from rlft.errors import RlftError
+from rlft.policy import weights
 from rlft.report.build import build_report
 
 SMALL = (
@@ -82,6 +84,62 @@ def test_a_suite_is_one_command_and_goes_on_where_it_stopped(checkpoint, tmp_pat
     assert read(tmp_path / "eval_suite_mine.json") == table
     assert run("eval.seed=5") == []  # another protocol
     assert "Out of distribution" in build_report(tmp_path).html.read_text()
+
+
+def test_a_suite_loads_the_policy_once_and_a_member_has_the_numbers_of_a_policy_of_its_own(
+    checkpoint, tmp_path, monkeypatch
+):
+    loads = []
+    original = weights.load_pretrained
+    monkeypatch.setattr(weights, "load_pretrained", lambda *a, **k: (loads.append(a), original(*a, **k))[1])
+    words = "go to the goal by the shortest way that there is"
+    cfg = settings(checkpoint, tmp_path, "eval.label=mine", "eval.num_videos=0")
+    members = [SuiteMemberConfig("words", "semantics", instruction=words), SuiteMemberConfig("main")]
+    cfg.eval.suite = SuiteConfig("toy_ood", members)
+    stages.evaluate(cfg)
+    assert len(loads) == 1
+    for name, instruction in (("words", words), ("main", None)):
+        alone = settings(checkpoint, tmp_path, f"eval.label={name}", "eval.num_videos=0")
+        alone.env.instruction = instruction
+        stages.evaluate(alone)
+        in_suite = read(tmp_path / "suites" / "mine" / f"eval_{name}.json")
+        assert in_suite["per_episode"] == read(tmp_path / f"eval_{name}.json")["per_episode"]
+    assert len(loads) == 3
+
+
+def test_a_suite_may_leave_the_task_that_the_policy_was_trained_on_and_nothing_else(checkpoint, tmp_path):
+    """The statistics' task is put elsewhere, as it is for every member that is out of distribution."""
+    elsewhere = tmp_path / "pretrained_model"
+    shutil.copytree(checkpoint, elsewhere)
+    edit_stats(elsewhere, env_id="Another-v1")
+    with pytest.raises(RlftError, match="env_id is 'Another-v1'"):
+        stages.evaluate(settings(elsewhere, tmp_path, "eval.num_videos=0"))
+    cfg = settings(elsewhere, tmp_path, "eval.label=mine", "eval.num_videos=0")
+    cfg.eval.suite = SuiteConfig("toy_ood", [SuiteMemberConfig("main")])
+    stages.evaluate(cfg)
+    assert read(tmp_path / "eval_suite_mine.json")["rows"][0]["episodes"] == 8
+    edit_stats(elsewhere, cameras=["wrist"])
+    with pytest.raises(RlftError, match=r"cameras is \('wrist',\) in the statistics and \('top',\) here"):
+        stages.evaluate(cfg)
+
+
+def edit_stats(pretrained, **changes):
+    """Change the statistics of a checkpoint, and its hash of them."""
+    path = pretrained / weights.POLICY
+    facts = read(path)
+    facts["stats"].update(changes)
+    path.write_text(json.dumps(facts))
+    for manifest in pretrained.glob("manifest.json"):
+        manifest.unlink()
+
+
+def test_a_member_that_cannot_be_run_is_named_before_anything_is_started(checkpoint, tmp_path):
+    cfg = settings(checkpoint, tmp_path)
+    lost = SuiteMemberConfig("lost", "vision", make_kwargs={"numbered": False})
+    cfg.eval.suite = SuiteConfig("toy_ood", [SuiteMemberConfig("main"), lost])
+    with pytest.raises(RlftError, match=r"eval\.suite, member lost \(id: .*eval\.select=stratified needs a task"):
+        stages.evaluate(cfg)
+    assert not (tmp_path / "suites").exists()
 
 
 def test_a_suite_needs_weights(tmp_path):
