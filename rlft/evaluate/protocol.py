@@ -19,16 +19,18 @@ class Protocol:
     """Everything that two comparable evaluations share.
 
     How the work is spread (environments, workers, devices), what is kept (videos, label) and the reward's scale are no
-    part of it: they change no episode's outcome.
+    part of it: they change no episode's outcome. A test holds every field of the settings to one side or the other.
 
     Attributes:
-        simulator: as in :class:`rlft.types.EnvSettings`, and so are the next seven.
+        simulator: as in :class:`rlft.types.EnvSettings`, and so are the next ten.
+        sim_backend: ``cpu`` or ``gpu`` physics: the two do not give the same numbers.
         env_id: the task.
         make_kwargs: constructor arguments (``obj_set`` among them) as canonical JSON, so that they cannot change.
         robot: robot uid, or None.
         shader: renderer preset.
         control_mode: the controller.
         cameras: what the policy sees.
+        state_terms: what it is told of the robot.
         instruction: the text given instead of the task's own, or None.
         max_episode_steps: the time limit, environment steps.
         episode_end: ``success``: the first success ends an episode; ``time_limit``: every episode runs the full limit.
@@ -42,12 +44,14 @@ class Protocol:
     """
 
     simulator: str
+    sim_backend: str
     env_id: str
     make_kwargs: str
     robot: str | None
     shader: str
     control_mode: str
     cameras: tuple[CameraSettings, ...]
+    state_terms: tuple[str, ...]
     instruction: str | None
     max_episode_steps: int
     episode_end: str
@@ -78,12 +82,14 @@ class Protocol:
         """The protocol of an evaluation in environments that are built from ``env``."""
         return cls(
             simulator=env.simulator,
+            sim_backend=env.sim_backend,
             env_id=env.env_id,
             make_kwargs=canonical_json(env.make_kwargs),
             robot=env.robot,
             shader=env.shader,
             control_mode=env.control_mode,
             cameras=env.cameras,
+            state_terms=env.state_terms,
             instruction=env.instruction,
             max_episode_steps=env.max_episode_steps,
             episode_end=SUCCESS if env.episode_ends_on_success else TIME_LIMIT,
