@@ -40,7 +40,7 @@ def build_report(run_dir: Path) -> ReportPaths:
 
     Raises:
         NotADirectoryError: there is no such directory.
-        rlft.report.rundir.RunFileError: a file is damaged; names file and line.
+        rlft.report.evalfiles.RunFileError: a file is damaged; names file and line.
         rlft.report.video.VideoError: a video is damaged; names the file.
     """
     run = read_run(Path(run_dir))

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlft.report import figures
+from rlft.report.evalfiles import Evaluation
 from rlft.report.html import Markup, block, element, figure, join, paragraph, table
-from rlft.report.rundir import Evaluation, RunFiles
+from rlft.report.rundir import RunFiles
 from rlft.report.sections import SMALL, interval, percent, section
 from rlft.report.style import render_svg
 

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from rlft.report.evalfiles import Evaluation
 from rlft.report.pairs import Strip
-from rlft.report.rundir import Evaluation, RunFiles
+from rlft.report.rundir import RunFiles
 from rlft.report.series import Curve, evaluated_success, logged, rollout_success
 from rlft.report.style import ACCENT, AFTER, BEFORE, INK, MUTED
 from rlft.report.summary import comparison

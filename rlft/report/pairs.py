@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlft.report.rundir import Evaluation, RunFiles, Video
+from rlft.report.evalfiles import Evaluation
+from rlft.report.rundir import RunFiles, Video
 from rlft.report.video import encode_video, pick_frames, read_video, side_by_side
 
 

@@ -2,82 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rlft.errors import RlftError
-from rlft.metrics import content_hash, wilson_interval
+from rlft.report.evalfiles import Evaluation, RunFileError, parse_object, read_evaluation, read_suite
 
 VIDEO_NAME = re.compile(r"(?P<label>.+)_(?P<index>\d+)_(?P<outcome>success|failure)\.mp4")
 SUITE = "eval_suite_"
 ITERATION_LABEL = re.compile(r"rl_(\d+)")
-
-
-class RunFileError(RlftError, ValueError):
-    """A file of the run directory that is damaged or contradicts itself."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One evaluation episode.
-
-    Attributes:
-        seed: of the environment.
-        success: success at any step.
-        steps: its length, environment steps.
-        episode_id: the numbered configuration, or None.
-    """
-
-    seed: int
-    success: bool
-    steps: int
-    episode_id: int | None = None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One ``eval_<label>.json``.
-
-    Attributes:
-        label: which policy was evaluated.
-        episodes: in the order of their index.
-        protocol: what had to be equal; only evaluations of the same ``protocol_hash`` can be compared.
-        protocol_hash: its hash.
-        raw: the whole file.
-    """
-
-    label: str
-    episodes: tuple[Episode, ...]
-    protocol: Mapping[str, Any]
-    protocol_hash: str
-    raw: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def max_episode_len(self) -> int:
-        """Time limit, environment steps."""
-        return int(self.protocol["max_episode_steps"])
-
-    @property
-    def successes(self) -> int:
-        """Episodes that succeeded."""
-        return sum(episode.success for episode in self.episodes)
-
-    @property
-    def success(self) -> float:
-        """Success rate, 0..1."""
-        return self.successes / len(self.episodes)
-
-    @property
-    def ci95(self) -> tuple[float, float]:
-        """Wilson's 95 % interval, from the counts."""
-        return wilson_interval(self.successes, len(self.episodes))
 
 
 @dataclass(frozen=True)
@@ -163,14 +101,14 @@ def read_run(directory: Path) -> RunFiles:
     stages = {name: _read_stage(directory / f"{name}.json") for name in ("collect", "sft", "rl")}
     suites = {path.stem.removeprefix(SUITE): path for path in sorted(directory.glob(f"{SUITE}*.json"))}
     files = sorted(set(directory.glob("eval_*.json")) - set(suites.values()))
-    evaluations = sorted(map(_read_evaluation, files), key=_by_time_of_training)
+    evaluations = sorted(map(read_evaluation, files), key=_by_time_of_training)
     run = RunFiles(
         directory=directory,
         config_text=config_text,
         config=config,
         metrics=_read_lines(directory / "metrics.jsonl", required=("time", "stage", "step")),
         evaluations={evaluation.label: evaluation for evaluation in evaluations},
-        suites={label: _read_suite(path) for label, path in suites.items()},
+        suites={label: read_suite(path) for label, path in suites.items()},
         videos=_list_videos(directory / "videos"),
         provenance=_read_lines(directory / "provenance.jsonl", required=("command",)),
         missing=(),
@@ -214,7 +152,7 @@ def _read_config(path: Path) -> tuple[str | None, Mapping[str, Any]]:
 def _read_stage(path: Path) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
-    result = _parse_object(path, 1, path.read_text(encoding="utf-8"), "run the stage again")
+    result = parse_object(path, 1, path.read_text(encoding="utf-8"), "run the stage again")
     failures = result.get("failures", {})
     if not (isinstance(failures, dict) and all(isinstance(seeds, list) for seeds in failures.values())):
         raise RunFileError(f"{path}:1: failures={failures!r} is no object of seed lists; run the stage again")
@@ -228,7 +166,7 @@ def _read_lines(path: Path, required: tuple[str, ...]) -> tuple[Mapping[str, Any
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
-        record = _parse_object(path, number, line, "delete the line, or run the stage again")
+        record = parse_object(path, number, line, "delete the line, or run the stage again")
         lacking = [key for key in required if key not in record]
         if lacking:
             raise RunFileError(f"{path}:{number}: lacks {', '.join(lacking)}; delete the line, or run the stage again")
@@ -236,53 +174,10 @@ def _read_lines(path: Path, required: tuple[str, ...]) -> tuple[Mapping[str, Any
     return tuple(records)
 
 
-def _parse_object(path: Path, line: int, text: str, remedy: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"{path}:{line + error.lineno - 1}"
-        raise RunFileError(f"{where}: not JSON ({error.msg} at column {error.colno}); {remedy}") from error
-    if not isinstance(value, dict):
-        raise RunFileError(f"{path}:{line}: holds a {type(value).__name__}, not an object; {remedy}")
-    return value
-
-
 def _by_time_of_training(evaluation: Evaluation) -> tuple[int, str]:
     """Other policies first, then the warm-up, then PPO's iterations, and its final policy last."""
     label = evaluation.label
     return {"sft": 1, "rl": 3}.get(label, 2 if ITERATION_LABEL.fullmatch(label) else 0), label
-
-
-def _read_evaluation(path: Path) -> Evaluation:
-    raw = _parse_object(path, 1, path.read_text(encoding="utf-8"), "run the evaluation again")
-    label = path.stem.removeprefix("eval_")
-    try:
-        episodes = tuple(
-            Episode(int(e["seed"]), bool(e["success_once"]), int(e["steps"]), e["episode_id"])
-            for e in raw["per_episode"]
-        )
-        protocol, protocol_hash = dict(raw["protocol"]), str(raw["protocol_hash"])
-        counted, wins = int(raw["episodes"]), int(raw["successes"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunFileError(f"{path}:1: lacks or misspells {error}; run the evaluation again") from error
-    if content_hash(protocol) != protocol_hash or "max_episode_steps" not in protocol:
-        raise RunFileError(f"{path}:1: protocol_hash is not that of the protocol beside it; run the evaluation again")
-    if not episodes:
-        raise RunFileError(f"{path}:1: per_episode is empty; run the evaluation again")
-    if (len(episodes), sum(e.success for e in episodes)) != (counted, wins):
-        raise RunFileError(
-            f"{path}:1: episodes={counted}, successes={wins} contradict per_episode, which holds "
-            f"{sum(e.success for e in episodes)} of {len(episodes)}; run the evaluation again"
-        )
-    return Evaluation(label=label, episodes=episodes, protocol=protocol, protocol_hash=protocol_hash, raw=raw)
-
-
-def _read_suite(path: Path) -> Mapping[str, Any]:
-    raw = _parse_object(path, 1, path.read_text(encoding="utf-8"), "run the suite again")
-    lacking = [key for key in ("suite", "rows", "groups", "unequal") if key not in raw]
-    if lacking:
-        raise RunFileError(f"{path}:1: lacks {', '.join(lacking)}; run the suite again")
-    return raw
 
 
 def _list_videos(directory: Path) -> tuple[Video, ...]:

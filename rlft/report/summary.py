@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from rlft.report.rundir import Evaluation, RunFiles, number
+from rlft.report.evalfiles import Evaluation
+from rlft.report.rundir import RunFiles, number
 from rlft.report.statistics import PairedOutcome, pair_outcomes
 
 

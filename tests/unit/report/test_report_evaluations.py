@@ -10,8 +10,9 @@ from rlft.evaluate.strata import tabulate
 from rlft.evaluate.suite import make_table
 from rlft.metrics import read_stage, write_stage
 from rlft.report.build import build_report
+from rlft.report.evalfiles import RunFileError
 from rlft.report.pairs import find_pairs
-from rlft.report.rundir import RunFileError, read_run
+from rlft.report.rundir import read_run
 
 
 def page_of(directory: Path) -> str:

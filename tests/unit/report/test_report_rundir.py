@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from report_run_builder import make_run, write_evaluation
 
-from rlft.report.rundir import RunFileError, number, read_run
+from rlft.metrics import read_stage, write_stage
+from rlft.report.evalfiles import EPISODE, RESULT, RunFileError
+from rlft.report.rundir import number, read_run
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,13 @@ GOOD_LINE = json.dumps({"time": 1.0, "stage": "rl", "step": 1})
         ("sft.json", '{\n  "steps": 3,\n  "final_loss": \n}', r"sft\.json:4: not JSON"),
         ("collect.json", '{"failures": {"no_plan": 3}}', r"collect\.json:1: failures=.* no object of seed lists"),
         ("rl.json", "", r"rl\.json:1: not JSON"),
-        ("eval_rl.json", "{}", r"eval_rl\.json:1: lacks or misspells 'per_episode'"),
+        (
+            "eval_rl.json",
+            "{}",
+            r"eval_rl\.json:1: lacks protocol, .*: an earlier version .* eval\.label=rl, or",
+        ),
+        ("eval_suite_rl.json", '{"suite": "x"}', r"eval_suite_rl\.json:1: lacks rows, .*; run the suite again"),
+        ("eval_suite_rl.json", '{"suite": "x", "rows": 3, "groups": {}, "unequal": {}}', "holds no list of objects"),
         ("config.yaml", "a: 1\nb: [1, 2\nc: 3\n", r"config\.yaml:3: not YAML"),
         ("config.yaml", "- a\n- b\n", r"config\.yaml:1: holds a list"),
         ("provenance.jsonl", '{"stage": "rl"}\n', r"provenance\.jsonl:1: lacks command"),
@@ -106,3 +114,23 @@ def test_scalars_that_are_not_finite_come_back_from_text():
     assert math.isnan(number("nan"))
     assert math.isnan(number(None))
     assert number(3) == 3.0
+
+
+@pytest.mark.parametrize("name", RESULT)
+def test_a_result_of_an_earlier_version_is_refused_with_what_it_lacks_and_what_to_do(name: str, tmp_path: Path):
+    write_evaluation(tmp_path, "rl", [True, False])
+    result = read_stage(tmp_path, "eval_rl")
+    write_stage(tmp_path, "eval_rl", {key: value for key, value in result.items() if key != name})
+    message = rf"lacks {name}: an earlier version of rlft wrote it, or it was edited; evaluate that checkpoint again"
+    with pytest.raises(RunFileError, match=message):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("name", EPISODE)
+def test_an_episode_of_an_earlier_version_is_refused_too(name: str, tmp_path: Path):
+    write_evaluation(tmp_path, "rl", [True, False])
+    result = read_stage(tmp_path, "eval_rl")
+    del result["per_episode"][1][name]
+    write_stage(tmp_path, "eval_rl", result)
+    with pytest.raises(RunFileError, match=rf"lacks {name}: .* move the file away"):
+        read_run(tmp_path)
