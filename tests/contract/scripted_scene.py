@@ -15,11 +15,16 @@ CPU = torch.device("cpu")
 
 
 class ScriptedActor:
-    """N bodies; a state is written where ManiSkill's batched actor writes it: ascending rows of ``env_idx``."""
+    """N bodies; a state is written where ManiSkill's batched actor writes it: ascending rows of ``env_idx``.
+
+    As on the GPU, poses are read from and written to a buffer (``raw``), which is copied from and to the simulation
+    (``simulated``) when asked.
+    """
 
     def __init__(self, name, num_envs, pose):
         self.name = name
         self.raw = torch.tensor([[*pose.p, *pose.q]] * num_envs)
+        self.simulated = self.raw.clone()
 
     @property
     def pose(self):
@@ -81,7 +86,7 @@ class ScriptedScene:
         count = num_envs
 
         class Scripted(PutOnPlate):
-            num_envs, device, gpu_sim_enabled = count, CPU, False
+            num_envs, device, gpu_sim_enabled = count, CPU, True
 
             def __init__(self):
                 self.env_id, self._assets_root = env_id, root
@@ -98,6 +103,8 @@ class ScriptedScene:
             create_actor_builder=lambda: ScriptedBuilder(self),
             can_render=lambda: False,
             get_pairwise_contact_forces=self._contact,
+            _gpu_fetch_all=self._fetch,
+            px=SimpleNamespace(gpu_apply_rigid_dynamic_data=self._apply),
         )
         self.env.agent = ScriptedRobot(self)
         self.env._elapsed_steps = torch.zeros(num_envs, dtype=torch.int32)
@@ -112,10 +119,14 @@ class ScriptedScene:
         self.env._episode_seed = np.array(seeds)
         self.env._elapsed_steps[idx] = 0
         self.env._initialize_episode(idx, {} if numbers is None else {"episode_id": torch.tensor(numbers)})
+        self._apply()
 
-    def step(self):
-        """A control step without physics."""
+    def step(self, drift=0.0):
+        """A control step whose physics moves everything along x, metres."""
+        for actor in self.env.stage.actors:
+            actor.simulated[:, 0] += drift
         self.env._after_control_step()
+        self._fetch()
         self.env._elapsed_steps += 1
 
     def actor_pose(self, role, i):
@@ -127,6 +138,7 @@ class ScriptedScene:
         """Lay environment i's object onto its plate."""
         actor = next(actor for actor, here in self.env.stage.playing("source") if here[i])
         actor.raw[i, :3] = torch.tensor(self.actor_pose("target", i)[:3]) + torch.tensor([0.0, 0.0, 0.02])
+        self._apply()
 
     def rows(self):
         """Everything that belongs to an environment, by name: ``[E, ...]`` each."""
@@ -138,6 +150,14 @@ class ScriptedScene:
             "source_size": env._source_size.numpy().copy(),
             "instruction": np.array(env.get_language_instruction()),
         }
+
+    def _fetch(self):
+        for actor in self.env.stage.actors:
+            actor.raw[:] = actor.simulated
+
+    def _apply(self):
+        for actor in self.env.stage.actors:
+            actor.simulated[:] = actor.raw
 
     def _contact(self, a, b):
         force = self.forces.get((a.name, b.name), torch.zeros(self.num_envs))

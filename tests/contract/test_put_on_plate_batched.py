@@ -68,11 +68,29 @@ def test_success_and_grasps_are_read_from_each_environments_own_actors():
     assert info["success"].tolist() == [True, False, True]
     assert info["grasped_now"].tolist() == [False, True, False]
     assert info["is_src_obj_grasped"].tolist() == [False, True, False]
-    scene.held.clear()
     scene.start([1], [0], [3 * one_object + 4])
     info = scene.env.evaluate()
     assert info["is_src_obj_grasped"].tolist() == [False, False, False]
     assert info["src_ever_on_target"].tolist() == info["success"].tolist() == [True, False, True]
+
+
+def test_contacts_are_not_carried_over_a_reset():
+    """A batched simulation reports those of its last step until the next one, though the arm is home and empty."""
+    scene = scripted(f"{PREFIX}Single-v1", 2, assets_root())
+    scene.start([0, 1], [0, 0], [0, 0])
+    key, plate = scene.env.running[0].object.key, scene.env.running[0].plate.key
+    scene.held[key], scene.forces[key, plate] = torch.tensor([True, True]), torch.tensor([1.0, 1.0])
+    for i in (0, 1):
+        scene.put_on(i)
+    scene.step()
+    assert scene.env.evaluate()["is_src_obj_grasped"].tolist() == [True, True]
+    scene.start([1], [0], [4])
+    scene.put_on(1)
+    info = scene.env.evaluate()
+    assert info["grasped_now"].tolist() == info["success"].tolist() == [True, False]
+    assert info["is_src_obj_grasped"].tolist() == info["src_ever_on_target"].tolist() == [True, False]
+    scene.step()
+    assert scene.env.evaluate()["is_src_obj_grasped"].tolist() == [True, True]
 
 
 def test_jumps_happen_in_the_environments_whose_fifth_step_it_is():
@@ -89,3 +107,18 @@ def test_jumps_happen_in_the_environments_whose_fifth_step_it_is():
     for _ in range(2):
         scene.step()
     np.testing.assert_allclose(scene.actor_pose("source", 1)[:2], scene.env.running[1].moves_to[:2], atol=0.03)
+
+
+def test_a_jump_undoes_nothing_that_moved_in_the_same_step():
+    """The buffer that a jump is written into holds the poses from before the step, until they are fetched."""
+    scene = scripted(f"{PREFIX}PositionChangeTo-v1", 2, assets_root(), "test")
+    scene.start([0, 1], [0, 0], [40, 4_000])
+    for _ in range(2):
+        scene.step()
+    scene.start([1], [0], [8_000])
+    x = scene.actor_pose("source", 1)[0], scene.actor_pose("target", 0)[0]
+    for _ in range(3):
+        scene.step(drift=0.01)  # the last is environment 0's fifth
+    assert scene.actor_pose("source", 0)[0] == pytest.approx(scene.env.running[0].moves_to[0], abs=0.03)
+    assert scene.actor_pose("source", 1)[0] == pytest.approx(x[0] + 0.03, abs=1e-6)
+    assert scene.actor_pose("target", 0)[0] == pytest.approx(x[1] + 0.03, abs=1e-6)

@@ -194,19 +194,23 @@ class PutOnPlate(BaseEnv):
         jumping = self._moves & (self._elapsed_steps + 1 == MOVES_AFTER)
         if not bool(jumping.any()):
             return
+        if self.gpu_sim_enabled:
+            self.scene._gpu_fetch_all()  # else everything else would be put back to before the step
         for actor, here in self.stage.playing("source"):
             ids = (jumping & here).nonzero()[:, 0]
             if len(ids):
                 actor.set_state(torch.nn.functional.pad(self._moves_to[ids], (0, 6)), ids)
         if self.gpu_sim_enabled:
-            self.scene._gpu_apply_all()
+            self.scene.px.gpu_apply_rigid_dynamic_data()
 
     def evaluate(self) -> dict[str, torch.Tensor]:
         """Success now, latched and instantaneous terms (:class:`EpisodeRecord`), distances in metres: ``[E]`` each."""
         seen = look(self.stage, self.agent, self.scene)
-        placed = on_target(seen.source, seen.target, self._source_size, self._target_size, seen.force)
+        stepped = self._elapsed_steps > 0  # a batched simulation still reports the last episode's contacts before
+        grasped = seen.grasped & stepped
+        placed = stepped & on_target(seen.source, seen.target, self._source_size, self._target_size, seen.force)
         return {
-            **self._record.update(self._elapsed_steps, seen.grasped, placed),
+            **self._record.update(self._elapsed_steps, grasped, placed),
             "gripper_carrot_dist": torch.linalg.norm(seen.fingers - seen.source, dim=1),
             "gripper_plate_dist": torch.linalg.norm(seen.fingers - seen.target, dim=1),
             "carrot_plate_dist": torch.linalg.norm(seen.source - seen.target, dim=1),
