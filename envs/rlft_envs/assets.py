@@ -11,6 +11,8 @@ from rlft_envs.errors import EnvSetupError
 
 MANISKILL = "maniskill"
 DOWNLOAD = ".venv/bin/python scripts/download_assets.py --accept-licences"
+VISUALS = ("textured.dae", "textured.glb", "textured.obj", "collision.obj")
+"""What cameras see of a thing, the best first: no original is an .obj; one of those stands in for what is not there."""
 
 
 def point_maniskill_at(settings: EnvSettings) -> None:
@@ -51,3 +53,8 @@ def folder_of(settings: EnvSettings, name: str) -> Path:
             f"download them with: {DOWNLOAD}"
         )
     return folder
+
+
+def visual_mesh(folder: Path) -> Path:
+    """The mesh that cameras see of the thing in a folder, which holds at least its ``collision.obj``."""
+    return next((path for path in (folder / name for name in VISUALS) if path.is_file()), folder / VISUALS[-1])

@@ -149,6 +149,30 @@ def test_environments_of_one_process_keep_their_own_pictures(built):
     assert np.array_equal(env.observe().images[CAMERA.name], before)
 
 
+def test_an_original_mesh_is_shown_though_a_stand_in_lies_beside_it(monkeypatch, tmp_path):
+    from types import SimpleNamespace
+
+    from mani_skill.utils.registration import REGISTERED_ENVS
+
+    from rlft_envs.maniskill import bridge
+
+    shown = []
+    nothing = SimpleNamespace(
+        add_multiple_convex_collisions_from_file=lambda *args, **kwargs: None,
+        add_visual_from_file=lambda path, **kwargs: shown.append(path.rsplit("/", 1)[1]),
+        build=lambda name: None,
+    )
+    task = bridge.adapted(REGISTERED_ENVS["PutEggplantInBasketScene-v1"].cls)
+    env = object.__new__(task)
+    env.scene, env.model_db = SimpleNamespace(create_actor_builder=lambda: nothing), {"eggplant": {}}
+    monkeypatch.setattr(bridge, "MODELS", tmp_path)
+    (tmp_path / "eggplant").mkdir()
+    for name in ("collision.obj", "textured.obj", "textured.dae"):
+        (tmp_path / "eggplant" / name).write_text("")
+        env._build_actor_helper("eggplant")
+    assert shown == ["collision.obj", "textured.obj", "textured.dae"]
+
+
 def test_gpu_physics_is_refused():
     with pytest.raises(EnvSetupError, match=r"sim\.backend=cpu"):
         make_vec_env(settings("PutCarrotOnPlateInScene-v1", sim_backend="gpu", sim_device="cuda:0"))

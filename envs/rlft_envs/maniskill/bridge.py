@@ -1,8 +1,8 @@
 """ManiSkill's WidowX tasks of BridgeData V2 (SimplerEnv), behind our contract. Imported lazily, with ManiSkill.
 
 The tasks are upstream's. What is mended here: pictures and lists that upstream keeps on the class, shared by all
-environments of a process; a reset that settles objects while the robot still stands where the last episode left it;
-and a reward, which upstream lacks.
+environments of a process; a reset that settles objects while the robot still stands where the last episode left it; a
+stand-in mesh that upstream would show though the original lies beside it; and a reward, which upstream lacks.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import sapien
 import torch
-from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import BaseBridgeEnv
-from mani_skill.utils.structs import Pose
+from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import BRIDGE_DATASET_ASSET_PATH, BaseBridgeEnv
+from mani_skill.utils.structs import Actor, Pose
 
+from rlft_envs.assets import visual_mesh
 from rlft_envs.pictures import fit_picture
 from rlft_envs.rewards import grasp_potential
 
+MODELS = BRIDGE_DATASET_ASSET_PATH / "custom" / "models"
 LIFTED = 1.0  # metres above its place, where the robot waits while objects come to rest
 
 
@@ -47,6 +50,21 @@ def adapted(task: type[BaseBridgeEnv]) -> type[BaseBridgeEnv]:
                 picture = fit_picture(self.rgb_overlay_paths[name], size.height, size.width)
                 self._backgrounds[name] = torch.as_tensor(picture, device=self.device)
             super()._after_reconfigure(options)
+
+        def _build_actor_helper(
+            self, model_id: str, scale: float = 1, kinematic: bool = False, initial_pose: Any = None
+        ) -> Actor:
+            material = sapien.physx.PhysxMaterial(self.obj_static_friction, self.obj_dynamic_friction, restitution=0.0)
+            density = self.model_db[model_id].get("density", 1000)
+            size, folder = [scale] * 3, MODELS / model_id
+            builder = self.scene.create_actor_builder()
+            builder.add_multiple_convex_collisions_from_file(
+                str(folder / "collision.obj"), scale=size, material=material, density=density
+            )
+            builder.add_visual_from_file(str(visual_mesh(folder)), scale=size)
+            if initial_pose is not None:
+                builder.initial_pose = initial_pose
+            return builder.build_kinematic(model_id) if kinematic else builder.build(model_id)
 
         def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
             at = self.agent.robot.pose

@@ -8,11 +8,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rlft_envs.assets import DOWNLOAD
+from rlft_envs.assets import DOWNLOAD, visual_mesh
 from rlft_envs.errors import EnvSetupError
 
 FOLDER = "put_on_plate"
-VISUALS = ("textured.obj", "textured.dae", "textured.glb", "collision.obj")  # the last stands in for a missing one
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Model:
     @property
     def visual(self) -> Path:
         """The mesh that cameras see."""
-        return next(path for path in (self.folder / name for name in VISUALS) if path.is_file())
+        return visual_mesh(self.folder)
 
 
 @dataclass(frozen=True)

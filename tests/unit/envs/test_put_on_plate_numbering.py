@@ -136,6 +136,9 @@ def test_a_missing_picture_of_a_mesh_is_replaced_by_its_shape(tmp_path):
     (tmp_path / "collision.obj").write_text("")
     bare = type(model)(model.key, model.name, model.size, model.density, tmp_path)
     assert bare.visual == bare.collision
+    for better in ("textured.obj", "textured.glb", "textured.dae"):  # no original is an .obj
+        (tmp_path / better).write_text("")
+        assert bare.visual.name == better
 
 
 def test_wrong_names_and_numbers_are_refused(tmp_path):
