@@ -47,6 +47,7 @@ class Evaluator:
         protocol.check(env.spec)
         self.env, self.placement, self.protocol = env, placement, protocol
         self.episodes = list_episodes(protocol, numbered)
+        self._values = None if numbered is None else numbered.digits
         self._obs: Observation | None = None
 
     def run(
@@ -74,7 +75,15 @@ class Evaluator:
 
         restarted = self._play(policy, self.episodes, range(self.env.spec.num_envs), keep)
         seconds = time.perf_counter() - started
-        return summarise(label, self.protocol, results, seconds=seconds, restarted=restarted, policy=fingerprint)
+        return summarise(
+            label,
+            self.protocol,
+            results,
+            seconds=seconds,
+            restarted=restarted,
+            policy=fingerprint,
+            values=self._values,
+        )
 
     def replay(
         self, policy: FlowPolicy, chosen: Sequence[int], on_video: Callable[[EpisodeResult, np.ndarray], None]

@@ -60,6 +60,7 @@ class EvalResult:
         metrics: task metric -> its mean over the episodes' last steps.
         strata: label (object, plate, table, variant) -> success by its values.
         macro: label -> mean of its values' rates.
+        strata_total: label -> how many values the task has, where it says so: those without an episode have no row.
         seconds: wall time.
         restarted: episodes run again because the simulator failed in them.
         per_episode: every episode, by index.
@@ -80,6 +81,7 @@ class EvalResult:
     metrics: dict[str, float]
     strata: dict[str, list[Stratum]]
     macro: dict[str, float]
+    strata_total: dict[str, int]
     seconds: float
     restarted: int
     per_episode: list[EpisodeResult] = field(default_factory=list)
@@ -114,8 +116,25 @@ def summarise(
     seconds: float,
     restarted: int,
     policy: str | None = None,
+    values: Mapping[str, int] | None = None,
 ) -> EvalResult:
-    """Gather the episodes of one evaluation."""
+    """Gather the episodes of one evaluation.
+
+    Args:
+        label: which policy this is.
+        protocol: what was run.
+        results: every episode of it once.
+        seconds: wall time.
+        restarted: episodes run again.
+        policy: fingerprint of the weights.
+        values: label -> how many values the task has.
+
+    Raises:
+        ValueError: an episode is missing, or stands twice.
+    """
+    indices = sorted(e.index for e in results)
+    if indices != list(range(protocol.episodes)):
+        raise ValueError(f"{protocol.episodes} episodes were to run, each once; those with a result: {indices}")
     total = len(results)
     wins, at_end = (sum(flags) for flags in zip(*((e.success_once, e.success_at_end) for e in results), strict=True))
     strata = tabulate((e.labels, e.success_once, e.success_at_end) for e in results)
@@ -136,6 +155,7 @@ def summarise(
         metrics={name: float(np.mean([e.metrics[name] for e in results if name in e.metrics])) for name in names},
         strata=strata,
         macro={key: macro_average(rows) for key, rows in strata.items()},
+        strata_total={key: total for key, total in (values or {}).items() if key in strata},
         seconds=seconds,
         restarted=restarted,
         per_episode=sorted(results, key=lambda e: e.index),

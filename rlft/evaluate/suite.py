@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rlft.evaluate.protocol import SHORT
 from rlft.metrics import difference_interval
 
 GROUPS = ("in_distribution", "vision", "semantics", "execution")
@@ -101,7 +102,7 @@ def make_table(
 
 def markdown(table: SuiteTable) -> str:
     """The table for people."""
-    lines = [f"# {table.suite}: {table.label}", "", f"Policy `{table.policy[:12]}`.", ""]
+    lines = [f"# {table.suite}: {table.label}", "", f"Policy `{table.policy[:SHORT]}`.", ""]
     lines += [f"**Not comparable.** {name}: {', '.join(values)}." for name, values in table.unequal.items()]
     lines += [""] if table.unequal else []
     lines += [
@@ -117,7 +118,7 @@ def markdown(table: SuiteTable) -> str:
             _range(row.ci95),
             f"{100 * row.success_at_end:.1f} %",
             difference_text(row.difference, row.difference_ci95),
-            f"`{row.protocol_hash[:12]}`",
+            f"`{row.protocol_hash[:SHORT]}`",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| group | mean of its members |", "|---|---|"]

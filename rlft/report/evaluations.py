@@ -48,7 +48,9 @@ def strata(run: RunFiles) -> Markup | None:
             for row in rows
         ]
         mean = percent(chosen.raw["macro"][key])
-        tables.append(block("", table(body, head, f"by {key}; the mean of the rows is {mean}")))
+        total = chosen.raw.get("strata_total", {}).get(key, len(rows))
+        unseen = f"; {total - len(rows)} of the {total} had no episode" if total > len(rows) else ""
+        tables.append(block("", table(body, head, f"by {key}; the mean of the rows is {mean}{unseen}")))
     note = f"Evaluation {chosen.label}, protocol {chosen.protocol_hash[:SHORT]}."
     return section("Success by stratum", paragraph("muted", note), block("grid", *tables)) if tables else None
 

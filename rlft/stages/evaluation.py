@@ -16,6 +16,7 @@ from rlft.config.evaluation import SuiteConfig
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError
 from rlft.evaluate import EpisodeResult, EvalResult, Evaluator
+from rlft.evaluate.text import strata_text, summary_line
 from rlft.metrics import read_stage, wilson_interval, write_stage, write_text_atomically
 from rlft.placement import Placement
 from rlft.progress import Progress
@@ -40,7 +41,10 @@ def evaluate(cfg: RunConfig) -> None:
         with closing(build.build_eval_env(cfg)) as env:
             policy = build.build_policy(cfg, env.spec, placement)
             evaluator = build.build_evaluator(cfg, env, placement)
-            evaluate_policy(run, evaluator, policy, cfg.eval.label, cfg.eval.num_videos, build.policy_fingerprint(cfg))
+            fingerprint = build.policy_fingerprint(cfg)
+            result = evaluate_policy(run, evaluator, policy, cfg.eval.label, cfg.eval.num_videos, fingerprint)
+        if tables := strata_text(result):
+            log.info("success by stratum, with 95 %% intervals\n%s", tables)
 
 
 def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Placement) -> None:
@@ -103,15 +107,7 @@ def evaluate_policy(
     _record_videos(run, evaluator, policy, result, num_videos)
     result.seconds += time.perf_counter() - started
     write_stage(run, f"eval_{label}", result.to_dict())
-    low, high = result.ci95
-    log.info(
-        "%s: %d of %d episodes succeed, %.1f %% [%.1f, %.1f]; protocol %s",
-        label,
-        result.successes,
-        result.episodes,
-        *(100.0 * x for x in (result.success, low, high)),
-        result.protocol_hash[:12],
-    )
+    log.info("%s", summary_line(result))
     return result
 
 

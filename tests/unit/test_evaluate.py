@@ -1,10 +1,15 @@
 """Evaluation counts every episode once, whatever its length, and says the same when asked again."""
 
+from dataclasses import replace
+
 import pytest
 from helpers.toy_protocol import toy_evaluator
 from helpers.toy_world import toy_model
 
 from rlft.errors import RlftError
+from rlft.evaluate.result import summarise
+from rlft.evaluate.strata import tabulate
+from rlft.evaluate.text import strata_text, summary_line
 from rlft.metrics import wilson_interval
 from rlft.seeding import seed_for
 
@@ -174,3 +179,38 @@ def test_a_video_of_an_episode_that_was_run_again_shows_the_second_run(tmp_path)
     evaluator.replay(policy, [0, 1], lambda episode, frames: lengths.update({episode.index: len(frames)}))
     assert marker.exists()
     assert lengths == {e.index: e.steps for e in result.per_episode[:2]}
+
+
+def test_the_tables_for_the_terminal():
+    result = run(select="stratified", episodes=6, limit=20, **NUMBERED)
+    low, high = (100 * end for end in result.ci95)
+    assert f"{result.successes} of 6 episodes succeed" in summary_line(result)
+    assert f"[{low:.1f}, {high:.1f}]" in summary_line(result)
+    assert result.protocol_hash[:12] in summary_line(result)
+    text = strata_text(result)
+    titles = [line for line in text.splitlines() if line.startswith("by ")]
+    assert titles[0] == f"by object (the mean of the rows is {100 * result.macro['object']:.1f} %)"
+    assert titles[1].endswith("%, 3 of its 9 values had no episode)")
+    row = result.strata["object"][0]
+    line = next(line for line in text.splitlines() if line.startswith(f"  {row.name} "))
+    assert f"{row.successes} of {row.episodes}" in line
+    assert f"[{100 * row.ci95[0]:.1f}, {100 * row.ci95[1]:.1f}]" in line
+    assert strata_text(run()) == ""
+
+
+def test_a_table_for_the_terminal_has_an_end():
+    result = run(limit=20)
+    result.strata = tabulate(({"object": f"{i:03}"}, True, True) for i in range(300))
+    result.macro = {"object": 1.0}
+    lines = strata_text(result).splitlines()
+    assert len(lines) == 42
+    assert lines[-1] == "  and 260 more in the file"
+
+
+@pytest.mark.parametrize("wrong", [[0, 1], [0, 1, 1], [0, 1, 2, 2], [1, 2, 3]], ids=str)
+def test_a_result_has_every_episode_once(wrong):
+    whole = run(episodes=3)
+    protocol = toy_evaluator(episodes=3).protocol
+    episodes = [replace(whole.per_episode[0], index=i) for i in wrong]
+    with pytest.raises(ValueError, match="3 episodes were to run, each once"):
+        summarise("test", protocol, episodes, seconds=1.0, restarted=0)
