@@ -111,15 +111,19 @@ def member_protocols(settings: Mapping[str, RunConfig]) -> dict[str, Protocol]:
     Raises:
         ConfigError: names every member that does not exist, lacks assets, or has too few configurations.
     """
-    protocols, problems = {}, []
+    protocols: dict[str, Protocol] = {}
+    problems: dict[str, list[tuple[str, str]]] = {}  # what several members lack is said once
     for name, one in settings.items():
         try:
             with simulator_errors():
                 protocols[name] = build_protocol(one, numbered_episodes(one))
         except RlftError as error:
-            problems.append(f"eval.suite, member {name} (id: {one.env.id}): {error}")
+            reason = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)
+            problems.setdefault(reason.replace(one.env.id, ""), []).append((name, reason))
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(
+            [f"eval.suite.members {', '.join(name for name, _ in found)}: {found[0][1]}" for found in problems.values()]
+        )
     return protocols
 
 

@@ -36,12 +36,12 @@ def _title(result: EvalResult, key: str) -> str:
 def _lines(rows: Sequence[Stratum]) -> list[str]:
     width = max(len(row.name) for row in rows[:MAX_ROWS])
     lines = [
-        f"  {row.name:<{width}}  {row.successes:>4} of {row.episodes:<4} {_rate(row.success, row.ci95)}; "
+        f"  {row.name:<{width}}  {row.successes:>4} of {row.episodes:<4} {_rate(row.success, row.ci95, 5)}; "
         f"at the end {100 * row.success_at_end:.1f} %"
         for row in rows[:MAX_ROWS]
     ]
     return lines + ([f"  and {len(rows) - MAX_ROWS} more in the file"] if len(rows) > MAX_ROWS else [])
 
 
-def _rate(rate: float, ends: Sequence[float]) -> str:
-    return f"{100 * rate:5.1f} % [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"
+def _rate(rate: float, ends: Sequence[float], width: int = 0) -> str:
+    return f"{100 * rate:{width}.1f} % [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"

@@ -61,6 +61,7 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
 
     def evaluate_member(name: str) -> Mapping[str, Any]:
         one = settings[name]
+        log.info("%s: member %d of %d, %s", name, 1 + list(settings).index(name), len(settings), one.env.id)
         with closing(build.build_eval_env(one)) as env:
             policy = loaded.fitting(one, env.spec)
             evaluator = build.build_evaluator(one, env, placement)

@@ -135,9 +135,9 @@ def edit_stats(pretrained, **changes):
 
 def test_a_member_that_cannot_be_run_is_named_before_anything_is_started(checkpoint, tmp_path):
     cfg = settings(checkpoint, tmp_path)
-    lost = SuiteMemberConfig("lost", "vision", make_kwargs={"numbered": False})
-    cfg.eval.suite = SuiteConfig("toy_ood", [SuiteMemberConfig("main"), lost])
-    with pytest.raises(RlftError, match=r"eval\.suite, member lost \(id: .*eval\.select=stratified needs a task"):
+    lost = [SuiteMemberConfig(name, "vision", make_kwargs={"numbered": False}) for name in ("lost", "gone")]
+    cfg.eval.suite = SuiteConfig("toy_ood", [SuiteMemberConfig("main"), *lost])
+    with pytest.raises(RlftError, match=r"eval\.suite\.members lost, gone: eval\.select=stratified needs a task"):
         stages.evaluate(cfg)
     assert not (tmp_path / "suites").exists()
 
