@@ -8,10 +8,10 @@ from assets_at import assets_root
 from vec_env_factories import PUT_ON_PLATE
 
 from rlft.types import CameraSettings, EnvSettings, RewardSettings
+from rlft_envs.put_on_plate.variants import PREFIX, VARIANTS
 
 pytestmark = pytest.mark.simulator
 
-PREFIX = "PutOnPlateInScene25"
 IDLE = np.array([0, 0, 0, 0, 0, 0, 1], np.float32)
 
 
@@ -43,10 +43,7 @@ def resting(env):
     return {role: actor.pose.p[0].numpy() for role, actor in scene.objs.items()}, scene.running[0]
 
 
-ALL = ["Main-v3", "MultiCarrot-v1", "MultiPlate-v1", "Plate-v1", "Position-v1", "EEPose-v1", "VisionWhole05-v1"]
-
-
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [env_id.removeprefix(PREFIX) for env_id in VARIANTS])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_number_shows_its_configuration_at_rest(build, name, split):
     env = build(name, split)
