@@ -68,10 +68,13 @@ class Evaluator:
         """
         started = time.perf_counter()
         results: list[EpisodeResult] = []
+        successes = 0
 
         def keep(_: int, result: EpisodeResult) -> None:
+            nonlocal successes
             results.append(result)
-            on_progress(len(results), len(self.episodes), sum(r.success_once for r in results))
+            successes += result.success_once
+            on_progress(len(results), len(self.episodes), successes)
 
         restarted = self._play(policy, self.episodes, range(self.env.spec.num_envs), keep)
         seconds = time.perf_counter() - started

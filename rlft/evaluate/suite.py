@@ -11,6 +11,7 @@ from typing import Any
 from rlft.evaluate.protocol import SHORT
 from rlft.metrics import difference_interval
 
+NEEDED = ("protocol", "protocol_hash", "episodes", "successes", "success", "ci95", "success_at_end")  # by a row
 GROUPS = ("in_distribution", "vision", "semantics", "execution")
 
 
@@ -72,13 +73,13 @@ class SuiteTable:
 
 
 def finished(path: Path, protocol_hash: str, policy: str) -> dict[str, Any] | None:
-    """A member's result, if that file holds one of the same protocol and the same weights; a damaged file does not."""
+    """A member's result, if that file holds one of the same protocol and weights, with all that the table needs."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         same = (result["protocol_hash"], result["policy"]) == (protocol_hash, policy)
+        return result if same and all(name in result for name in NEEDED) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return result if same else None
 
 
 def make_table(

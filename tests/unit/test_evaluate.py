@@ -49,6 +49,16 @@ def test_the_result_does_not_depend_on_the_number_of_environments(select, ends_o
     assert 0 < one.successes < 22
 
 
+def test_progress_counts_every_episode_once():
+    seen = []
+    result = toy_evaluator(num_envs=5, limit=20).run(
+        toy_model().policy, "test", on_progress=lambda *counts: seen.append(counts)
+    )
+    assert [done for done, _, _ in seen] == list(range(1, 13))
+    assert {total for _, total, _ in seen} == {12}
+    assert seen[-1][2] == result.successes > 0
+
+
 def test_another_protocol_seed_gives_other_episodes():
     assert run(seed=7).per_episode != run(seed=8).per_episode
 

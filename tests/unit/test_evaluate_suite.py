@@ -6,7 +6,7 @@ import pytest
 from helpers.toy_protocol import toy_evaluator
 from helpers.toy_world import toy_model
 
-from rlft.evaluate.suite import finished, make_table, markdown, run_members
+from rlft.evaluate.suite import NEEDED, finished, make_table, markdown, run_members
 from rlft.metrics import difference_interval, to_json, write_stage
 
 MEMBERS = [("main", "in_distribution"), ("words", "semantics"), ("things", "semantics")]
@@ -83,6 +83,12 @@ def test_a_damaged_result_is_not_a_result(tmp_path, results):
     path.write_text("[]")
     assert finished(path, protocol_hash, "f" * 64) is None
     assert finished(tmp_path / "nothing.json", protocol_hash, "f" * 64) is None
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_result_that_lacks_what_a_row_needs_is_run_again(name, tmp_path, results):
+    path = write_stage(tmp_path, "eval_main", {key: x for key, x in results["main"].items() if key != name})
+    assert finished(path, results["main"]["protocol_hash"], "f" * 64) is None
 
 
 @pytest.mark.parametrize(
