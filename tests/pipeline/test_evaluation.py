@@ -157,3 +157,20 @@ def test_the_published_suite_loads_and_every_member_is_of_the_family():
     assert [m.group for m in members].count("execution") == 3
     digits = {m.name: build.member_settings(cfg, m).env for m in members}
     assert {env.make_kwargs["obj_set"] for env in digits.values()} == {"train", "test"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["suite=put_on_plate_ood"],
+        ["recipe=pi0_pi_rl", "suite=put_on_plate_ood"],
+        ["task=put_on_plate", "suite=put_on_plate_ood"],
+    ],
+    ids=["plate_cpu", "recipe", "task"],
+)
+def test_a_suite_has_its_own_number_of_episodes_beside_any_run_file(words):
+    """The order of a defaults list decides which file wins: the suite has to stand behind the run file's own words."""
+    cfg = load("evaluate", words, config_name="put_on_plate_cpu" if len(words) == 1 else None)
+    assert (cfg.eval.episodes, cfg.eval.select, cfg.eval.episode_end) == (128, "stratified", "time_limit")
+    assert len(cfg.eval.suite.members) == 14
+    assert cfg.env.id.startswith("PutOnPlateInScene25")
