@@ -23,12 +23,30 @@ MODELS = BRIDGE_DATASET_ASSET_PATH / "custom" / "models"
 LIFTED = 1.0  # metres above its place, where the robot waits while objects come to rest
 
 
+def build_actor(
+    env: BaseBridgeEnv, model_id: str, scale: float = 1.0, kinematic: bool = False, initial_pose: Any = None
+) -> Actor:
+    """Build a thing as upstream does, but with the mesh of :func:`rlft_envs.assets.visual_mesh`."""
+    material = sapien.physx.PhysxMaterial(env.obj_static_friction, env.obj_dynamic_friction, restitution=0.0)
+    density = env.model_db[model_id].get("density", 1000)
+    size, folder = [scale] * 3, MODELS / model_id
+    builder = env.scene.create_actor_builder()
+    builder.add_multiple_convex_collisions_from_file(
+        str(folder / "collision.obj"), scale=size, material=material, density=density
+    )
+    builder.add_visual_from_file(str(visual_mesh(folder)), scale=size)
+    if initial_pose is not None:
+        builder.initial_pose = initial_pose
+    return builder.build_kinematic(model_id) if kinematic else builder.build(model_id)
+
+
 def adapted(task: type[BaseBridgeEnv]) -> type[BaseBridgeEnv]:
     """Subclass one of upstream's four WidowX tasks."""
 
     class Adapted(task):
         SUPPORTED_OBS_MODES = ("none", *task.SUPPORTED_OBS_MODES)
         SUPPORTED_REWARD_MODES = ("none", "normalized_dense")
+        _build_actor_helper = build_actor
 
         def __init__(self, **kwargs: Any) -> None:
             self._rgb_overlay_images: dict[str, Any] = {}
@@ -50,21 +68,6 @@ def adapted(task: type[BaseBridgeEnv]) -> type[BaseBridgeEnv]:
                 picture = fit_picture(self.rgb_overlay_paths[name], size.height, size.width)
                 self._backgrounds[name] = torch.as_tensor(picture, device=self.device)
             super()._after_reconfigure(options)
-
-        def _build_actor_helper(
-            self, model_id: str, scale: float = 1, kinematic: bool = False, initial_pose: Any = None
-        ) -> Actor:
-            material = sapien.physx.PhysxMaterial(self.obj_static_friction, self.obj_dynamic_friction, restitution=0.0)
-            density = self.model_db[model_id].get("density", 1000)
-            size, folder = [scale] * 3, MODELS / model_id
-            builder = self.scene.create_actor_builder()
-            builder.add_multiple_convex_collisions_from_file(
-                str(folder / "collision.obj"), scale=size, material=material, density=density
-            )
-            builder.add_visual_from_file(str(visual_mesh(folder)), scale=size)
-            if initial_pose is not None:
-                builder.initial_pose = initial_pose
-            return builder.build_kinematic(model_id) if kinematic else builder.build(model_id)
 
         def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
             at = self.agent.robot.pose
