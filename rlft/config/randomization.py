@@ -27,7 +27,11 @@ class OverlayConfig:
     known_folder: str | None = opt(None, "The backgrounds that the environment shows; null: the same folder.")
     known_files: list[str] = opt(["*"], "Which files of it, by name patterns.", min_len=1)
     tolerance: int = opt(
-        16, "A pixel is background where no channel is further than this from the known one, of 255.", ge=0, le=128
+        16,
+        "How far a channel of a background pixel may be from the known one at most, of 255; each picture takes less, by "
+        "how exact it is.",
+        ge=0,
+        le=128,
     )
     min_match: float = opt(
         0.3, "A picture of whose pixels less is background stays as it is, and is counted.", gt=0.0, le=1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -9,11 +10,18 @@ from torch import Tensor
 
 from rlft.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 ENOUGH = 8  # different draws after which unchanged pictures are no accident
+MOST = 0.5  # share of pictures without a known background above which the log warns
+NO_BACKGROUND = (
+    "none of the known backgrounds is in them; check domain_randomization.overlay.known_folder, known_files, min_match "
+    "and tolerance"
+)
 
 
 class ChangeTally:
-    """Counts changed pixels, and refuses a randomisation that changes none.
+    """Counts changed pixels, and refuses a randomisation that changes none or an overlay that swaps none.
 
     Args:
         effects: the names of the effects that are on.
@@ -23,56 +31,72 @@ class ChangeTally:
     def __init__(self, effects: Sequence[str], device: torch.device) -> None:
         self.effects = tuple(effects)
         self._device = device
-        self._unproved: set[tuple[int, ...]] | None = set()  # draws so far; None once a pixel has changed
+        self._unproved: set[tuple[int, ...]] | None = set()  # draws so far; None once everything has shown an effect
+        self._pixel_changed, self._background_swapped = False, "overlay" not in effects
+        self._warned = False
         self._forget()
 
-    def add(self, before: Tensor, after: Tensor, on: Tensor, missed: Tensor, names: Sequence[tuple[int, ...]]) -> None:
+    def add(self, before: Tensor, after: Tensor, on: Tensor, swapped: Tensor, names: Sequence[tuple[int, ...]]) -> None:
         """Count n pictures.
 
         Args:
             before: uint8 ``[n, 3, h, w]``.
             after: uint8 ``[n, 3, h, w]``.
             on: bool ``[n]``, whether it was drawn to change it; on the CPU.
-            missed: bool ``[n]``, whether no known background was found in it.
+            swapped: int64 ``[n]``, how many of its pixels got another background.
             names: what the draws are named by.
         """
         apart = torch.maximum(before, after) - torch.minimum(before, after)
         drawn = on.to(self._device)
+        missed = ((swapped == 0) & drawn).sum()
         self._sums += torch.stack(
-            [apart.amax(1).count_nonzero(), apart.sum(dtype=torch.int64), drawn.sum(), (missed & drawn).sum()]
+            [apart.amax(1).count_nonzero(), apart.sum(dtype=torch.int64), drawn.sum(), missed, (swapped * drawn).sum()]
         )
         self._pixels += apart.numel() // apart.shape[1]
+        self._drawn_pixels += int(on.sum()) * apart[0, 0].numel()
         if self._unproved is not None:
             self._unproved.update(name for name, changed in zip(names, on.tolist(), strict=True) if changed)
 
     def take(self) -> dict[str, float]:
-        """The scalars since the last call.
+        """The scalars since the last call; warns once where most pictures have no known background.
 
         Raises:
-            ConfigError: after several different draws, not one pixel has changed yet.
+            ConfigError: after several different draws, not one pixel has changed yet, or no background was swapped.
         """
-        changed, total, drawn, missed = self._sums.tolist()
-        pixels = max(1, self._pixels)
+        changed, total, drawn, missed, swapped = self._sums.tolist()
+        pixels, drawn_pixels = max(1, self._pixels), max(1, self._drawn_pixels)
         self._forget()
-        if changed:
-            self._unproved = None
-        elif self._unproved is not None and len(self._unproved) >= ENOUGH:
-            raise ConfigError(self._nothing_changed(missed > 0))
+        self._prove(changed > 0, swapped > 0)
         scalars = {"randomization/changed_pixels": changed / pixels, "randomization/mean_change": total / (3 * pixels)}
         if "overlay" in self.effects:
-            scalars["randomization/overlay_missed"] = missed / max(1, drawn)
+            share = missed / max(1, drawn)
+            scalars["randomization/overlay_missed"] = share
+            scalars["randomization/overlay_pixels"] = swapped / drawn_pixels
+            if share > MOST and not self._warned:
+                self._warned = True
+                log.warning("%s of %s pictures keep their background: %s", missed, drawn, NO_BACKGROUND)
         return scalars
 
-    def _forget(self) -> None:
-        self._sums = torch.zeros(4, dtype=torch.int64, device=self._device)
-        self._pixels = 0
+    def _prove(self, changed: bool, swapped: bool) -> None:
+        if self._unproved is None:
+            return
+        self._pixel_changed |= changed
+        self._background_swapped |= swapped
+        if self._pixel_changed and self._background_swapped:
+            self._unproved = None
+        elif len(self._unproved) >= ENOUGH:
+            raise ConfigError(self._nothing_happened(len(self._unproved)))
 
-    def _nothing_changed(self, missed: bool) -> str:
-        keys = ", ".join(f"domain_randomization.{name}" for name in self.effects)
-        remedy = "make a range wider, or set domain_randomization=null"
-        if missed:
-            remedy = (
-                "none of the known backgrounds is in the pictures: check domain_randomization.overlay.known_folder "
-                f"and overlay.tolerance, {remedy}"
-            )
-        return f"{keys}: on, but not one pixel has changed in {len(self._unproved or ())} different draws; {remedy}"
+    def _forget(self) -> None:
+        self._sums = torch.zeros(5, dtype=torch.int64, device=self._device)
+        self._pixels = self._drawn_pixels = 0
+
+    def _nothing_happened(self, draws: int) -> str:
+        off = "or set domain_randomization=null"
+        if self._background_swapped:
+            keys = ", ".join(f"domain_randomization.{name}" for name in self.effects)
+            return f"{keys}: on, but not one pixel has changed in {draws} different draws; make a range wider, {off}"
+        return (
+            f"domain_randomization.overlay: on, but no background was swapped in {draws} different draws: "
+            f"{NO_BACKGROUND}, set domain_randomization.overlay=null, {off}"
+        )

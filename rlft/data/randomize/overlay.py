@@ -1,7 +1,9 @@
 """Another background, in pictures that are composites of a known background picture and a rendered foreground.
 
 Where nothing else is known of the foreground, the pictures themselves tell: a pixel of the background has the colour
-that the known background has there, up to what video compression made of it.
+that the known background has there, up to what video compression made of it. How much that is differs from picture to
+picture and is read from each: pictures as rendered are compared almost exactly, for a foreground of nearly the
+background's colour must stay.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from torch import Tensor
 
 STRIDE = 4  # the grid on which known backgrounds are compared, pixels
 WINDOW = 5  # the side of the majority filter, pixels; odd
+EXACT, LOOSER = 2, 2  # tolerance where nothing was compressed, of 255; what is added per value of the median difference
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,13 @@ class Background:
 
     Attributes:
         best: int64 ``[n]``, which known background fits best.
+        tolerance: uint8 ``[n]``, the difference up to which a pixel fits it.
         share: float32 ``[n]``, the share of pixels that fit it.
         mask: bool ``[n, 1, h, w]``, where the background is.
     """
 
     best: Tensor
+    tolerance: Tensor
     share: Tensor
     mask: Tensor
 
@@ -37,14 +42,17 @@ def find_background(frames: Tensor, known: Tensor, tolerance: int) -> Background
     Args:
         frames: uint8 ``[n, 3, h, w]``.
         known: uint8 ``[K, 3, h, w]``.
-        tolerance: largest difference of a channel, of 255.
+        tolerance: the largest that a picture may get, of 255.
     """
     coarse = frames[..., ::STRIDE, ::STRIDE]
-    counts = [_fits(coarse, one[..., ::STRIDE, ::STRIDE], tolerance).flatten(1).sum(1) for one in known]
+    counts = [(_apart(coarse, one[..., ::STRIDE, ::STRIDE]) <= tolerance).flatten(1).sum(1) for one in known]
     best = torch.stack(counts).argmax(0)
-    fits = _fits(frames, known[best], tolerance)
+    apart = _apart(frames, known[best])
+    typical = apart[..., ::STRIDE, ::STRIDE].flatten(1).int().median(1).values
+    own = (EXACT + LOOSER * typical).clamp(max=tolerance).to(torch.uint8)
+    fits = apart <= own[:, None, None, None]
     share = fits.flatten(1).sum(1).float() / fits[0].numel()
-    return Background(best, share, majority(fits))
+    return Background(best, own, share, majority(fits))
 
 
 def majority(mask: Tensor) -> Tensor:
@@ -54,7 +62,7 @@ def majority(mask: Tensor) -> Tensor:
     return votes > 0.5
 
 
-def swap(frames: Tensor, found: Background, replacements: Tensor, min_match: float) -> Tensor:
+def swap(frames: Tensor, found: Background, replacements: Tensor, min_match: float) -> tuple[Tensor, Tensor]:
     """Put other backgrounds where the background is.
 
     Args:
@@ -62,11 +70,14 @@ def swap(frames: Tensor, found: Background, replacements: Tensor, min_match: flo
         found: of these pictures.
         replacements: uint8 ``[n, 3, h, w]``.
         min_match: rows with a smaller share of background stay as they are.
+
+    Returns:
+        uint8 ``[n, 3, h, w]``, and how many pixels of each were swapped, int64 ``[n]``; 0: its background is not known.
     """
-    sure = (found.share >= min_match)[:, None, None, None]
-    return torch.where(found.mask & sure, replacements, frames)
+    where = found.mask & (found.share >= min_match)[:, None, None, None]
+    return torch.where(where, replacements, frames), where.flatten(1).sum(1)
 
 
-def _fits(frames: Tensor, known: Tensor, tolerance: int) -> Tensor:
-    apart = torch.maximum(frames, known) - torch.minimum(frames, known)
-    return (apart <= tolerance).all(dim=-3, keepdim=True)
+def _apart(frames: Tensor, known: Tensor) -> Tensor:
+    """How far the furthest channel is, uint8 ``[n, 1, h, w]``."""
+    return (torch.maximum(frames, known) - torch.minimum(frames, known)).amax(dim=-3, keepdim=True)

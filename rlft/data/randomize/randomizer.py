@@ -32,12 +32,12 @@ class Changed:
     Attributes:
         frames: uint8 ``[n, 3, h, w]``.
         on: bool ``[n]``, whether the row was drawn to be changed; on the CPU.
-        missed: bool ``[n]``, whether no known background was found in it.
+        swapped: int64 ``[n]``, how many of its pixels got another background.
     """
 
     frames: Tensor
     on: Tensor
-    missed: Tensor
+    swapped: Tensor
 
 
 class PictureRandomizer:
@@ -98,7 +98,7 @@ class PictureRandomizer:
                 before = torch.as_tensor(picture).to(self.device).movedim(-1, 1).contiguous()
                 own = [(*name, index) for name in named]
                 changed = self.change(before, own)
-                self.tally.add(before, changed.frames, changed.on, changed.missed, own)
+                self.tally.add(before, changed.frames, changed.on, changed.swapped, own)
                 images[camera] = changed.frames.movedim(1, -1)
                 shown.append((camera, before, own))
         if self._sheet is not None:
@@ -114,7 +114,7 @@ class PictureRandomizer:
             names: n tuples of counters.
         """
         parts = [self._change(x, names[i * ROWS : (i + 1) * ROWS]) for i, x in enumerate(frames.split(ROWS))]
-        return Changed(*(torch.cat([vars(part)[name] for part in parts]) for name in ("frames", "on", "missed")))
+        return Changed(*(torch.cat([vars(part)[name] for part in parts]) for name in ("frames", "on", "swapped")))
 
     def scalars(self) -> dict[str, float]:
         """For the log, since the last call: the share of changed pixels and the mean change.
@@ -135,19 +135,18 @@ class PictureRandomizer:
 
     def _change(self, frames: Tensor, names: Sequence[Name]) -> Changed:
         draws = draw(self.cfg, self.seed, self.purpose, names)
-        placed, missed = self._place(frames, draws)
+        placed, swapped = self._place(frames, draws)
         on = effects.per_row(draws.on.to(self.device))
-        return Changed(torch.where(on, self._photograph(placed, draws), frames), draws.on, missed)
+        return Changed(torch.where(on, self._photograph(placed, draws), frames), draws.on, swapped)
 
     def _place(self, frames: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """What stands where: background, texture, window. Also whether no background was found, bool ``[n]``."""
+        """What stands where: background, texture, window. Also how many pixels were swapped, int64 ``[n]``."""
         cfg, (height, width) = self.cfg, frames.shape[-2:]
-        missed = torch.zeros(len(frames), dtype=torch.bool, device=self.device)
+        swapped = torch.zeros(len(frames), dtype=torch.int64, device=self.device)
         if cfg.overlay is not None and self._overlays is not None and self._known is not None:
             found = find_background(frames, self._known.at(height, width), cfg.overlay.tolerance)
             others = self._overlays.at(height, width)[pick(draws.overlay, len(self._overlays)).to(self.device)]
-            missed = found.share < cfg.overlay.min_match
-            frames = swap(frames, found, others, cfg.overlay.min_match)
+            frames, swapped = swap(frames, found, others, cfg.overlay.min_match)
         if self._textures is not None:
             chosen = pick(draws.texture, len(self._textures)).to(self.device)
             frames = effects.blend(frames, self._textures.at(height, width)[chosen], self._float(draws.ratio))
@@ -156,7 +155,7 @@ class PictureRandomizer:
         if cfg.shift > 0.0:
             down, right = (height * draws.down).round().long(), (width * draws.right).round().long()
             frames = effects.shift(frames, down.to(self.device), right.to(self.device))
-        return frames, missed
+        return frames, swapped
 
     def _photograph(self, frames: Tensor, draws: Draws) -> Tensor:
         """What lens, light and sensor do to the pixels."""

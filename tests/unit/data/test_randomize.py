@@ -67,7 +67,7 @@ def test_a_row_does_not_depend_on_the_batch_it_stands_in(folder):
     for i in (0, 16, 36):
         alone = change(frames[i : i + 1], [names(37)[i]])
         assert torch.equal(alone.frames[0], whole.frames[i])
-        assert bool(alone.missed[0]) == bool(whole.missed[i])
+        assert int(alone.swapped[0]) == int(whole.swapped[i])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -172,8 +172,34 @@ def test_backgrounds_that_are_nowhere_are_an_error_that_says_so(folder):
     overlay = OverlayConfig(folder=str(folder), files=["3.png"], known_files=["0.png"])
     change = randomizer(DomainRandomizationConfig(overlay=overlay))
     change(observation(9, cameras=("base",)), names(9))
-    with pytest.raises(ConfigError, match=r"overlay\.known_folder"):
+    with pytest.raises(ConfigError, match=r"overlay: on, but no background was swapped in 9 .*overlay\.known_folder"):
         change.scalars()
+
+
+def test_an_overlay_that_swaps_nothing_is_an_error_beside_effects_that_work(folder):
+    overlay = OverlayConfig(folder=str(folder), files=["3.png"], known_files=["0.png"])
+    change = randomizer(DomainRandomizationConfig(overlay=overlay, brightness=0.5))
+    change(observation(3, cameras=("base",)), names(3))
+    assert change.scalars()["randomization/overlay_missed"] == 1.0  # three draws may be an accident
+    change(observation(9, cameras=("base",)), names(9))
+    with pytest.raises(ConfigError, match=r"no background was swapped.*overlay=null"):
+        change.scalars()
+
+
+def test_most_pictures_without_a_known_background_are_a_warning_that_comes_once(folder, caplog):
+    overlay = OverlayConfig(folder=str(folder), files=["3.png"], known_files=["2.png"])
+    change = randomizer(DomainRandomizationConfig(overlay=overlay))
+    with Image.open(folder / "2.png") as picture:
+        known = np.asarray(picture)
+    images = observation(9, cameras=("base",), h=24, w=32).images["base"]
+    images[:2] = known
+    obs = Observation({"base": images}, np.zeros((9, 2), np.float32), ["go"] * 9)
+    for _ in range(2):
+        change(obs, names(9))
+        scalars = change.scalars()
+        assert scalars["randomization/overlay_missed"] == pytest.approx(7 / 9)
+        assert scalars["randomization/overlay_pixels"] == pytest.approx(2 / 9)
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == ["7 of 9 pictures keep their background"]
 
 
 def test_no_draw_is_no_error():

@@ -69,25 +69,45 @@ def av1(frames: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("through", "tolerance", "lost", "eaten"),
-    [(lambda x: x, 4, 0.001, 0.01), (jpeg, 16, 0.02, 0.02), (av1, 16, 0.02, 0.02)],
+    ("through", "lost", "eaten"),
+    [(lambda x: x, 0.002, 0.01), (jpeg, 0.08, 0.005), (av1, 0.05, 0.005)],
     ids=["exact", "jpeg", "av1"],
 )
-def test_every_table_is_found_and_the_foreground_is_left(tables, composites, through, tolerance, lost, eaten):
-    """Shares over all tables; one foreground of nearly the table's own colour may lose more."""
+def test_every_table_is_found_and_the_foreground_is_left(tables, composites, through, lost, eaten):
+    """Shares over all tables: specks of the old table may stay, but the foreground may not go."""
     frames, foreground = composites
-    found = find_background(through(frames), tables.at(H, W), tolerance)
+    found = find_background(through(frames), tables.at(H, W), 16)
     assert found.best.tolist() == list(range(len(tables)))
-    assert float(found.share.min()) > 0.8
+    assert float(found.share.min()) > 0.75
     assert float((~found.mask & ~foreground).sum() / (~foreground).sum()) <= lost
     assert float((found.mask & foreground).sum() / foreground.sum()) <= eaten
+
+
+def test_a_foreground_of_nearly_the_tables_colour_stays_where_pictures_are_exact(tables):
+    """A dark arm before a dark wall: nearer than the tolerance that compressed pictures need."""
+    known = tables.at(H, W)
+    foreground = blobs(len(tables))
+    near = torch.where(known < 128, known + 5, known - 5)
+    found = find_background(torch.where(foreground, near, known), known, 16)
+    assert found.tolerance.tolist() == [2] * len(tables)
+    assert float((found.mask & foreground).sum() / foreground.sum()) < 0.02
+
+
+def test_a_pictures_own_tolerance_follows_its_noise_up_to_the_setting(tables):
+    known = tables.at(H, W)[:4]
+    noise = torch.randint(0, 2, known.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for size in (0, 1, 3, 20):
+        frames = torch.where(known < 128, known + size * noise, known - size * noise)
+        assert find_background(frames, known, 16).tolerance.tolist() == [min(16, 2 + 2 * size)] * 4
 
 
 def test_the_swapped_picture_is_the_composite_with_the_other_table(tables, composites):
     frames, foreground = composites
     known = tables.at(H, W)
     others = known.roll(1, 0)
-    out = swap(frames, find_background(frames, known, 4), others, 0.3)
+    found = find_background(frames, known, 4)
+    out, swapped = swap(frames, found, others, 0.3)
+    assert torch.equal(swapped, found.mask.flatten(1).sum(1))
     wanted = torch.where(foreground, frames, others)
     assert float((out != wanted).any(1).float().mean()) < 0.002
 
@@ -97,7 +117,8 @@ def test_pictures_without_a_known_background_stay_as_they_are(tables, composites
     found = find_background(frames, known[:16], 4)
     unknown = torch.arange(len(frames)) >= 16
     assert torch.equal(found.share < 0.3, unknown)
-    out = swap(frames, found, known.roll(1, 0), 0.3)
+    out, swapped = swap(frames, found, known.roll(1, 0), 0.3)
+    assert torch.equal(swapped == 0, unknown)
     assert torch.equal((out == frames).flatten(1).all(1), unknown)
 
 
