@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from rlft.assets.root import COMMAND, VARIABLE, target_root
 from rlft.assets.sources import Source, all_sources, select
 
 SHOWN = 20  # files of a kind that a check names
+LONGEST_S = 3600.0  # that --timeout takes
 
 
 def main(argv: Sequence[str], doc: str | None = None, sources: list[Source] | None = None) -> int:
@@ -35,6 +37,9 @@ def main(argv: Sequence[str], doc: str | None = None, sources: list[Source] | No
     args = _parser(doc).parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     root = target_root(args.root)
+    if root.exists() and not root.is_dir():
+        sys.stderr.write(f"download_assets: --root {root}: a file; give a directory\n")
+        return 2
     command = shlex.join([*COMMAND.split(), *(["--root", args.root] if args.root else []), *_only(args.only)])
     try:
         chosen = select(all_sources() if sources is None else sources, args.only)
@@ -72,8 +77,18 @@ def _parser(doc: str | None) -> argparse.ArgumentParser:
         "--root", metavar="DIR", help=f"where they lie (assets.root); else {VARIABLE}, else ~/.cache/rlft/assets"
     )
     parser.add_argument("--accept-licences", action="store_true", help="accept the terms that are printed")
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds without a byte (30)")
+    parser.add_argument("--timeout", type=_seconds, default=30.0, metavar="S", help="seconds without a byte (30)")
     return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value <= LONGEST_S:
+        raise argparse.ArgumentTypeError(f"{text}: must be a number above 0, at most {LONGEST_S:g}")
+    return value
 
 
 def terms(sources: list[Source]) -> str:

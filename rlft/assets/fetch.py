@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 
 BLOCK = 1 << 18
 SPARE = 64 << 20  # bytes that a download leaves free on the disk
+REMEDY = (
+    "Without a direct connection set https_proxy, or fetch on another machine, copy the directory here and name it by "
+    "assets.root or RLFT_ASSETS"
+)
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that a later attempt may not meet
 
 
@@ -80,7 +84,7 @@ def fetch(url: str, target: Path, digest: str | None, size: int | None, patience
             furthest = max(furthest, _length(partial))
             if tries >= patience.attempts:
                 raise AssetError(
-                    f"{url}: {problem}; given up after {tries} attempts; the same command goes on from here"
+                    f"{url}: {problem}; given up after {tries} attempts; the same command goes on from here. {REMEDY}"
                 ) from problem
             pause = problem.pause_s if problem.pause_s is not None else patience.pause_s * 2 ** (tries - 1)
             log.warning("%s: %s; trying again", url, problem)

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 WORK = ".downloads"  # archives on their way, below the root
 SAY_EVERY_S = 5.0
+WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def install(sources: list[Source], root: Path, patience: Patience) -> None:
@@ -36,9 +38,10 @@ def install(sources: list[Source], root: Path, patience: Patience) -> None:
         AssetError: something cannot be had, or nothing can be written there.
     """
     states = [state for source in sources if not (state := check(source, root)).complete]
-    require_room(root, sum(_need(state.source, [*state.missing, *state.differ]) for state in states))
     if not states:
         return
+    _require_writable(root)
+    require_room(root, sum(_need(state.source, [*state.missing, *state.differ]) for state in states))
     try:
         with _alone(root):
             for state in states:
@@ -48,6 +51,15 @@ def install(sources: list[Source], root: Path, patience: Patience) -> None:
                     _from_archive(state.source, state.source.archive, root, patience)
     except OSError as error:
         raise AssetError(f"{root}: {error}; give a directory that can be written: --root DIR") from error
+
+
+def _require_writable(root: Path) -> None:
+    """Refuse a directory that is marked read-only, also for root, whom the system would let write there."""
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    if not there.is_dir():
+        raise AssetError(f"{root}: {there} is a file; give a directory that can be written: --root DIR", exit_code=2)
+    if not there.stat().st_mode & WRITABLE or not os.access(there, os.W_OK):
+        raise AssetError(f"{there} is read-only; make it writable, or give another directory: --root DIR")
 
 
 def _need(source: Source, entries: list[Entry]) -> int:
@@ -118,8 +130,10 @@ def _alone(root: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AssetError(f"{root}: another process is downloading into it; wait for that one") from None
-        yield
-        if not any(work.iterdir()):
-            work.rmdir()
+        try:
+            yield
+        finally:
+            if not any(work.iterdir()):
+                work.rmdir()
     finally:
         os.close(handle)
