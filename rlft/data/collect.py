@@ -34,7 +34,7 @@ MAX_PLAN_STEPS = 400  # no plan of a tabletop task is longer; a safeguard, not a
 ATTEMPTS_PER_EPISODE = 4
 WRITE_REPORT = 100  # episodes written between two reports
 # What may differ between an interrupted collection and its continuation.
-LEFT_OUT_OF_KEY = ("step_timeout_s", "max_restarts", "instruction")
+LEFT_OUT_OF_KEY = ("step_timeout_s", "max_restarts", "instruction", "assets_root")
 
 
 class ProgressLike(Protocol):

@@ -1,5 +1,6 @@
 """Collection with scripted workers: order, resuming, workers that die or hang."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -141,6 +142,14 @@ def test_other_settings_do_not_continue_a_collection(tmp_path):
         run(tmp_path, config(max_attempts=1))
     with pytest.raises(DatasetError, match=r"action_noise was 0.0 in the interrupted collection and is 0.5 now"):
         run(tmp_path, config(action_noise=0.5))
+
+
+def test_a_collection_that_lacked_its_assets_goes_on_once_they_are_somewhere(tmp_path):
+    """Who collects without assets is told to download them, and types the same words again."""
+    with pytest.raises(CollectError):
+        run(tmp_path, config(max_attempts=1))
+    somewhere = dataclasses.replace(settings(), assets_root="/home/somebody/.cache/rlft/assets")
+    assert run(tmp_path, env=somewhere).resumed_attempts == 1
 
 
 def test_an_existing_dataset_is_never_overwritten(tmp_path):
