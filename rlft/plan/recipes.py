@@ -24,10 +24,8 @@ NOT_COMPARED = ("name", "placement")
 HEAD = """\
 # Recipes
 
-Written from `configs/recipe/` by `make docs`; do not edit.
-
-A recipe sets task, policy, placement and algorithm at once. Every script takes it, and whatever is typed beside it
-wins over it (`train.micro_batch_size=256`, `placement=one_gpu`):
+Written from `configs/recipe/` by `make docs`; do not edit. A recipe sets task, policy, placement and algorithm at once.
+Every script takes it, and whatever is typed beside it wins over it (`placement=one_gpu`):
 
 ```
 .venv/bin/python scripts/plan.py          recipe={first} --gpu-gib {gpu:g} --host-gib {host:g}
@@ -60,7 +58,9 @@ TAIL = """\
 - It starts from checkpoints of its own, which are openpi's files. The warm-up here has the first π0-RL code's settings.
 - The first π0-RL code divides the log-probability by the chain's length too (`exploration.logprob=mean`), scales its
   rewards by a running std, and restarts its learning rate's cosine every 100 iterations; the last two are no settings
-  here.
+  here. Its own warm-up has chunks of 10 steps and 4 denoise steps, its PPO 50 and 10; one recipe has one length, PPO's.
+- No recipe randomises pictures: π_RL's file has none, the first code's never ran. `randomization=put_on_plate` beside
+  any takes the training split's tables and textures only ([domain randomisation](domain_randomization.md)).
 """
 
 
@@ -99,38 +99,46 @@ def _settings_table() -> str:
     default = dict(_leaves(asdict(RunConfig()), ""))
     columns = {name: dict(_leaves(asdict(settings(name)), "")) for name in recipes()}
     keys = list(dict.fromkeys(key for leaves in columns.values() for key in leaves))
-    rows = [
-        [f"`{key}`", *(_text(leaves.get(key)) for leaves in columns.values())]
-        for key in keys
-        if key not in NOT_COMPARED and any(leaves.get(key) != default.get(key) for leaves in columns.values())
-    ]
-    return _table([["setting", *columns], *rows])
+    rows, common = [], []
+    for key in keys:
+        found = [leaves.get(key) for leaves in columns.values()]
+        if key in NOT_COMPARED or all(value == default.get(key) for value in found):
+            continue
+        texts = [_text(value) for value in found]
+        if len(set(texts)) == 1:
+            common.append(f"`{key}` {texts[0]}")
+        else:
+            rows.append([f"`{key}`", *texts])
+    return _table([["setting", *columns], *rows]) + f"\nIn all of them: {'; '.join(common)}.\n"
 
 
 def _memory_text() -> str:
     return (
-        f"GiB on GPUs of {GPU_GIB:g} GiB and a host of {HOST_GIB:g}, of which {RESERVE:.0%} stay free; an upper bound\n"
-        "([planning](planning.md)). What simulation takes on its GPU was never measured; `room` is what\n"
-        "is left there for it.\n"
+        f"GiB on GPUs of {GPU_GIB:g} GiB and a host of {HOST_GIB:g}, of which {RESERVE:.0%} stay free; an upper bound "
+        "([planning](planning.md)).\nWhat simulation takes on its GPU was never measured; `room` is what is left there "
+        "for it.\n"
     )
 
 
 def _memory_table() -> str:
-    rows = [["recipe", "placement", "stage", "device", "what is there", "GiB", "room", "verdict"]]
+    rows = [["recipe", "placement", "stage", "device: what is there GiB", "verdict"]]
     for name in recipes():
         for placement in PLACEMENTS:
             for plan, machine in planned(name, placement):
-                for device in plan.used:
-                    rows.append([f"`{name}`", placement, plan.stage, *_device_cells(plan, machine, device)])
+                devices = "; ".join(_device_text(plan, machine, device) for device in plan.used)
+                full = [device for device in plan.used if not machine.fits(plan, device)]
+                verdict = f"NO: {', '.join(full)}" if full else "fits"
+                rows.append([f"`{name}`", placement, plan.stage, devices, verdict])
     return _table(rows)
 
 
-def _device_cells(plan: Plan, machine: Machine, device: str) -> list[str]:
+def _device_text(plan: Plan, machine: Machine, device: str) -> str:
     roles = ", ".join(plan.roles[device]) or "processes"
-    capacity = machine.capacity[device].nbytes
-    room = (1.0 - RESERVE) * (capacity or 0) - plan.total(device)
-    left = f"{room / GIB:.1f}" if device in plan.unknown else ""
-    return [device, roles, f"{plan.total(device) / GIB:.1f}", left, "fits" if machine.fits(plan, device) else "NO"]
+    text = f"{device}: {roles} {plan.total(device) / GIB:.1f}"
+    if device not in plan.unknown:
+        return text
+    room = (1.0 - RESERVE) * (machine.capacity[device].nbytes or 0) - plan.total(device)
+    return f"{text} (room {room / GIB:.1f})"
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:

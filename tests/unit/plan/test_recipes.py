@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from assets_at import assets_root
 
 from rlft.config.load import load
+from rlft.data.randomize.pictures import Pictures
 from rlft.plan import recipes
 from rlft.plan.memory import HOST
 
@@ -16,9 +19,42 @@ ENTRIES = ("collect_demos", "train_sft", "train_rl", "evaluate", "plan")
 
 # As published; the files are named in configs/recipe/.
 PUBLISHED = {
-    "pi0_pi_rl": {"H": 8, "K": 4, "rows": 5120, "batch": 5120, "epochs": 4, "lr": (7.91e-6, 1.55e-4), "clip": 0.2},
-    "pi05_pi_rl": {"H": 8, "K": 4, "rows": 5120, "batch": 5120, "epochs": 5, "lr": (7.91e-6, 1.55e-4), "clip": 0.2},
-    "pi0_original": {"H": 50, "K": 10, "rows": 512, "batch": 512, "epochs": 1, "lr": (2e-5, 1e-4), "clip": 0.01},
+    "pi0_pi_rl": {
+        "H": 8,
+        "K": 4,
+        "rows": 5120,
+        "batch": 5120,
+        "epochs": 4,
+        "lr": (7.91e-6, 1.55e-4),
+        "clip": 0.2,
+        "decay": (0.01, 0.01),
+        "value_head": [512, 256, 128],
+        "reset": False,
+    },
+    "pi05_pi_rl": {
+        "H": 8,
+        "K": 4,
+        "rows": 5120,
+        "batch": 5120,
+        "epochs": 5,
+        "lr": (7.91e-6, 1.55e-4),
+        "clip": 0.2,
+        "decay": (0.01, 0.01),
+        "value_head": [1024, 512, 256],
+        "reset": False,
+    },
+    "pi0_original": {
+        "H": 50,
+        "K": 10,
+        "rows": 512,
+        "batch": 512,
+        "epochs": 1,
+        "lr": (2e-5, 1e-4),
+        "clip": 0.01,
+        "decay": (1e-5, 1e-6),
+        "value_head": [512, 256],
+        "reset": True,
+    },
 }
 
 
@@ -41,8 +77,26 @@ def test_a_recipe_holds_the_published_numbers(name):
         "epochs": cfg.train.update_epochs,
         "lr": (cfg.train.actor_optimizer.lr, cfg.train.critic_optimizer.lr),
         "clip": cfg.train.clip_ratio,
+        "decay": (cfg.train.actor_optimizer.weight_decay, cfg.train.critic_optimizer.weight_decay),
+        "value_head": cfg.critic.hidden_dims,
+        "reset": cfg.env.reset_at_iteration,
     } == PUBLISHED[name]
     assert cfg.train.batch_size % cfg.train.micro_batch_size == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_randomised_beside_a_recipe_show_nothing_of_the_test_split(name):
+    """Tables 17-21, and textures 2-17, are what the vision variants test with."""
+    assert recipes.settings(name).domain_randomization is None
+    for words in ([f"recipe={name}", "randomization=put_on_plate"], ["randomization=put_on_plate", f"recipe={name}"]):
+        cfg = load("train_rl", words)
+        section, root = cfg.domain_randomization, assets_root() / "put_on_plate/more_table"
+        assert cfg.env.make_kwargs["obj_set"] == "train"
+        shown = {
+            part: {int(n[:3]) for n in Pictures(part, root / part, picked.files, torch.device("cpu")).names}
+            for part, picked in (("imgs", section.overlay), ("textures", section.texture))
+        }
+        assert shown == {"imgs": set(range(1, 17)), "textures": {1, 18, 19, 20, 21}}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,7 +147,7 @@ def test_the_page_is_what_the_recipes_say(tmp_path, monkeypatch, capsys):
     assert recipes.main(["--check"]) == 0, "docs/recipes.md is stale; run: make docs"
     page = recipes.PATH.read_text(encoding="utf-8")
     for name in NAMES:
-        assert page.count(f"| `{name}` | three_gpus | train_rl | cuda:1 | model |") == 1
+        assert page.count(f"| `{name}` | three_gpus | train_rl | cpu: processes ") == 1
     monkeypatch.setattr(recipes, "PATH", tmp_path / "recipes.md")
     assert recipes.main(["--check"]) == 1
     assert "make docs" in capsys.readouterr().err
