@@ -66,7 +66,21 @@ def _policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_task: 
             f"steps; pass n_action_steps={policy.horizon}"
         )
     check_stats(cfg, policy.stats, spec, other_task=other_task)
+    _warn_of_small_pictures(policy, spec)
     return policy
+
+
+def _warn_of_small_pictures(policy: Pi0Policy, spec: EnvSpec) -> None:
+    """The checkpoint brings its own resolution, the settings the cameras': say where the two do not belong together."""
+    side = policy.transform.image_size
+    for camera in spec.cameras:
+        if max(camera.height, camera.width) < side:
+            log.warning(
+                "camera %s is rendered at %d x %d and enlarged to the checkpoint's %d x %d, which has hardly seen such "
+                "pictures; give the run file that it was trained with (--config-name), or model.small.image_size=%d",
+                camera.name,
+                *(camera.width, camera.height, side, side, side),
+            )
 
 
 def check_stats(cfg: RunConfig, stats: NormStats, spec: EnvSpec, *, other_task: bool = False) -> None:

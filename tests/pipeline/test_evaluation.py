@@ -142,6 +142,17 @@ def test_a_member_that_cannot_be_run_is_named_before_anything_is_started(checkpo
     assert not (tmp_path / "suites").exists()
 
 
+def test_pictures_smaller_than_the_checkpoint_expects_are_told(checkpoint, tmp_path, caplog):
+    def warnings(*more):
+        caplog.clear()
+        stages.evaluate(settings(checkpoint, tmp_path, "eval.num_videos=0", "eval.episodes=1", *more))
+        return [record.getMessage() for record in caplog.records if "enlarged" in record.getMessage()]
+
+    assert warnings() == []
+    assert len(told := warnings("env.cameras=[{name: top, height: 14, width: 14}]")) == 1
+    assert "camera top is rendered at 14 x 14 and enlarged to the checkpoint's 28 x 28" in told[0]
+
+
 def test_a_suite_needs_weights(tmp_path):
     cfg = load("evaluate", [*SMALL, f"output.dir={tmp_path}"])
     cfg.eval.suite = SuiteConfig("toy_ood", [SuiteMemberConfig("main")])
