@@ -3,6 +3,7 @@
 import pytest
 
 from rlft.config.load import load
+from rlft.config.randomization import enabled_effects
 from rlft.errors import ConfigError
 
 
@@ -16,6 +17,15 @@ def test_it_is_off_by_default_and_null_switches_a_group_off():
     assert load("train_rl").domain_randomization is None
     assert load("train_rl", ["randomization=light"]).domain_randomization.brightness == 0.1
     assert load("train_rl", ["randomization=strong", "domain_randomization=null"]).domain_randomization is None
+
+
+def test_another_choice_replaces_the_plate_runs_own_whole():
+    own = load("train_rl", config_name="put_on_plate_cpu").domain_randomization
+    assert enabled_effects(own) == ["brightness", "contrast", "shift"]
+    for choice in ("put_on_plate", "strong"):
+        words = ["task=put_on_plate", f"randomization={choice}"]
+        typed = load("train_rl", words, config_name="put_on_plate_cpu").domain_randomization
+        assert typed == load("train_rl", words).domain_randomization
 
 
 @pytest.mark.parametrize("entry", ["collect_demos", "train_sft", "train_rl", "evaluate", "plan", "report"])
