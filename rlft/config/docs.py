@@ -10,6 +10,7 @@ from typing import Any, get_origin
 
 from rlft.config.fields import Setting, describe_limits, describe_type, section_of, settings, split_optional
 from rlft.config.renamed import ALIASES, REPLACED
+from rlft.generated import write_or_check
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
@@ -106,14 +107,7 @@ def _old_keys() -> str:
 
 def main(argv: list[str]) -> int:
     """Write the page, or with ``--check`` compare it with the file; 1 where they differ."""
-    page = configuration_page()
-    if "--check" in argv:
-        if not PATH.is_file() or PATH.read_text(encoding="utf-8") != page:
-            sys.stderr.write(f"{PATH.name} is not what the schema says; run: make docs\n")
-            return 1
-        return 0
-    PATH.write_text(page, encoding="utf-8")
-    return 0
+    return write_or_check(PATH, configuration_page(), check="--check" in argv)
 
 
 if __name__ == "__main__":

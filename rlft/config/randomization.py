@@ -28,8 +28,8 @@ class OverlayConfig:
     known_files: list[str] = opt(["*"], "Which files of it, by name patterns.", min_len=1)
     tolerance: int = opt(
         16,
-        "How far a channel of a background pixel may be from the known one at most, of 255; each picture takes less, by "
-        "how exact it is.",
+        "How far a channel of a background pixel may be from the known one at most, of 255; each picture takes less, "
+        "by how exact it is.",
         ge=0,
         le=128,
     )

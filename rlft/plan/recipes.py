@@ -11,6 +11,7 @@ from typing import Any
 from rlft.config.compose import CONFIG_DIR
 from rlft.config.load import load
 from rlft.config.schema import RunConfig
+from rlft.generated import write_or_check
 from rlft.plan.machine import GIB, RESERVE, STAGES, Machine, measure
 from rlft.plan.memory import HOST, Assumed, Plan, device_name
 
@@ -168,14 +169,7 @@ def _table(rows: list[list[str]]) -> str:
 
 def main(argv: list[str]) -> int:
     """Write the page, or with ``--check`` compare it with the file; 1 where they differ."""
-    page = recipes_page()
-    if "--check" in argv:
-        if not PATH.is_file() or PATH.read_text(encoding="utf-8") != page:
-            sys.stderr.write(f"{PATH.name} is not what configs/recipe/ says; run: make docs\n")
-            return 1
-        return 0
-    PATH.write_text(page, encoding="utf-8")
-    return 0
+    return write_or_check(PATH, recipes_page(), check="--check" in argv)
 
 
 if __name__ == "__main__":

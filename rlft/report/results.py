@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlft.generated import write_or_check
 from rlft.metrics import write_text_atomically
 from rlft.report import planners, speed
 
@@ -168,14 +169,7 @@ def main(argv: Sequence[str]) -> int:
         speed.keep(Path(args.add_bench[0]), args.add_bench[1], RESULTS)
     if args.add:
         keep(Path(args.add[0]), args.add[1])
-    text = page(read_results())
-    if args.check:
-        current = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
-        if current != text:
-            sys.stderr.write(f"{PAGE.name} is out of date; run python -m rlft.report.results\n")
-        return int(current != text)
-    write_text_atomically(PAGE, text)
-    return 0
+    return write_or_check(PAGE, page(read_results()), check=args.check)
 
 
 if __name__ == "__main__":

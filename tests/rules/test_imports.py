@@ -15,9 +15,10 @@ ALLOWED = {
     "rlft.errors": (),
     "rlft.seeding": (),
     "rlft.assets": ("rlft.errors",),
-    "rlft.config": ("rlft.errors",),
+    "rlft.config": ("rlft.errors", "rlft.generated"),
     "rlft.memory": (),
     "rlft.metrics": ("rlft.errors",),
+    "rlft.generated": ("rlft.metrics",),
     "rlft.progress": (),
     "rlft.runlock": ("rlft.errors",),
     "rlft.statefile": (),
@@ -29,8 +30,8 @@ ALLOWED = {
     "rlft.rollout": (*BASE, "rlft.memory", "rlft.placement", "rlft.policy"),
     "rlft.learn": (*BASE, "rlft.config", "rlft.data", "rlft.placement", "rlft.memory", "rlft.policy", "rlft.rollout"),
     "rlft.evaluate": (*BASE, "rlft.metrics", "rlft.placement", "rlft.policy", "rlft.rollout"),
-    "rlft.plan": ("rlft.config", "rlft.memory", "rlft.policy.sizes"),
-    "rlft.report": ("rlft.errors", "rlft.metrics", "rlft.config"),
+    "rlft.plan": ("rlft.config", "rlft.generated", "rlft.memory", "rlft.policy.sizes"),
+    "rlft.report": ("rlft.errors", "rlft.generated", "rlft.metrics", "rlft.config"),
     "rlft.cli": ("rlft.config", "rlft.errors"),
 }
 COMPOSERS = ("rlft.build", "rlft.runner", "rlft.stages")  # they connect the parts, so they know them

@@ -148,7 +148,7 @@ def test_a_collection_that_lacked_its_assets_goes_on_once_they_are_somewhere(tmp
     """Who collects without assets is told to download them, and types the same words again."""
     with pytest.raises(CollectError):
         run(tmp_path, config(max_attempts=1))
-    somewhere = dataclasses.replace(settings(), assets_root="/home/somebody/.cache/rlft/assets")
+    somewhere = dataclasses.replace(settings(), assets_root=str(tmp_path / "assets"))
     assert run(tmp_path, env=somewhere).resumed_attempts == 1
 
 
