@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,7 +11,18 @@ from rlft.types import EnvSettings
 from rlft_envs.errors import EnvSetupError
 
 MANISKILL = "maniskill"
-DOWNLOAD = ".venv/bin/python scripts/download_assets.py --accept-licences"
+
+
+def download_command(root: str | Path | None) -> str:
+    """What to type to get the assets.
+
+    Args:
+        root: where they are looked for; None where nothing says so, then they come to the default place.
+    """
+    words = [".venv/bin/python", "scripts/download_assets.py", "--accept-licences"]
+    return shlex.join(words if root is None else [*words, "--root", str(root)])
+
+
 VISUALS = ("textured.dae", "textured.glb", "textured.obj", "collision.obj")
 """What cameras see of a thing, the best first: no original is an .obj; one of those stands in for what is not there."""
 
@@ -44,13 +56,13 @@ def folder_of(settings: EnvSettings, name: str) -> Path:
     """
     if settings.assets_root is None:
         raise EnvSetupError(
-            f"{settings.env_id} needs assets, and assets.root is not set; download them with: {DOWNLOAD}"
+            f"{settings.env_id} needs assets, and assets.root is not set; download them with: {download_command(None)}"
         )
     folder = Path(settings.assets_root) / name
     if not folder.is_dir():
         raise EnvSetupError(
             f"{settings.env_id} needs assets that are not under {folder} (assets.root, RLFT_ASSETS); "
-            f"download them with: {DOWNLOAD}"
+            f"download them with: {download_command(settings.assets_root)}"
         )
     return folder
 

@@ -14,6 +14,7 @@ from rlft.config.tasks import takes_a_task, task_serving
 from rlft.errors import ConfigError
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+MAY_BE_NULL = ("randomization", "recipe", "suite")  # groups of which a run needs no file
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +132,9 @@ def _split_overrides(overrides: Sequence[str], config_dir: Path | None) -> tuple
         elif override.is_delete():
             problems.append(f"{text!r}: settings cannot be deleted; write {key}=null where null is allowed")
         elif key in groups:
-            choices.append(text)
-            if override.value() not in groups[key]:
+            nothing = override.value() is None and key in MAY_BE_NULL
+            choices.append(f"~{key}" if nothing else text)
+            if not nothing and override.value() not in groups[key]:
                 problems.append(f"{text}: no such choice; {key} is one of {', '.join(groups[key])}")
         else:
             values.append((current_path(key), _plain(override.value())))

@@ -23,7 +23,7 @@ from mani_skill.utils import assets, sapien_utils
 from mani_skill.utils.registration import REGISTERED_ENVS
 
 import mani_skill.envs  # isort: skip  # noqa: F401  registers the tasks
-from rlft_envs.assets import DOWNLOAD
+from rlft_envs.assets import download_command
 from rlft_envs.maniskill.bridge import adapted
 from rlft_envs.maniskill.cameras import keeping_views
 from rlft_envs.maniskill.coarse_visuals import coarsen_robot
@@ -140,7 +140,7 @@ def _task_class(settings: EnvSettings) -> type[BaseEnv]:
         folder = assets.DATA_SOURCES[missing[0]].output_dir
         raise EnvSetupError(
             f"{env_id} needs the assets {', '.join(sorted(missing))}, which are not under {folder} "
-            f"(assets.root, or MS_ASSET_DIR, moves it); download them with: {_download(env_id)}"
+            f"(assets.root, or MS_ASSET_DIR, moves it); download them with: {_download(settings)}"
         )
     task = REGISTERED_ENVS[env_id].cls
     if env_id not in WIDOWX_TASKS:
@@ -153,10 +153,12 @@ def _task_class(settings: EnvSettings) -> type[BaseEnv]:
     return adapted(task)
 
 
-def _download(env_id: str) -> str:
+def _download(settings: EnvSettings) -> str:
     """The command that fetches a task's assets: ours where our script has them, else ManiSkill's own."""
+    env_id = settings.env_id
     ours = env_id in WIDOWX_TASKS or env_id.startswith(PUT_ON_PLATE)
-    return DOWNLOAD if ours else f".venv/bin/python -m mani_skill.utils.download_asset {env_id}"
+    root = settings.assets_root
+    return download_command(root) if ours else f".venv/bin/python -m mani_skill.utils.download_asset {env_id}"
 
 
 def _physics_name(settings: EnvSettings) -> str:
@@ -213,7 +215,7 @@ def _explain(settings: EnvSettings, error: Exception) -> str:
     elif "find device" in text:
         remedy = f"sim.device = {settings.sim_device!r} does not exist here; use sim.device=cpu"
     elif isinstance(error, FileNotFoundError):
-        remedy = f"download its assets with: {_download(settings.env_id)}"
+        remedy = f"download its assets with: {_download(settings)}"
     elif "is not a valid attribute of CameraConfig" in text:
         remedy = f"env.cameras names a camera that the task lacks, among {[c.name for c in settings.cameras]}"
     else:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rlft_envs.assets import DOWNLOAD, visual_mesh
+from rlft_envs.assets import download_command, visual_mesh
 from rlft_envs.errors import EnvSetupError
 
 FOLDER = "put_on_plate"
@@ -94,7 +94,7 @@ def load_library(assets_root: Path) -> Library:
     if missing:
         raise EnvSetupError(
             f"{len(missing)} files of the {FOLDER} assets are missing, the first is {missing[0]}; "
-            f"get them with: {DOWNLOAD}"
+            f"get them with: {download_command(assets_root)}"
         )
     return library
 
@@ -114,5 +114,6 @@ def _size(bbox: dict[str, Any]) -> tuple[float, float, float]:
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / "model_db.json"
     if not path.is_file():
-        raise EnvSetupError(f"{path} is missing (assets.root, RLFT_ASSETS); download the assets with: {DOWNLOAD}")
+        command = download_command(folder.parents[1])
+        raise EnvSetupError(f"{path} is missing (assets.root, RLFT_ASSETS); download the assets with: {command}")
     return json.loads(path.read_text())

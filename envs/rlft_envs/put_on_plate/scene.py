@@ -23,7 +23,7 @@ from mani_skill.sensors.camera import CameraConfig
 from mani_skill.utils import sapien_utils
 from mani_skill.utils.structs.types import SimConfig
 
-from rlft_envs.assets import DOWNLOAD
+from rlft_envs.assets import download_command
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.put_on_plate.configurations import Configuration, Configurations, numbered
 from rlft_envs.put_on_plate.overlays import Backdrop
@@ -67,7 +67,8 @@ class PutOnPlate(BaseEnv):
         root = assets_root if assets_root is not None else os.environ.get("RLFT_ASSETS")
         if root is None:
             raise EnvSetupError(
-                f"{env_id} needs assets, and neither assets.root nor RLFT_ASSETS is set; get them with: {DOWNLOAD}"
+                f"{env_id} needs assets, and neither assets.root nor RLFT_ASSETS is set; get them with: "
+                f"{download_command(None)}"
             )
         self.env_id, self.variant, self._assets_root = env_id, variant_of(env_id), Path(root)
         self._first_set = self.configurations(obj_set)

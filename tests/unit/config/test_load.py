@@ -141,6 +141,7 @@ def test_all_problems_are_reported_at_once():
         ("env=3", "env = 3: env is a section"),
         ("env.id.x=3", "env.id.x: env.id is a single setting, not a section"),
         ("exploration.logprob=main", "exploration.logprob = 'main': must be one of sum, mean; did you mean mean?"),
+        ("algo=null", "algo=null: no such choice"),
         ("algo=pp", "algo=pp: no such choice; algo is one of original, pi_rl, ppo"),
         ("seed=1,2", "'seed=1,2': sweeps are not supported"),
         ("~wandb", "'~wandb': settings cannot be deleted"),
@@ -151,6 +152,12 @@ def test_all_problems_are_reported_at_once():
 )
 def test_a_bad_value_is_told_with_field_value_and_what_is_allowed(override, expected):
     assert only_problem(override).startswith(expected)
+
+
+def test_a_group_of_which_a_run_needs_no_file_may_be_null():
+    assert load("train_sft", [], config_name="put_on_plate_cpu").domain_randomization is not None
+    assert load("train_sft", ["randomization=null"], config_name="put_on_plate_cpu").domain_randomization is None
+    assert load("train_sft", ["randomization=null", "recipe=null"]) == load("train_sft", [])
 
 
 def test_a_whole_number_may_be_written_as_1e1():

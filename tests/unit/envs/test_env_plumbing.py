@@ -1,6 +1,7 @@
 """Settings, checks, memory layout and messages: what the implementations share."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 
 from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings
 from rlft_envs.arrays import ObservationArrays, Outcomes
+from rlft_envs.assets import download_command
 from rlft_envs.checks import check_actions, check_reset
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.make import make_vec_env
@@ -179,3 +181,11 @@ def test_importing_and_making_a_toy_imports_no_simulator():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_download_goes_where_the_assets_are_looked_for(tmp_path):
+    from rlft_envs.put_on_plate.library import load_library
+
+    assert download_command(None).endswith("download_assets.py --accept-licences")
+    with pytest.raises(EnvSetupError, match=re.escape(f"--accept-licences --root '{tmp_path / 'two words'}'")):
+        load_library(tmp_path / "two words")
