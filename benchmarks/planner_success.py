@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlft.assets.root import assets_root
 from rlft.metrics import machine_facts, to_json, wilson_interval, write_text_atomically
 from rlft.report.provenance import git_commit
 from rlft.types import DemoAttempt, EnvSettings, RewardSettings
@@ -40,7 +40,8 @@ def step_limit(task: str) -> int:
 
 
 def settings_for(task: str, obj_set: str | None) -> EnvSettings:
-    """State-only settings of a WidowX task; assets where RLFT_ASSETS names them."""
+    """State-only settings of a WidowX task; assets where RLFT_ASSETS names them, or in their default place."""
+    root = assets_root()
     return EnvSettings(
         simulator="maniskill",
         env_id=task,
@@ -49,7 +50,7 @@ def settings_for(task: str, obj_set: str | None) -> EnvSettings:
         control_mode=CONTROL_MODE,
         state_terms=("qpos",),
         render_backend="none",
-        assets_root=os.environ.get("RLFT_ASSETS"),
+        assets_root=None if root is None else str(root),
         reward=RewardSettings(mode="sparse"),
         make_kwargs={} if obj_set is None else {"obj_set": obj_set},
     )
