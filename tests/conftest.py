@@ -1,6 +1,10 @@
 """Shared by all tests: one thread per process, so that tests that start processes do not fight over the cores."""
 
 import os
+import signal
+
+# What a shell starts in the background ignores Ctrl-C, and so would every process that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

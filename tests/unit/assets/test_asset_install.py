@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -281,17 +282,16 @@ def test_an_interruption_leaves_what_the_next_run_goes_on_from(server, tmp_path)
         "sys.exit(commands.main(['--accept-licences', '--root', sys.argv[2]], sources=[source]))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "slow.json"), str(tmp_path / "root")]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     partial = tmp_path / "root/slow/a.partial"
-    for line in child.stderr:
-        if "trying again" in line:
-            break
-    while len(server.asked) < 2:
-        time.sleep(0.01)
-    child.send_signal(2)
-    assert "interrupted; the same command goes on from here" in child.stderr.read()
-    child.stderr.close()
-    assert child.wait() == 130
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as child:
+        for line in child.stderr:
+            if "trying again" in line:
+                break
+        while len(server.asked) < 2:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGINT)
+        assert "interrupted; the same command goes on from here" in child.stderr.read()
+    assert child.returncode == 130
     assert partial.stat().st_size == 7000
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
     assert server.asked[-1][1] == "bytes=7000-"
