@@ -1,15 +1,16 @@
 """Shared by all tests: one thread per process, so that tests that start processes do not fight over the cores."""
 
 import os
-import signal
-
-# What a shell starts in the background ignores Ctrl-C, and so would every process that the tests start and interrupt.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import signal
 
 from assets_at import find_assets
 
 if (_assets := find_assets()) is not None:
     os.environ.setdefault("RLFT_ASSETS", str(_assets))
     os.environ.setdefault("MS_ASSET_DIR", str(_assets / "maniskill"))  # read once, when ManiSkill is first imported
+
+# What a shell starts in the background ignores Ctrl-C, and so would every process that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
