@@ -128,7 +128,7 @@ def _setting(run: RunFiles, *path: str) -> Any:
 
 def _collect(collect: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Failures as counts by class; collect.json itself lists the seeds of each."""
-    picked = _pick(collect, "episodes", "attempts", "success_rate", "seconds", "longer_than_limit")
+    picked = _pick(collect, "episodes", "attempts", "success_rate", "seconds", "lengths", "longer_than_limit")
     if collect is None or picked is None:
         return None
     return picked | {"failures": {kind: len(seeds) for kind, seeds in collect.get("failures", {}).items()}}

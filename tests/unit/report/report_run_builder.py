@@ -95,6 +95,7 @@ def make_run(directory: Path) -> Path:
             "attempts": 100,
             "success_rate": 0.9,
             "seconds": 40.0,
+            "lengths": {"mean": 21.5, "min": 16, "max": 40},
             "longer_than_limit": 4,
             "failures": {"no_plan": [7, 11, 13], "executed_but_failed": list(range(20, 27))},
         },

@@ -44,6 +44,7 @@ def test_numbers_equal_an_independent_computation(whole_run: Path):
         "attempts": 100,
         "success_rate": 0.9,
         "seconds": 40.0,
+        "lengths": {"mean": 21.5, "min": 16, "max": 40},
         "longer_than_limit": 4,
         "failures": {"no_plan": 3, "executed_but_failed": 7},
     }
