@@ -135,6 +135,7 @@ class CollectConfig:
     success_hold_steps: int = opt(2, "Steps recorded after the first success.", ge=0)
     save_video: bool = opt(False, "Store pictures as video (AV1), not PNG; demos.mp4 beside the dataset is a sample.")
     action_noise: float = opt(0.0, "Std of noise added to executed, not recorded, actions (controller units).", ge=0.0)
+    max_steps: int = opt(400, "A demonstration that would take more steps counts as a failure.", ge=1, le=400)
     fps: int | None = opt(None, "Frames per second written; null: the control frequency.", ge=1)
 
 

@@ -143,6 +143,7 @@ def _key(cfg: RunConfig, settings: EnvSettings) -> dict[str, Any]:
         "seed": cfg.seed,
         "success_hold_steps": cfg.collect.success_hold_steps,
         "action_noise": cfg.collect.action_noise,
+        "max_steps": cfg.collect.max_steps,
         **{name: value for name, value in dataclasses.asdict(settings).items() if name not in LEFT_OUT_OF_KEY},
     }
 
@@ -155,7 +156,7 @@ def _attempt_all(cfg: RunConfig, settings: EnvSettings, journal: Journal, progre
     following = max(journal.records, default=-1) + 1
     gaps = [number for number in range(following) if number not in journal.records]  # cut off by an interruption
     fresh = iter(range(following, most))
-    how = {"hold_steps": c.success_hold_steps, "action_noise": c.action_noise, "max_steps": MAX_PLAN_STEPS}
+    how = {"hold_steps": c.success_hold_steps, "action_noise": c.action_noise, "max_steps": c.max_steps}
 
     def next_attempt(under_way: int) -> DemoAttempt | None:
         # No more than can still be needed: so the attempts made are the same, whatever the number of processes.

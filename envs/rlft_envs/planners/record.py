@@ -18,7 +18,7 @@ from rlft_envs.single import SingleEnv
 log = logging.getLogger(__name__)
 
 SUCCESS = "success"
-FAILURES = ("no_plan", "ik", "not_grasped", "dropped", "executed_not_solved", "simulator_error")
+FAILURES = ("no_plan", "ik", "not_grasped", "dropped", "executed_not_solved", "too_slow", "simulator_error")
 
 
 class Expert(Protocol):
@@ -120,4 +120,5 @@ def _run(env: SingleEnv, expert: Expert, out: DemoRecording, settings: RecordSet
             out.outcome = SUCCESS if success else "executed_not_solved"
             out.message = "" if success else f"solved at step {out.solved_at}, but not {held} steps later"
             return
+    out.outcome = "too_slow"
     out.message = f"not solved within {settings.max_steps} steps"

@@ -227,6 +227,11 @@ def test_the_toy_task_is_demonstrated_by_the_real_worker(tmp_path, monkeypatch):
     assert (result.episodes, result.success_rate) == (4, 1.0)
     assert demos.meta.planner == "rlft_envs.planners:toy"
     assert demos.action.abs().max() <= 0.8 + 1e-6
+    longest = int(demos.lengths.max())
+    assert int(demos.lengths.min()) < longest
+    shorter = run(tmp_path / "shorter", config(procs=1, max_steps=longest - 1), env)
+    assert shorter.failures["too_slow"]
+    assert shorter.lengths["max"] < longest
     # Actions lead from one recorded position to the next: what was recorded is what was executed.
     moved = demos.state[1:] - demos.state[:-1]
     inside = demos.episode[1:] == demos.episode[:-1]

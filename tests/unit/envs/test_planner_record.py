@@ -95,7 +95,7 @@ def test_noise_is_executed_but_not_recorded():
     ("env", "expert", "settings", "outcome", "says"),
     [
         (Counter(goal=99), {"steps": 5}, {}, "executed_not_solved", "over after 5 steps"),
-        (Counter(goal=99), {"steps": 500}, {"max_steps": 7}, "executed_not_solved", "not solved within 7"),
+        (Counter(goal=99), {"steps": 500}, {"max_steps": 7}, "too_slow", "not solved within 7"),
         (Counter(goal=3, lost=3.0), {"steps": 5}, {}, "executed_not_solved", "over"),
         (Counter(), {"error": PlanError("ik", "out of reach")}, {}, "ik", "out of reach"),
         (Counter(), {"error": PlanError("no_plan", "no way")}, {}, "no_plan", "no way"),
