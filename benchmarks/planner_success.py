@@ -15,10 +15,12 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlft.assets.root import assets_root
+from rlft import build
+from rlft.config.load import load
 from rlft.metrics import machine_facts, to_json, wilson_interval, write_text_atomically
 from rlft.report.provenance import git_commit
 from rlft.types import DemoAttempt, EnvSettings, RewardSettings
@@ -27,33 +29,13 @@ from rlft_envs.planners.registry import make_expert
 from rlft_envs.simulators import build_single_env
 
 OUT = Path(__file__).resolve().parent / "results" / "planner_success.json"
-CONTROL_MODE = "arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos"
-FAMILY = "PutOnPlateInScene25"
-FAMILY_LIMIT = 80  # steps; the others' limits are ManiSkill's
-LIMITS = {"PutEggplantInBasketScene-v1": 120}
-LIMIT = 60
-
-
-def step_limit(task: str) -> int:
-    """The task's published time limit, environment steps."""
-    return FAMILY_LIMIT if task.startswith(FAMILY) else LIMITS.get(task, LIMIT)
 
 
 def settings_for(task: str, obj_set: str | None) -> EnvSettings:
-    """State-only settings of a WidowX task; assets where RLFT_ASSETS names them, or in their default place."""
-    root = assets_root()
-    return EnvSettings(
-        simulator="maniskill",
-        env_id=task,
-        num_envs=1,
-        max_episode_steps=step_limit(task),
-        control_mode=CONTROL_MODE,
-        state_terms=("qpos",),
-        render_backend="none",
-        assets_root=None if root is None else str(root),
-        reward=RewardSettings(mode="sparse"),
-        make_kwargs={} if obj_set is None else {"obj_set": obj_set},
-    )
+    """A task's settings as for a dataset, but state-only; its time limit is that of its file in configs/task/."""
+    words = [f"env.id={task}", "env.cameras=[]", *([] if obj_set is None else [f"env.make_kwargs.obj_set={obj_set}"])]
+    settings = build.env_settings(load("collect_demos", words), 1)
+    return replace(settings, render_backend="none", privileged=False, reward=RewardSettings(mode="sparse"))
 
 
 def attempt_all(task: str, obj_set: str | None, seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -65,8 +47,9 @@ def attempt_all(task: str, obj_set: str | None, seeds: Sequence[int]) -> list[di
     import torch
 
     torch.set_num_threads(1)
-    env = build_single_env(settings_for(task, obj_set))
-    how = RecordSettings(max_steps=step_limit(task))
+    settings = settings_for(task, obj_set)
+    env = build_single_env(settings)
+    how = RecordSettings(max_steps=settings.max_episode_steps)
     out = []
     for seed in seeds:
         found = record(env, make_expert, DemoAttempt(seed, seed, seed), how)

@@ -11,6 +11,8 @@ from rlft.types import EnvSettings
 from rlft_envs.errors import EnvSetupError
 
 MANISKILL = "maniskill"
+VISUALS = ("textured.dae", "textured.glb", "textured.obj", "collision.obj")
+"""What cameras see of a thing, the best first: no original is an .obj; one of those stands in for what is not there."""
 
 
 def download_command(root: str | Path | None) -> str:
@@ -21,10 +23,6 @@ def download_command(root: str | Path | None) -> str:
     """
     words = [".venv/bin/python", "scripts/download_assets.py", "--accept-licences"]
     return shlex.join(words if root is None else [*words, "--root", str(root)])
-
-
-VISUALS = ("textured.dae", "textured.glb", "textured.obj", "collision.obj")
-"""What cameras see of a thing, the best first: no original is an .obj; one of those stands in for what is not there."""
 
 
 def point_maniskill_at(settings: EnvSettings) -> None:

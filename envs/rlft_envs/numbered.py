@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from rlft.types import EnvSettings
+from rlft_envs.put_on_plate.variants import PREFIX
 
 Labels = Callable[[int], Mapping[str, str]]
 
@@ -20,12 +21,12 @@ def numbered(settings: EnvSettings) -> tuple[Mapping[str, int], Labels] | None:
         from rlft_envs import toy
 
         return toy.numbered(settings)
-    if not settings.env_id.startswith("PutOnPlateInScene25"):
+    if not settings.env_id.startswith(PREFIX):
         return None
     from rlft_envs.assets import folder_of
     from rlft_envs.put_on_plate.configurations import numbered as configurations
 
-    options = dict(settings.make_kwargs)
     root = folder_of(settings, "put_on_plate").parent
-    found = configurations(settings.env_id, str(options.pop("obj_set", "train")), root)
+    options = {"obj_set": "train", **settings.make_kwargs}
+    found = configurations(settings.env_id, str(options["obj_set"]), root)
     return found.numbering.sizes, found.labels

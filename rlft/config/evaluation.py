@@ -8,6 +8,7 @@ from typing import Any
 from rlft.config.declare import opt
 
 IN_DISTRIBUTION = "in_distribution"
+GROUPS = (IN_DISTRIBUTION, "vision", "semantics", "execution")
 
 
 @dataclass
@@ -18,7 +19,7 @@ class SuiteMemberConfig:
     group: str = opt(
         IN_DISTRIBUTION,
         "What is unlike training; exactly one member of a suite is in distribution.",
-        choices=(IN_DISTRIBUTION, "vision", "semantics", "execution"),
+        choices=GROUPS,
     )
     id: str | None = opt(None, "The simulator's environment id; null: env.id.")
     make_kwargs: dict[str, Any] = opt({}, "Constructor arguments on top of env.make_kwargs.")

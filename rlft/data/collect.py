@@ -30,7 +30,6 @@ from rlft.types import DemoAttempt, DemoRecording, DemoSource, EnvSettings, Rewa
 log = logging.getLogger(__name__)
 
 PARTS = "collect_parts"
-MAX_PLAN_STEPS = 400  # no plan of a tabletop task is longer; a safeguard, not a time limit
 ATTEMPTS_PER_EPISODE = 4
 WRITE_REPORT = 100  # episodes written between two reports
 # What may differ between an interrupted collection and its continuation.
@@ -110,7 +109,7 @@ def collect(
         num_envs=1,
         num_workers=0,
         privileged=False,
-        max_episode_steps=MAX_PLAN_STEPS,
+        max_episode_steps=cfg.collect.max_steps,
         reward=RewardSettings(mode="sparse"),
     )
     parts = run_dir / PARTS
@@ -143,7 +142,6 @@ def _key(cfg: RunConfig, settings: EnvSettings) -> dict[str, Any]:
         "seed": cfg.seed,
         "success_hold_steps": cfg.collect.success_hold_steps,
         "action_noise": cfg.collect.action_noise,
-        "max_steps": cfg.collect.max_steps,
         **{name: value for name, value in dataclasses.asdict(settings).items() if name not in LEFT_OUT_OF_KEY},
     }
 

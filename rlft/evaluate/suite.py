@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rlft.config.evaluation import GROUPS, IN_DISTRIBUTION
 from rlft.evaluate.protocol import SHORT
 from rlft.metrics import difference_interval
 
 NEEDED = ("protocol", "protocol_hash", "episodes", "successes", "success", "ci95", "success_at_end")  # by a row
-GROUPS = ("in_distribution", "vision", "semantics", "execution")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def make_table(
         members: (name, group), in the order of the table; one of them is in distribution.
         results: member name -> its result as in its file.
     """
-    base = results[next(name for name, group in members if group == GROUPS[0])]
+    base = results[next(name for name, group in members if group == IN_DISTRIBUTION)]
     rows = [_row(name, group, results[name], base) for name, group in members]
     by_group = {group: [row.success for row in rows if row.group == group] for group in GROUPS}
     means = {group: sum(rates) / len(rates) for group, rates in by_group.items() if rates}

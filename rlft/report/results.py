@@ -82,10 +82,8 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
         "",
         "## Cost",
         "",
-        "| run | demonstrations | PPO iterations | environment steps | steps/s | minutes in all |",
+        *_cost_table(demos),
     ]
-    lines.append("| --- | --- | --- | --- | --- | --- |")
-    lines += [_cost_row(name, result) for name, result in demos.items()]
     plates = {name: result for name, result in results.items() if name.startswith("put_on_plate")}
     benches = {name: result for name, result in results.items() if name.startswith("bench")}
     lines += ["", *_plate_section(plates), *planners.section(results.get("planner_success", {}))]
@@ -116,6 +114,11 @@ def _limit_row(name: str, result: Mapping[str, Any]) -> str:
     return _row([name, *(_rate(result, label) for label in ("sft", "sft_long", "rl_long"))])
 
 
+def _cost_table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    head = ["run", "demonstrations", "PPO iterations", "environment steps", "steps/s", "minutes in all"]
+    return [_row(head), _row(["---"] * len(head)), *(_cost_row(name, result) for name, result in results.items())]
+
+
 def _cost_row(name: str, result: Mapping[str, Any]) -> str:
     rl, speed = result["rl"], result["throughput"]["env_steps_per_s"]
     resumed = any("resume=" in command for command in result["command"])  # its wall time counts the last part only
@@ -136,9 +139,7 @@ def _plate_section(plates: Mapping[str, Mapping[str, Any]]) -> list[str]:
         gain = [f"{compared['gain_points']:+.1f} points", f"{compared['p_value']:.1e}"]
         apart = "apart" if compared["intervals_apart"] else "overlap"
         lines.append(_row([name, demos, _rate(result, "sft"), _rate(result, "rl"), *gain, apart]))
-    lines += ["", "| run | demonstrations | PPO iterations | environment steps | steps/s | minutes in all |"]
-    lines.append("| --- | --- | --- | --- | --- | --- |")
-    return [*lines, *(_cost_row(name, result) for name, result in plates.items()), ""]
+    return [*lines, "", *_cost_table(plates), ""]
 
 
 def _row(cells: Sequence[str]) -> str:

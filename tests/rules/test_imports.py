@@ -29,7 +29,7 @@ ALLOWED = {
     "rlft.data": (*BASE, "rlft.config", "rlft.policy", "rlft.progress"),
     "rlft.rollout": (*BASE, "rlft.memory", "rlft.placement", "rlft.policy"),
     "rlft.learn": (*BASE, "rlft.config", "rlft.data", "rlft.placement", "rlft.memory", "rlft.policy", "rlft.rollout"),
-    "rlft.evaluate": (*BASE, "rlft.metrics", "rlft.placement", "rlft.policy", "rlft.rollout"),
+    "rlft.evaluate": (*BASE, "rlft.config", "rlft.metrics", "rlft.placement", "rlft.policy", "rlft.rollout"),
     "rlft.plan": ("rlft.config", "rlft.generated", "rlft.memory", "rlft.policy.sizes"),
     "rlft.report": ("rlft.errors", "rlft.generated", "rlft.metrics", "rlft.config"),
     "rlft.cli": ("rlft.config", "rlft.errors"),

@@ -13,6 +13,7 @@ from typing import Any
 
 from rlft.types import EnvSettings
 from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.put_on_plate.variants import PREFIX
 from rlft_envs.rewards import needs_dense
 
 os.environ.setdefault("MS_SKIP_ASSET_DOWNLOAD_PROMPT", "1")  # read when assets are missing: never ask on stdin
@@ -33,7 +34,6 @@ from rlft_envs.maniskill.vulkan import check_vulkan
 log = logging.getLogger(__name__)
 
 HUMAN_VIEW_SIZE = 256
-PUT_ON_PLATE = "PutOnPlateInScene25"
 WIDOWX_TASKS = (
     "PutCarrotOnPlateInScene-v1",
     "PutEggplantInBasketScene-v1",
@@ -79,7 +79,7 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
     if variation is not None:
         task = varied(task, settings.env_id, variation)
     renderer = _renderer_name(settings)
-    if settings.env_id.startswith(PUT_ON_PLATE):
+    if settings.env_id.startswith(PREFIX):
         kwargs["assets_root"] = settings.assets_root
     kwargs |= {
         "num_envs": settings.num_envs if settings.sim_backend == "gpu" else 1,
@@ -127,7 +127,7 @@ def instructions(env: Any, settings: EnvSettings) -> list[str]:
 
 def _task_class(settings: EnvSettings) -> type[BaseEnv]:
     env_id = settings.env_id
-    if env_id.startswith(PUT_ON_PLATE):
+    if env_id.startswith(PREFIX):
         import rlft_envs.put_on_plate.register  # noqa: F401  its assets are loaded when it is built
     if env_id not in REGISTERED_ENVS:
         raise unknown("env.id", env_id, REGISTERED_ENVS)
@@ -148,7 +148,7 @@ def _task_class(settings: EnvSettings) -> type[BaseEnv]:
     if settings.sim_backend == "gpu":
         raise EnvSetupError(
             f"{env_id}: upstream's reset lets every environment of a GPU simulation run on; use sim.backend=cpu, or "
-            f"{PUT_ON_PLATE}Single-v1"
+            f"{PREFIX}Single-v1"
         )
     return adapted(task)
 
@@ -156,7 +156,7 @@ def _task_class(settings: EnvSettings) -> type[BaseEnv]:
 def _download(settings: EnvSettings) -> str:
     """The command that fetches a task's assets: ours where our script has them, else ManiSkill's own."""
     env_id = settings.env_id
-    ours = env_id in WIDOWX_TASKS or env_id.startswith(PUT_ON_PLATE)
+    ours = env_id in WIDOWX_TASKS or env_id.startswith(PREFIX)
     root = settings.assets_root
     return download_command(root) if ours else f".venv/bin/python -m mani_skill.utils.download_asset {env_id}"
 

@@ -34,7 +34,7 @@ class Scene:
     """What is put where.
 
     Args:
-        env: an unwrapped WidowX task: one of ManiSkill's (``env.objs``), or of our family (actors by role).
+        env: an unwrapped WidowX task: one of ManiSkill's, or of our family, whose distractor is ``extra``.
 
     Attributes:
         source: the object to be moved.
@@ -43,14 +43,9 @@ class Scene:
     """
 
     def __init__(self, env: Any) -> None:
-        actors = env.scene.actors
-        if "source" in actors:
-            self._actor, target, extra = actors["source"], actors["target"], [actors[k] for k in actors if k == "extra"]
-        else:
-            self._actor, target, extra = env.objs[env.source_obj_name], env.objs[env.target_obj_name], []
-        self._agent = env.agent
-        self.source, self.target = Body(self._actor), Body(target)
-        self.others = (self.target, *(Body(actor) for actor in extra))
+        self._actor, self._agent = env.objs[env.source_obj_name], env.agent
+        self.source, self.target = Body(self._actor), Body(env.objs[env.target_obj_name])
+        self.others = (self.target, *(Body(env.objs[name]) for name in env.objs if name == "extra"))
 
     def grasped(self) -> bool:
         """Whether both fingers press on the source."""

@@ -12,6 +12,7 @@ from rlft_envs.planners.put_on import put_on
 from rlft_envs.planners.record import Expert
 from rlft_envs.planners.tasks import pick, push, stack
 from rlft_envs.planners.toy import ToyExpert
+from rlft_envs.put_on_plate.variants import PREFIX
 from rlft_envs.single import SingleEnv
 from rlft_envs.toy import ToyEnv
 
@@ -32,7 +33,7 @@ class Planner:
 
 
 PUT_ON = Planner(put_on, limits=Limits(velocity=1.5, acceleration=3.0))  # episodes as long as the published ones
-PREFIXES: dict[str, Planner] = {"PutOnPlateInScene25": PUT_ON}
+PREFIXES: dict[str, Planner] = {PREFIX: PUT_ON}
 """Planners of whole families: the tasks whose ids begin so."""
 PLANNERS: dict[str, Planner] = {
     "PickCube-v1": Planner(pick),

@@ -68,8 +68,3 @@ def screw(start: np.ndarray, end: np.ndarray, fraction: float) -> np.ndarray:
     Translation and rotation advance together; without rotation this is a straight line.
     """
     return start @ exp(fraction * log(inverse(start) @ end))
-
-
-def rotate_about_z(T: np.ndarray, angle: float) -> np.ndarray:
-    """Turn a pose about its own z axis by ``angle`` radians, in place of its position."""
-    return T @ pose(np.zeros(3), Rotation.from_rotvec([0.0, 0.0, angle]).as_matrix())

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everybody knows
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 WEIGHT_BITS = 12  # of a blur's weights
 HALF_BITS = 4  # kept behind the point between a blur's two passes: 255 * 2^(4 + 12) < 2^24, exact in float32

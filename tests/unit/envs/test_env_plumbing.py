@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rlft.assets.root import COMMAND
 from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings
 from rlft_envs.arrays import ObservationArrays, Outcomes
 from rlft_envs.assets import download_command
@@ -186,6 +187,6 @@ def test_importing_and_making_a_toy_imports_no_simulator():
 def test_a_download_goes_where_the_assets_are_looked_for(tmp_path):
     from rlft_envs.put_on_plate.library import load_library
 
-    assert download_command(None).endswith("download_assets.py --accept-licences")
+    assert download_command(None) == COMMAND
     with pytest.raises(EnvSetupError, match=re.escape(f"--accept-licences --root '{tmp_path / 'two words'}'")):
         load_library(tmp_path / "two words")
