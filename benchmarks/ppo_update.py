@@ -17,7 +17,6 @@ from rlft.config.learning import TrainConfig
 from rlft.learn.gae import assign_advantages
 from rlft.learn.ppo import PpoUpdater
 from rlft.policy.actor_critic import ActorCritic
-from rlft.policy.denoise import reduce_log_prob
 from rlft.policy.pi0 import Pi0Policy
 from rlft.rollout.buffer import RolloutBuffer
 
@@ -118,7 +117,7 @@ def rollout(policy: Pi0Policy, actor_critic: ActorCritic, rows: int, *, prefix: 
         chain=sample.chain,
         drawn_step=sample.drawn_step,
         n_executed=executed,
-        log_prob=reduce_log_prob(sample.log_prob, executed),
+        log_prob=sample.log_prob.joint(executed),
         value=sample.value,
         rewards=torch.randn(rows, actor_critic.act_steps, generator=g),
         terminated=~no,

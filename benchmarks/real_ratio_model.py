@@ -137,7 +137,7 @@ def make_actor_critic(policy: Pi0Policy, method: str) -> ActorCritic:
         noise = NoiseHead(policy.feature_dim, policy.action_width, 0.08, 0.16, learned=method == "flow_noise")
         critic = Critic(policy.feature_dim, 0, [256, 128])
     schedule = make_schedule(method, DENOISE_STEPS, 0.5)
-    return ActorCritic(policy, noise, critic, schedule, ACT_STEPS, torch.tensor(policy.act_dims))
+    return ActorCritic(policy, noise, critic, schedule, ACT_STEPS, policy.act_dims)
 
 
 def observations(policy: Pi0Policy, n: int, seed: int = 0) -> Observation:

@@ -25,3 +25,9 @@ class ConfigError(RlftError):
         count = len(self.problems)
         head = "the configuration cannot be used" if count == 1 else f"{count} problems in the configuration"
         super().__init__("\n".join([f"{head}:", *(f"  - {line}" for line in self.problems)]))
+
+
+class DivergedError(RlftError):
+    """Training has gone wrong in a way that going on would only make worse; the newest checkpoint stands."""
+
+    exit_code = 3

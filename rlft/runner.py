@@ -99,7 +99,7 @@ class PPORunner:
         self.state.rollout_seconds += time.perf_counter() - started
         self.state.env_steps += stats.env_steps
         if self.model.critic.privileged_dim:
-            self.model.critic.calibrate(buffer.column("privileged").flatten(0, 1).to(self.model.act_dims.device))
+            self.model.critic.calibrate(buffer.column("privileged").flatten(0, 1).to(self.model.explored_dims.device))
         return buffer, stats.scalars()
 
     def _update(self, buffer: RolloutBuffer) -> dict[str, float]:

@@ -42,6 +42,11 @@ def build_policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_t
     return policy
 
 
+def exact_products(cfg: RunConfig) -> bool:
+    """Whether every product is rounded to float32, so that batches of different shapes agree to rounding."""
+    return cfg.model.dtype == "float32" and cfg.model.matmul == "highest"
+
+
 def _policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_task: bool) -> Pi0Policy:
     from rlft.policy.weights import load_pretrained
 
@@ -147,9 +152,16 @@ def build_actor_critic(cfg: RunConfig, policy: Pi0Policy, spec: EnvSpec, placeme
             spec.privileged_dim if c.inputs != "features" else 0,
             c.hidden_dims,
         )
-    schedule = make_schedule(x.method, cfg.num_steps, x.level).to(placement.policy)
-    still = set(policy.stats.constant_action)
-    explored = torch.tensor([dim for i, dim in enumerate(policy.act_dims) if i not in still])
-    unexplored = torch.tensor([policy.act_dims[i] for i in sorted(still)], dtype=torch.int64)
-    model = ActorCritic(policy, noise, critic, schedule, cfg.act_steps, explored, unexplored)
+    frozen = set(policy.stats.constant_action)
+    model = ActorCritic(
+        policy,
+        noise,
+        critic,
+        make_schedule(x.method, cfg.num_steps, x.level).to(placement.policy),
+        cfg.act_steps,
+        explored_dims=[dim for i, dim in enumerate(policy.act_dims) if i not in frozen],
+        frozen_dims=[policy.act_dims[i] for i in sorted(frozen)],
+        density=x.density,
+        value_at=c.value_at,
+    )
     return model.to(placement.policy)

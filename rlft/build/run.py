@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rlft.build.envs import overlaps, policy_threads
 from rlft.build.evaluation import build_evaluator
-from rlft.build.policy import build_actor_critic, build_policy
+from rlft.build.policy import build_actor_critic, build_policy, exact_products
 from rlft.build.randomization import build_randomizer
 from rlft.config.schema import RunConfig
 from rlft.placement import Placement
@@ -93,7 +93,7 @@ def build_runner(
         cfg,
         model,
         sampler,
-        PpoUpdater(model, cfg.train, cfg.exploration.logprob),
+        PpoUpdater(model, cfg.train, cfg.exploration.logprob, cfg.guard, exact=exact_products(cfg)),
         store=store,
         evaluate=partial(evaluate, evaluator, policy),
         save=save,

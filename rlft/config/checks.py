@@ -109,6 +109,16 @@ def exploration(cfg: RunConfig) -> list[str]:
             f"exploration.level = 0 with exploration.method = {cfg.exploration.method}: the chain would draw nothing "
             "and have no probability density; use a level above 0, for instance 0.5"
         )
+    if cfg.exploration.method == "flow_cps" and cfg.num_steps == 1:
+        problems.append(
+            "exploration.method = flow_cps with num_steps = 1: its last denoise step draws nothing, so the chain would "
+            "have no probability density; set num_steps=2 or more, or another method"
+        )
+    if cfg.exploration.logprob == "mean" and cfg.exploration.density != "executed":
+        problems.append(
+            f"exploration.logprob = mean with exploration.density = {cfg.exploration.density}: the average is over the "
+            "densities that the published code counts; set exploration.density=executed, or exploration.logprob=sum"
+        )
     if cfg.buffer.store == "prefix" and cfg.model.train_vlm:
         problems.append(
             "buffer.store = prefix with model.train_vlm = true: a stored prefix is stale as soon as the VLM changes; "

@@ -23,6 +23,12 @@ class ExplorationConfig:
     logprob: str = opt(
         "sum", "sum: joint nats over steps and dimensions; mean: averaged over them.", choices=("sum", "mean")
     )
+    density: str = opt(
+        "masked",
+        "executed: noise everywhere, densities of the executed and explored numbers alone, as published; masked: noise "
+        "only in those; chain: noise everywhere, and every density that can have had an effect (docs/algorithm.md).",
+        choices=("executed", "masked", "chain"),
+    )
 
 
 @dataclass
@@ -34,6 +40,12 @@ class CriticConfig:
         "features",
         "features: the expert's suffix features; privileged: simulator state; both: side by side.",
         choices=("features", "privileged", "both"),
+    )
+    value_at: str = opt(
+        "first",
+        "features: of the first denoise step, which no draw has touched; or all: the mean over the drawing steps, as "
+        "published, which takes 13 % of the policy's gradient away (docs/algorithm.md).",
+        choices=("first", "all"),
     )
 
 
@@ -88,7 +100,11 @@ class TrainConfig:
     target_kl: float | None = opt(None, "Stop an iteration's updates above this KL, joint nats; null never.", gt=0.0)
     use_early_stop: bool = opt(True, "Whether target_kl stops updates (false: it is only logged).")
     max_grad_norm: float | None = opt(1.0, "Gradient clipping norm; null for none.", gt=0.0)
-    recompute_old_logprob: bool = opt(False, "Recompute the rollout's log-probs on the update path before the epochs.")
+    recompute_old_logprob: bool | None = opt(
+        None,
+        "Recompute the rollout's log-probs on the update path before the epochs; null: where products are not float32 "
+        "(model.dtype, model.matmul).",
+    )
     actor_optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=6e-5), metadata={"doc": "Optimiser of the policy."}
     )
@@ -103,6 +119,35 @@ class TrainConfig:
     save_model_freq: int = opt(10, "Save every N iterations; 0 only at the end.", ge=0)
     keep_checkpoints: int = opt(3, "Newest checkpoints that are kept.", ge=1)
     skip_initial_eval: bool = opt(False, "Do not evaluate before the first iteration.")
+
+
+@dataclass
+class GuardConfig:
+    """What warns of a run that goes wrong, refuses it, or stops it (exit 3) before more is lost."""
+
+    probe_episodes: int = opt(
+        32, "Evaluation episodes before the first update, with exploration noise and without; 0: no probe.", ge=0
+    )
+    min_noisy_success: float = opt(
+        0.05, "Refuse to train where success with exploration noise is below this in the probe.", ge=0.0, le=1.0
+    )
+    max_success_drop: float | None = opt(
+        0.2,
+        "Stop where evaluation is this far below its best and their 95 % intervals are apart; null: never.",
+        gt=0.0,
+        le=1.0,
+    )
+    max_first_log_ratio: float | None = opt(
+        None,
+        "Stop where old and new log-probability differ by more before the first step, joint nats; null: 0.01 in "
+        "float32, 0.05 in lower precision after recomputation.",
+        gt=0.0,
+    )
+    max_idle_iterations: int = opt(3, "Iterations in a row without an applied update before the run stops.", ge=1)
+    warn_clip_fraction: float | None = opt(0.3, "Warn above this share of clipped ratios; null: never.", gt=0.0)
+    warn_clipped_actions: float | None = opt(
+        0.05, "Warn above this share of executed action numbers beyond the controller's bounds; null: never.", gt=0.0
+    )
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import Any
 
 from rlft.config.declare import opt
 from rlft.config.evaluation import EvalConfig
-from rlft.config.learning import BufferConfig, CriticConfig, ExplorationConfig, SftConfig, TrainConfig
+from rlft.config.learning import BufferConfig, CriticConfig, ExplorationConfig, GuardConfig, SftConfig, TrainConfig
 from rlft.config.randomization import DomainRandomizationConfig
 
 
@@ -113,6 +113,12 @@ class ModelConfig:
     )
     device: str = opt("cpu", "Device of the policy: cpu, or cuda:N.")
     dtype: str = opt("float32", "Weights' type.", choices=("float32", "bfloat16"))
+    matmul: str = opt(
+        "highest",
+        "float32 products: highest: in float32; high: in TF32 on a GPU, several times faster there (SigLIP stays float32 "
+        "also under bfloat16 weights).",
+        choices=("highest", "high"),
+    )
     train_vlm: bool = opt(False, "Also train the vision-language prefix during PPO; false freezes it.")
     tokenizer_path: str | None = opt(None, "Tokenizer directory or hub name; null: the small one, or the checkpoint's.")
     gradient_checkpointing: bool = opt(False, "Recompute activations in the backward pass.")
@@ -196,6 +202,7 @@ class RunConfig:
     critic: CriticConfig = field(default_factory=CriticConfig, metadata={"doc": "The value head."})
     buffer: BufferConfig = field(default_factory=BufferConfig, metadata={"doc": "The rollout buffer."})
     train: TrainConfig = field(default_factory=TrainConfig, metadata={"doc": "PPO."})
+    guard: GuardConfig = field(default_factory=GuardConfig, metadata={"doc": "Guards of PPO."})
     sft: SftConfig = field(default_factory=SftConfig, metadata={"doc": "Supervised warm-up."})
     collect: CollectConfig = field(default_factory=CollectConfig, metadata={"doc": "Demonstrations."})
     eval: EvalConfig = field(default_factory=EvalConfig, metadata={"doc": "Evaluation."})

@@ -9,25 +9,21 @@ from dataclasses import dataclass
 
 import torch
 
-from rlft.config.learning import TrainConfig
-from rlft.errors import RlftError
+from rlft.config.learning import GuardConfig, TrainConfig
+from rlft.errors import DivergedError
 from rlft.learn.optimizers import make_adamw
 from rlft.placement import prefetched
 from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.base import Prefix
-from rlft.policy.denoise import log_prob_terms, reduce_log_prob
+from rlft.policy.denoise import log_prob_terms
 from rlft.rollout.buffer import Minibatch, Part, RolloutBuffer
 
 log = logging.getLogger(__name__)
 
-
 SCALARS = ("total", "policy", "value", "entropy", "kl", "clip_fraction", "max_log_ratio")  # means, and one maximum
-
-
-class DivergedError(RlftError):
-    """Too many updates in a row were not finite; the run stops before the weights are lost."""
-
-    exit_code = 3
+NORMS = ("actor_grad_norm", "critic_grad_norm")
+FIRST_RATIO_LIMIT, FIRST_RATIO_LIMIT_LOW = 1e-2, 5e-2  # joint nats, in float32 and in lower precision
+NOTICEABLE = 0.1  # of the clip range: a difference between rollout and update that is worth a warning
 
 
 @dataclass(frozen=True)
@@ -111,10 +107,22 @@ class PpoUpdater:
         model: policy, noise head and critic.
         cfg: PPO settings.
         log_prob: ``sum`` or ``mean`` (see ExplorationConfig.logprob).
+        guard: when to warn, and when to stop.
+        exact: products are rounded to float32: rollout and update then agree to rounding. In lower precision batches of
+            different shapes do not, and ``recompute_old_logprob=null`` recomputes.
     """
 
-    def __init__(self, model: ActorCritic, cfg: TrainConfig, log_prob: str) -> None:
-        self.model, self.cfg = model, cfg
+    def __init__(
+        self,
+        model: ActorCritic,
+        cfg: TrainConfig,
+        log_prob: str,
+        guard: GuardConfig | None = None,
+        *,
+        exact: bool = True,
+    ) -> None:
+        self.model, self.cfg, self.guard, self.exact = model, cfg, guard or GuardConfig(), exact
+        self.recompute = not exact if cfg.recompute_old_logprob is None else cfg.recompute_old_logprob
         self.actor_parameters = [
             *model.policy.actor_parameters(),
             *(p for p in model.noise.parameters() if p.requires_grad),
@@ -122,9 +130,10 @@ class PpoUpdater:
         self.critic_parameters = list(model.critic.parameters())
         self.actor_optimizer = make_adamw(self.actor_parameters, cfg.actor_optimizer)
         self.critic_optimizer = make_adamw(self.critic_parameters, cfg.critic_optimizer)
-        terms = log_prob_terms(model.schedule, model.act_steps, int(model.act_dims.numel()))
+        terms = log_prob_terms(model.schedule, model.act_steps, len(model.explored_dims))
         self.log_prob_divisor = float(terms) if log_prob == "mean" else 1.0
         self.skipped_in_a_row = 0
+        self.idle_in_a_row = 0
 
     def update(self, buffer: RolloutBuffer, iteration: int, generator: torch.Generator) -> dict[str, float]:
         """Run the epochs; stop early where the KL passes its target.
@@ -135,38 +144,39 @@ class PpoUpdater:
             generator: shuffles the minibatches of every epoch anew.
 
         Returns:
-            means of the losses over the applied minibatches, and what happened (see docs/metrics.md).
+            means of the losses over the applied minibatches, and what happened (see docs/metrics.md). NaN where no
+            minibatch was applied.
 
         Raises:
-            DivergedError: too many non-finite updates in a row.
+            DivergedError: rollout and update differ before the first step; too many non-finite updates, or iterations
+                without any update, in a row.
         """
         actor = iteration >= self.cfg.n_critic_warmup_itr
         self._set_learning_rates(iteration)
-        if self.cfg.recompute_old_logprob:
-            self.recompute_old(buffer)
-        history: list[dict[str, float]] = []
-        first_log_ratio, stopped, skipped, samples = math.nan, False, 0, 0.0
-        for _ in range(self.cfg.update_epochs):
-            for metrics in self.gradients(buffer, generator, actor=actor):
-                samples += metrics.pop("rows")
-                if not history:
-                    first_log_ratio = metrics["max_log_ratio"]
-                if actor and self._kl_exceeded(metrics["kl"]):
-                    stopped = True
-                    history.append(metrics)
-                    break
-                applied = self._apply(metrics, actor=actor)
-                skipped += not applied
-                if applied:
-                    history.append(metrics)
-            if stopped:
+        rollout_difference = self.recompute_old(buffer) if self.recompute else math.nan
+        applied: list[dict[str, float]] = []
+        first, last_kl, stopped, skipped, samples = math.nan, math.nan, False, 0, 0.0
+        for metrics in self._minibatches(buffer, generator, actor=actor):
+            samples += metrics.pop("rows")
+            if math.isnan(first):
+                first = metrics["max_log_ratio"]
+                self._check_first_ratio(first, rollout_difference)
+            last_kl = metrics["kl"]
+            if actor and self._kl_exceeded(last_kl):
+                stopped = True
                 break
+            if self._apply(metrics, actor=actor):
+                applied.append(metrics)
+            else:
+                skipped += 1
         self._clear_gradients()
+        self._count_idle(bool(applied))
         return {
-            **_mean_metrics(history),
-            "first_max_log_ratio": first_log_ratio,
-            "kl_last": history[-1]["kl"] if history else math.nan,
-            "updates": float(len(history) - stopped),
+            **_summary(applied),
+            "first_max_log_ratio": first,
+            "rollout_max_log_ratio": rollout_difference,
+            "kl_last": last_kl,
+            "updates": float(len(applied)),
             "updates_skipped": float(skipped),
             "samples": samples,
             "stopped_by_kl": float(stopped),
@@ -174,13 +184,62 @@ class PpoUpdater:
             "critic_lr": self.critic_optimizer.param_groups[0]["lr"],
         }
 
+    def _minibatches(
+        self, buffer: RolloutBuffer, generator: torch.Generator, *, actor: bool
+    ) -> Iterator[dict[str, float]]:
+        for _ in range(self.cfg.update_epochs):
+            yield from self.gradients(buffer, generator, actor=actor)
+
     @torch.no_grad()
-    def recompute_old(self, buffer: RolloutBuffer) -> None:
-        """Replace the rollout's log-probabilities by those of the update path (same batching, same kernels)."""
+    def recompute_old(self, buffer: RolloutBuffer) -> float:
+        """Replace the rollout's log-probabilities by those of the update path (same batching, same kernels).
+
+        Returns:
+            the largest difference between the two, joint nats; NaN without valid rows.
+        """
+        largest = [torch.zeros(0)]
         for rows in buffer.row_blocks(self.cfg.micro_batch_size or self.cfg.batch_size):
             batch = buffer.gather(rows)
             evaluation = self.model.evaluate(self.prefix_of(batch), batch.chain, batch.drawn_step, batch.privileged)
-            buffer.set_log_prob(rows, reduce_log_prob(evaluation.log_prob, batch.n_executed))
+            log_prob = evaluation.log_prob.joint(batch.n_executed)
+            largest.append((log_prob - batch.log_prob).abs().amax().cpu()[None])
+            buffer.set_log_prob(rows, log_prob)
+        every = torch.cat(largest)
+        return float(every.max()) if len(every) else math.nan
+
+    def _check_first_ratio(self, measured: float, rollout_difference: float) -> None:
+        """Before the first step new and old policy are the same: what differs is an error, of rounding at best.
+
+        Raises:
+            DivergedError: it is more than rounding.
+        """
+        limit = self.guard.max_first_log_ratio
+        if limit is None:
+            limit = FIRST_RATIO_LIMIT if self.exact else FIRST_RATIO_LIMIT_LOW
+        # In low precision without recomputation the difference is what the user chose; he is warned.
+        if measured > limit and (self.exact or self.recompute or self.guard.max_first_log_ratio is not None):
+            was = "" if math.isnan(rollout_difference) else f" (and the rollout's by {rollout_difference:.3g})"
+            raise DivergedError(
+                f"before the first step, log-probabilities differ from the stored ones by {measured:.3g} joint "
+                f"nats{was}; at most {limit:g} is rounding (guard.max_first_log_ratio). Rollout and update do not compute "
+                "the same policy: a ratio of 1 is what PPO stands on"
+            )
+        noticeable = NOTICEABLE * self.cfg.clip_ratio * self.log_prob_divisor
+        if max(measured, 0.0 if math.isnan(rollout_difference) else rollout_difference) > noticeable:
+            log.warning(
+                "rollout and update differ by %.3g joint nats before the first step, and %.3g after recomputation; the "
+                "clip range is %.3g (train.recompute_old_logprob, model.dtype)",
+                *((measured, math.nan) if math.isnan(rollout_difference) else (rollout_difference, measured)),
+                self.cfg.clip_ratio * self.log_prob_divisor,
+            )
+
+    def _count_idle(self, applied: bool) -> None:
+        self.idle_in_a_row = 0 if applied else self.idle_in_a_row + 1
+        if self.idle_in_a_row >= self.guard.max_idle_iterations:
+            raise DivergedError(
+                f"{self.idle_in_a_row} iterations in a row applied no update (guard.max_idle_iterations): every decision "
+                "was invalid, every loss not finite, or the KL passed train.target_kl at once; the log says which"
+            )
 
     def prefix_of(self, batch: Minibatch) -> Prefix:
         """The stored prefix, or a fresh one from the stored model inputs."""
@@ -217,9 +276,10 @@ class PpoUpdater:
         """
         batch = part.batch
         with torch.set_grad_enabled(True):
-            evaluation = self.model.evaluate(self.prefix_of(batch), batch.chain, batch.drawn_step, batch.privileged)
+            prefix = self.prefix_of(batch)
+            evaluation = self.model.evaluate(prefix, batch.chain, batch.drawn_step, batch.privileged, actor=actor)
             losses = ppo_losses(
-                reduce_log_prob(evaluation.log_prob, batch.n_executed) - batch.log_prob,
+                evaluation.log_prob.joint(batch.n_executed) - batch.log_prob,
                 batch.advantage,
                 evaluation.value,
                 batch.value,
@@ -285,6 +345,9 @@ class PpoUpdater:
         self.critic_optimizer.load_state_dict(state["critic"])
 
 
-def _mean_metrics(history: list[dict[str, float]]) -> dict[str, float]:
-    names = history[0].keys() if history else ()
-    return {name: sum(h.get(name, 0.0) for h in history) / len(history) for name in names}
+def _summary(applied: list[dict[str, float]]) -> dict[str, float]:
+    """Means over the applied minibatches, and the largest of the maxima; NaN where there are none."""
+    if not applied:
+        return dict.fromkeys((*SCALARS, *NORMS), math.nan)
+    means = {name: sum(one[name] for one in applied) / len(applied) for name in (*SCALARS, *NORMS)}
+    return means | {"max_log_ratio": max(one["max_log_ratio"] for one in applied)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +10,7 @@ from torch import nn
 
 from rlft.policy.base import FlowPolicy, Prefix
 from rlft.policy.critic import Critic
-from rlft.policy.denoise import (
-    Schedule,
-    normal_entropy,
-    normal_log_prob,
-    sum_over_dims,
-    transition_mean,
-)
+from rlft.policy.denoise import ChainLogProb, Schedule, normal_entropy, normal_log_prob, transition_mean
 from rlft.policy.noise import NoiseHead
 
 
@@ -25,14 +20,14 @@ class PolicySample:
 
     Attributes:
         chain: float32 ``[n, K + 1, H, D]``, from noise (index 0) to the action chunk (index K).
-        log_prob: float32 ``[n, A]``, per executed step, summed over denoise steps and real dimensions, nats.
+        log_prob: of n chains; includes the initial draw, which cancels in every ratio.
         value: float32 ``[n]``.
-        drawn_step: int64 ``[n]``, the stochastic step of a single-step sampler; 0 where all steps are.
-        mean_std: float32 scalar, average std of the stochastic steps (for the log).
+        drawn_step: int64 ``[n]``, the stochastic step of a single-step sampler; any number where all steps are.
+        mean_std: float32 scalar, average std of the explored numbers (for the log).
     """
 
     chain: torch.Tensor
-    log_prob: torch.Tensor
+    log_prob: ChainLogProb
     value: torch.Tensor
     drawn_step: torch.Tensor
     mean_std: torch.Tensor
@@ -48,12 +43,12 @@ class ChainEvaluation:
     """A stored chain under the current weights; differentiable.
 
     Attributes:
-        log_prob: float32 ``[n, A]``, as in :class:`PolicySample`.
-        entropy: float32 ``[n]``, nats per drawn number (mean over steps and real dimensions).
+        log_prob: as in :class:`PolicySample`.
+        entropy: float32 ``[n]``, nats per explored number (mean over steps and dimensions).
         value: float32 ``[n]``.
     """
 
-    log_prob: torch.Tensor
+    log_prob: ChainLogProb
     entropy: torch.Tensor
     value: torch.Tensor
 
@@ -61,17 +56,34 @@ class ChainEvaluation:
 class ActorCritic(nn.Module):
     """A flow policy with its exploration noise and value head.
 
+    What is drawn and what is counted (``density``), in a chunk of H steps and D dimensions of which A steps and the
+    explored dimensions reach the robot:
+
+    - ``executed``: noise in every number, densities of the explored numbers of executed steps, as published. The other
+      numbers feed the executed ones through the network, so their noise is variance that nothing pays for, and the
+      gradient through them is lost.
+    - ``masked``: noise in the explored numbers of the first A steps alone. The others follow the flow; what their
+      means do to later steps has no gradient.
+    - ``chain``: noise in every number, and every density counts but those of the last denoise step that never reach
+      the robot. The gradient of the drawn chain is exact; each of its terms adds variance.
+
+    Frozen dimensions draw no noise in any of them.
+
     Args:
         policy: the flow policy.
         noise: std head of flow_noise.
         critic: value head.
         schedule: the rollout's sampler.
         act_steps: A.
-        act_dims: int64, the explored dimensions inside D: those that the log-probability is over.
-        still_dims: int64, real dimensions that are executed but not explored (a gripper that the task never moves).
+        explored_dims: indices inside D that are explored.
+        frozen_dims: indices that are executed but not explored (a gripper that the task never moves).
+        density: ``executed``, ``masked`` or ``chain``.
+        value_at: ``first``: the value reads the features of the first denoise step, before anything that has a trained
+            density was drawn, so that it is a baseline; ``all``: their mean over all drawing steps, as published,
+            which takes part of the gradient away (docs/algorithm.md).
     """
 
-    act_dims: torch.Tensor
+    explored_dims: torch.Tensor
     noise_mask: torch.Tensor
 
     def __init__(
@@ -81,16 +93,21 @@ class ActorCritic(nn.Module):
         critic: Critic,
         schedule: Schedule,
         act_steps: int,
-        act_dims: torch.Tensor,
-        still_dims: torch.Tensor | None = None,
+        explored_dims: Sequence[int],
+        frozen_dims: Sequence[int] = (),
+        *,
+        density: str = "masked",
+        value_at: str = "first",
     ) -> None:
         super().__init__()
         self.policy, self.noise, self.critic = policy, noise, critic
         self.schedule, self.act_steps = schedule, act_steps
-        self.register_buffer("act_dims", act_dims, persistent=False)
-        mask = torch.ones(policy.action_width)
-        if still_dims is not None:
-            mask[still_dims] = 0.0
+        self.density, self.value_at = density, value_at
+        self.register_buffer("explored_dims", torch.tensor(list(explored_dims)), persistent=False)
+        mask = torch.ones(policy.horizon, policy.action_width)
+        if density == "masked":
+            mask.zero_()[:act_steps, list(explored_dims)] = 1.0
+        mask[:, list(frozen_dims)] = 0.0
         self.register_buffer("noise_mask", mask, persistent=False)
 
     def step_dist(
@@ -128,30 +145,36 @@ class ActorCritic(nn.Module):
         """
         s = self.schedule
         x = noise[:, 0]
-        chain, log_prob, pooled, stds = [x], self._initial_log_prob(x), [], []
+        chain, parts, pooled, stds = [x], [self._initial_log_prob(x)], [], []
         for k in range(s.num_steps):
-            drawn = (
-                drawn_step == k if s.single else torch.full_like(drawn_step, k in s.stochastic_steps, dtype=torch.bool)
-            )
-            mean, std, features = self.step_dist(prefix, x, torch.full_like(drawn_step, k), drawn)
+            step = torch.full_like(drawn_step, k)
+            drawn = drawn_step == k if s.single else torch.full_like(step, k in s.stochastic_steps, dtype=torch.bool)
+            mean, std, features = self.step_dist(prefix, x, step, drawn)
             x = torch.where(drawn[:, None, None], mean + std * self.noise_mask * noise[:, k + 1], mean)
             chain.append(x)
             if k in s.stochastic_steps:
-                log_prob = log_prob + self._step_log_prob(x, mean, std).masked_fill(~drawn[:, None], 0.0)
+                parts.append(self._step_log_prob(x, mean, std, step == s.num_steps - 1, drawn))
                 pooled.append(drawn[:, None] * self._pool(features))
-                stds.append(std[:, : self.act_steps].index_select(-1, self.act_dims).mean())
-        count = 1 if s.single else len(s.stochastic_steps)
-        value = self.critic(torch.stack(pooled).sum(0) / count, privileged)
+                stds.append(self._explored(std).mean())
+        # A single-step sampler draws nothing before its one step: pooling there is pooling before the first draw.
+        every = s.single or self.value_at == "all"
+        seen = torch.stack(pooled).sum(0) / (1 if s.single else len(pooled)) if every else pooled[0]
         return PolicySample(
             chain=torch.stack(chain, 1),
-            log_prob=log_prob,
-            value=value,
+            log_prob=_total(parts),
+            value=self.critic(seen, privileged),
             drawn_step=drawn_step,
             mean_std=torch.stack(stds).mean(),
         )
 
     def evaluate(
-        self, prefix: Prefix, chain: torch.Tensor, drawn_step: torch.Tensor, privileged: torch.Tensor | None
+        self,
+        prefix: Prefix,
+        chain: torch.Tensor,
+        drawn_step: torch.Tensor,
+        privileged: torch.Tensor | None,
+        *,
+        actor: bool = True,
     ) -> ChainEvaluation:
         """Log-probability, entropy and value of stored chains; one network pass over all drawn steps at once.
 
@@ -160,34 +183,60 @@ class ActorCritic(nn.Module):
             chain: float32 ``[n, K + 1, H, D]``.
             drawn_step: int64 ``[n]``.
             privileged: float32 ``[n, P]`` or None.
+            actor: False: gradients of the value alone; no graph is built through the policy.
         """
         s, n = self.schedule, chain.shape[0]
-        every = torch.tensor(s.stochastic_steps, device=chain.device).expand(n, -1)
-        steps = drawn_step[:, None] if s.single else every
-        rows = torch.arange(n, device=chain.device)[:, None]
-        x, x_next = chain[rows, steps].flatten(0, 1), chain[rows, steps + 1].flatten(0, 1)
-        k = steps.flatten()
-        mean, std, features = self.step_dist(prefix, x, k, torch.ones_like(k, dtype=torch.bool))
-        r = steps.shape[1]
-        log_prob = self._step_log_prob(x_next, mean, std).unflatten(0, (n, r)).sum(1)
-        entropy = normal_entropy(std[:, : self.act_steps].index_select(-1, self.act_dims))
-        pooled = self._pool(features).unflatten(0, (n, r)).mean(1)
-        return ChainEvaluation(
-            log_prob=self._initial_log_prob(chain[:, 0]) + log_prob,
-            entropy=entropy.unflatten(0, (n, r)).mean((1, 2, 3)),
-            value=self.critic(pooled, privileged),
-        )
+        with torch.set_grad_enabled(actor and torch.is_grad_enabled()):
+            if s.single:
+                rows = torch.arange(n, device=chain.device)
+                k, x, x_next = drawn_step, chain[rows, drawn_step], chain[rows, drawn_step + 1]
+            else:  # the drawing steps are 0 .. r - 1, so that slices do: a list of indices would go to the device
+                r = len(s.stochastic_steps)
+                k = torch.arange(r, device=chain.device).repeat(n)
+                x, x_next = chain[:, :r].flatten(0, 1), chain[:, 1 : r + 1].flatten(0, 1)
+            everywhere = torch.ones_like(k, dtype=torch.bool)
+            mean, std, features = self.step_dist(prefix, x, k, everywhere)
+            steps = self._step_log_prob(x_next, mean, std, k == s.num_steps - 1, everywhere)
+            steps = ChainLogProb(steps.latent.unflatten(0, (n, -1)).sum(1), steps.action.unflatten(0, (n, -1)).sum(1))
+            log_prob = _total([self._initial_log_prob(chain[:, 0]), steps])
+            entropy = normal_entropy(self._explored(std)).unflatten(0, (n, -1)).mean((1, 2, 3))
+        pooled = self._pool(features).unflatten(0, (n, -1))
+        seen = pooled.mean(1) if self.value_at == "all" else pooled[:, 0]
+        return ChainEvaluation(log_prob=log_prob, entropy=entropy, value=self.critic(seen, privileged))
 
     def _pool(self, features: torch.Tensor) -> torch.Tensor:
         """Average suffix features over the executed steps, detached: ``[n, H, F] -> [n, F]``."""
         return features[:, : self.act_steps].detach().mean(1)
 
-    def _step_log_prob(self, x: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-        """Log-density of one transition per executed step, ``[n, A]``."""
-        a = slice(0, self.act_steps)
-        return sum_over_dims(normal_log_prob(x[:, a], mean[:, a], std[:, a]), self.act_dims)
+    def _explored(self, numbers: torch.Tensor) -> torch.Tensor:
+        """The explored numbers of the first A steps, ``[n, H, D] -> [n, A, d]``; by index, never by position."""
+        return numbers[:, : self.act_steps].index_select(-1, self.explored_dims)
 
-    def _initial_log_prob(self, x: torch.Tensor) -> torch.Tensor:
-        """Log-density of the starting noise per executed step, ``[n, A]``; it cancels in every ratio."""
-        start = x[:, : self.act_steps]
-        return sum_over_dims(normal_log_prob(start, torch.zeros_like(start), torch.ones_like(start)), self.act_dims)
+    def _step_log_prob(
+        self, x: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, last: torch.Tensor, drawn: torch.Tensor
+    ) -> ChainLogProb:
+        """Log-density of one transition per row.
+
+        Args:
+            x: float32 ``[n, H, D]``, what was drawn.
+            mean: float32 ``[n, H, D]``.
+            std: float32 ``[n, H, D]``.
+            last: bool ``[n]``, transitions that end in the action: only what reaches the robot counts.
+            drawn: bool ``[n]``, the others have no density.
+        """
+        action = normal_log_prob(self._explored(x), self._explored(mean), self._explored(std)).sum(-1)
+        if self.density == "executed":
+            return ChainLogProb(torch.zeros_like(action[:, 0]), action.masked_fill(~drawn[:, None], 0.0))
+        numbers = normal_log_prob(x, mean, std) * self.noise_mask
+        latent = numbers.sum((1, 2)).masked_fill(last | ~drawn, 0.0)
+        return ChainLogProb(latent, action.masked_fill(~(last & drawn)[:, None], 0.0))
+
+    def _initial_log_prob(self, x: torch.Tensor) -> ChainLogProb:
+        """Log-density of the starting noise of what reaches the robot; it depends on no weight."""
+        start = self._explored(x)
+        density = normal_log_prob(start, torch.zeros_like(start), torch.ones_like(start)).sum(-1)
+        return ChainLogProb(torch.zeros_like(density[:, 0]), density)
+
+
+def _total(parts: Sequence[ChainLogProb]) -> ChainLogProb:
+    return ChainLogProb(sum(part.latent for part in parts), sum(part.action for part in parts))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Samplers of a flow policy and the exact log-probability of what they drew: pure functions.
+"""Samplers of a flow policy and the log-probability of what they drew: pure functions.
 
 Conventions: ``t = 1`` is noise, ``t = 0`` the action; ``x_t = t * noise + (1 - t) * action``, so the network's
 velocity is ``v = noise - action`` and it predicts both ends of the flow::
@@ -27,7 +27,7 @@ coefficients-preserving sampling (arXiv 2509.05952).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,6 +47,8 @@ class Schedule:
         t: float32 ``[K + 1]``, from 1 to 0.
         noise_coef: float32 ``[K]``, the factor c on the predicted noise.
         std: float32 ``[K]``; meaningless where ``learned_std``.
+        stochastic_steps: the steps that can draw noise, ascending; the log-probability is over these. A tuple, made
+            with the table: asking a tensor on a GPU would wait for it, several times in every decision.
         learned_std: the std comes from a network (flow_noise).
         single: only one random step per sample is stochastic, the others follow the ODE.
     """
@@ -55,6 +57,7 @@ class Schedule:
     t: torch.Tensor
     noise_coef: torch.Tensor
     std: torch.Tensor
+    stochastic_steps: tuple[int, ...]
     learned_std: bool
     single: bool
 
@@ -63,15 +66,9 @@ class Schedule:
         """K."""
         return int(self.noise_coef.shape[0])
 
-    @property
-    def stochastic_steps(self) -> tuple[int, ...]:
-        """The steps that can draw noise; the log-probability is over these."""
-        return tuple(k for k in range(self.num_steps) if self.learned_std or float(self.std[k]) > 0.0)
-
     def to(self, device: torch.device) -> Schedule:
         """Copy to a device."""
-        tensors = {name: getattr(self, name).to(device) for name in ("t", "noise_coef", "std")}
-        return Schedule(method=self.method, learned_std=self.learned_std, single=self.single, **tensors)
+        return replace(self, t=self.t.to(device), noise_coef=self.noise_coef.to(device), std=self.std.to(device))
 
 
 def time_grid(num_steps: int) -> torch.Tensor:
@@ -112,6 +109,7 @@ def make_schedule(method: str, num_steps: int, level: float) -> Schedule:
         t=grid.float(),
         noise_coef=coef.float(),
         std=std.float(),
+        stochastic_steps=tuple(k for k, s in enumerate(std.tolist()) if s > 0.0 or method == "flow_noise"),
         learned_std=method == "flow_noise",
         single=method == "flow_sde_single",
     )
@@ -148,36 +146,41 @@ def normal_entropy(std: torch.Tensor) -> torch.Tensor:
     return 0.5 + 0.5 * LOG_2PI + std.log()
 
 
-def sum_over_dims(elements: torch.Tensor, act_dims: torch.Tensor) -> torch.Tensor:
-    """Sum over the robot's real action dimensions: ``[..., H, D] -> [..., H]``.
+@dataclass
+class ChainLogProb:
+    """Log-density of a chain, in the two parts that it counts in; nats.
 
-    Padded dimensions carry noise that no actuator sees; their density is left out by index, never by position.
+    Attributes:
+        latent: float32 ``[n]``: numbers of earlier denoise steps, which every executed action depends on.
+        action: float32 ``[n, A]``: numbers that belong to one action step, and count where it was executed.
     """
-    return elements.index_select(-1, act_dims).sum(-1)
+
+    latent: torch.Tensor
+    action: torch.Tensor
+
+    def joint(self, n_executed: torch.Tensor) -> torch.Tensor:
+        """Joint log-density of what can have had an effect, float32 ``[n]``.
+
+        Args:
+            n_executed: int64 ``[n]``; later action steps never reached the robot.
+        """
+        steps = torch.arange(self.action.shape[1], device=self.action.device)
+        return self.latent + (self.action * (steps < n_executed[:, None])).sum(-1)
 
 
-def reduce_log_prob(per_step: torch.Tensor, n_executed: torch.Tensor) -> torch.Tensor:
-    """Joint log-probability of the executed part of the chunk, in nats.
-
-    Args:
-        per_step: float32 ``[n, A]``: log-prob of each action step, all denoise steps summed.
-        n_executed: int64 ``[n]``; later steps never reached the robot and do not count.
-
-    Returns:
-        float32 ``[n]``.
-    """
-    steps = torch.arange(per_step.shape[1], device=per_step.device)
-    executed = steps[None, :] < n_executed[:, None]
-    return (per_step * executed).sum(-1)
-
-
-def log_prob_terms(schedule: Schedule, act_steps: int, real_dims: int) -> int:
+def log_prob_terms(schedule: Schedule, act_steps: int, explored_dims: int) -> int:
     """Number of densities inside a full chunk's joint log-prob; the divisor of the averaged (parity) mode.
 
-    The initial draw counts as one denoise step more: ``(K + 1) * A * d``.
+    A step that draws gives A * d of them, and the initial draw as many again: (K + 1) A d for flow_noise and flow_sde,
+    K A d for flow_cps (its last step draws nothing), 2 A d for flow_sde_single.
+
+    Args:
+        schedule: the sampler.
+        act_steps: A.
+        explored_dims: how many of the robot's dimensions are explored, d less the frozen ones.
     """
-    drawn = 1 if schedule.single else len(schedule.stochastic_steps)
-    return (drawn + 1) * act_steps * real_dims
+    drawing = 1 if schedule.single else len(schedule.stochastic_steps)
+    return (drawing + 1) * act_steps * explored_dims
 
 
 @torch.no_grad()

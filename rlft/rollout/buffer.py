@@ -172,7 +172,8 @@ class RolloutBuffer:
 
     def row_blocks(self, size: int) -> Iterator[torch.Tensor]:
         """All valid flat rows in order, in blocks."""
-        yield from self.valid.flatten().nonzero().squeeze(-1).split(size)
+        rows = self.valid.flatten().nonzero().squeeze(-1)
+        yield from rows.split(size) if len(rows) else ()
 
     def epoch(self, batch_size: int, micro_size: int | None, generator: torch.Generator) -> Iterator[Part]:
         """One epoch: every valid decision once, in a new order, in parts that are gathered when they are asked for.
@@ -184,7 +185,7 @@ class RolloutBuffer:
         """
         rows = self.valid.flatten().nonzero().squeeze(-1)
         order = torch.randperm(len(rows), generator=generator)
-        for block in order.split(batch_size):
+        for block in order.split(batch_size) if len(rows) else ():
             done = 0
             for part in block.split(micro_size or len(block)):
                 done += len(part)

@@ -14,7 +14,6 @@ from rlft.errors import RlftError
 from rlft.placement import Placement, torch_threads
 from rlft.policy.actor_critic import ActorCritic, PolicySample
 from rlft.policy.base import PolicyInput, Prefix
-from rlft.policy.denoise import reduce_log_prob
 from rlft.rollout.buffer import RolloutBuffer
 from rlft.rollout.group import RolloutGroup
 from rlft.rollout.observations import indices, take_rows
@@ -234,7 +233,7 @@ class RolloutSampler:
             chain=sample.chain,
             drawn_step=sample.drawn_step,
             n_executed=n_executed,
-            log_prob=reduce_log_prob(sample.log_prob, n_executed),
+            log_prob=sample.log_prob.joint(n_executed),
             value=sample.value,
             rewards=self.placement.to_buffer(step.rewards),
             terminated=self.placement.to_buffer(step.terminated),

@@ -88,3 +88,25 @@ class StatePolicy(MlpPolicy):
 
     def actions_to_env(self, chunk):
         return chunk[..., list(self.act_dims)].clamp(-1.0, 1.0)
+
+
+class CoupledPolicy(nn.Module):
+    """Pulls every number of the chunk towards a learned one and, by ``coupling``, towards the mean of all: linear.
+
+    Its features show the noisy chunk and what the flow predicts from it, so that a value head can see the draws.
+    """
+
+    def __init__(self, horizon=2, width=2, coupling=1.0):
+        super().__init__()
+        self.horizon, self.action_width, self.coupling = horizon, width, coupling
+        self.feature_dim = 2 * horizon * width
+        self.bias = nn.Parameter(torch.linspace(-0.5, 0.5, horizon * width).view(horizon, width))
+
+    def velocity(self, prefix, x, t):
+        t = t[:, None, None]
+        target = self.bias + self.coupling * x.mean((1, 2), keepdim=True)
+        seen = torch.cat([x.flatten(1), target.expand_as(x).flatten(1)], -1)
+        return (x - target) / (t + 0.5), seen[:, None].expand(-1, self.horizon, -1)
+
+    def actor_parameters(self):
+        return [self.bias]

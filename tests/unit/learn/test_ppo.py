@@ -8,12 +8,13 @@ import torch
 from helpers.toy_policies import ConstantTargetPolicy, MlpPolicy, NoPrefix, repeat_rows
 from torch import nn
 
-from rlft.config.learning import OptimizerConfig, TrainConfig
+from rlft.config.learning import GuardConfig, OptimizerConfig, TrainConfig
+from rlft.errors import DivergedError
 from rlft.learn.gae import assign_advantages
-from rlft.learn.ppo import DivergedError, PpoUpdater, ppo_losses
+from rlft.learn.ppo import SCALARS, PpoUpdater, ppo_losses
 from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.critic import Critic
-from rlft.policy.denoise import log_prob_terms, make_schedule, reduce_log_prob
+from rlft.policy.denoise import log_prob_terms, make_schedule
 from rlft.policy.noise import NoiseHead
 from rlft.rollout.buffer import RolloutBuffer
 
@@ -43,11 +44,11 @@ def _seeded_initial_weights():
         yield
 
 
-def make_model(policy, *, method="flow_noise", std=0.15, learned=False, act_steps=None, act_dims=None, level=0.5):
+def make_model(policy, *, method="flow_noise", std=0.15, learned=False, act_steps=None, explored=None, level=0.5):
     noise = NoiseHead(
         policy.feature_dim, policy.action_width, std, std * 1.0001 if not learned else std * 2, learned=learned
     )
-    dims = torch.tensor(act_dims if act_dims is not None else list(range(policy.action_width)))
+    dims = explored if explored is not None else range(policy.action_width)
     critic = Critic(policy.feature_dim, 0, [8])
     return ActorCritic(policy, noise, critic, make_schedule(method, 4, level), act_steps or policy.horizon, dims)
 
@@ -67,7 +68,7 @@ def bandit_rollout(model, context, reward, seed):
     rewards[:, 0] = r
     buffer.add(
         0, prefix=NoPrefix(context), chain=sample.chain, drawn_step=sample.drawn_step, n_executed=executed,
-        log_prob=reduce_log_prob(sample.log_prob, executed), value=sample.value, rewards=rewards,
+        log_prob=sample.log_prob.joint(executed), value=sample.value, rewards=rewards,
         terminated=~no, truncated=no, invalid=no, final_value=zeros,
     )  # fmt: skip
     return buffer, r
@@ -115,7 +116,7 @@ def test_score_function_gradient_agrees_with_the_reparameterised_one():
     prefix = NoPrefix(torch.zeros(n, 1))
     sample = model.sample(prefix, noise, torch.zeros(n, dtype=torch.int64), None)
     r = -((sample.actions[:, 0] - goal) ** 2).sum(-1)
-    log_prob = model.evaluate(prefix, sample.chain, sample.drawn_step, None).log_prob.sum(-1)
+    log_prob = model.evaluate(prefix, sample.chain, sample.drawn_step, None).log_prob.joint(torch.ones(n))
     (score,) = torch.autograd.grad(((r - r.mean()) * log_prob).mean(), policy.theta)
     x = noise[:, 0]
     for k in range(4):
@@ -127,7 +128,7 @@ def test_score_function_gradient_agrees_with_the_reparameterised_one():
 
 
 def mlp_buffer(method="flow_noise", *, learned=True, n=40):
-    model = make_model(MlpPolicy(), method=method, learned=learned, act_steps=2, act_dims=[0, 2])
+    model = make_model(MlpPolicy(), method=method, learned=learned, act_steps=2, explored=[0, 2])
     context = torch.randn(n, 2, generator=torch.Generator().manual_seed(5))
     buffer, _ = bandit_rollout(model, context, lambda c, a: a[:, 0, 0] - a[:, 1, 2] ** 2, seed=6)
     return model, buffer
@@ -142,7 +143,7 @@ def test_ratio_is_exactly_one_before_the_first_step(method):
     updater.recompute_old(buffer)
     batch = next(iter([buffer.gather(torch.arange(40))]))
     evaluation = model.evaluate(batch.prefix, batch.chain, batch.drawn_step, None)
-    difference = reduce_log_prob(evaluation.log_prob, batch.n_executed) - batch.log_prob
+    difference = evaluation.log_prob.joint(batch.n_executed) - batch.log_prob
     assert difference.abs().max().item() == 0.0
 
 
@@ -156,8 +157,11 @@ def test_ratio_is_one_from_the_rollout_itself_and_not_under_a_shifted_grid(metho
     model, buffer = mlp_buffer(method)
     assign_advantages(buffer, cfg)
     model.schedule.t.sub_(0.01).clamp_(min=1e-3)
-    metrics = PpoUpdater(model, cfg, "sum").update(buffer, 0, torch.Generator().manual_seed(0))
-    assert metrics["first_max_log_ratio"] > 1e-3
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(DivergedError, match=r"differ from the stored ones by 0\.\d+ joint nats; at most 0\.01") as stop:
+        PpoUpdater(model, cfg, "sum").update(buffer, 0, torch.Generator().manual_seed(0))
+    assert stop.value.exit_code == 3
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 def test_micro_batches_accumulate_the_same_gradient():
@@ -192,6 +196,99 @@ def test_a_non_finite_update_changes_nothing_and_too_many_stop_the_run():
     with pytest.raises(DivergedError, match="max_skipped_updates"):
         PpoUpdater(model, cfg, "sum").update(buffer, 0, torch.Generator().manual_seed(0))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_an_iteration_without_an_applied_update_is_nan_and_too_many_stop_the_run():
+    """One update per iteration (algo=original), and its loss is not finite; or every decision was invalid."""
+    for spoil in ("advantage", "invalid"):
+        model, buffer = mlp_buffer()
+        cfg = config(batch_size=40, update_epochs=1)
+        assign_advantages(buffer, cfg)
+        buffer.column(spoil)[:] = math.nan if spoil == "advantage" else True
+        updater = PpoUpdater(model, cfg, "sum", GuardConfig(max_idle_iterations=3))
+        for iteration in range(2):
+            metrics = updater.update(buffer, iteration, torch.Generator().manual_seed(0))
+            assert metrics["updates"] == 0.0
+            assert metrics["updates_skipped"] == float(spoil == "advantage")
+            assert all(math.isnan(metrics[name]) for name in (*SCALARS, "actor_grad_norm", "critic_grad_norm"))
+        with pytest.raises(DivergedError, match="max_idle_iterations"):
+            updater.update(buffer, 2, torch.Generator().manual_seed(0))
+
+
+def test_means_are_over_the_applied_minibatches_alone():
+    """The minibatch that passes the target is not applied: it is in no mean, and maxima are maxima."""
+    model, buffer = mlp_buffer()
+    cfg = config(batch_size=20, update_epochs=50, target_kl=0.05, actor_optimizer=OptimizerConfig(lr=1e-2))
+    assign_advantages(buffer, cfg)
+    updater = PpoUpdater(model, cfg, "sum")
+    seen, apply = [], updater._apply
+
+    def spy(metrics, *, actor):
+        applied = apply(metrics, actor=actor)
+        seen.append(dict(metrics))
+        return applied
+
+    updater._apply = spy
+    metrics = updater.update(buffer, 0, torch.Generator().manual_seed(0))
+    assert metrics["stopped_by_kl"] == 1.0
+    assert metrics["updates"] == len(seen) > 1
+    for name in ("kl", "policy", "actor_grad_norm", "critic_grad_norm"):
+        assert metrics[name] == pytest.approx(sum(one[name] for one in seen) / len(seen)), name
+    assert metrics["max_log_ratio"] == max(one["max_log_ratio"] for one in seen)
+    assert metrics["kl_last"] > 0.05 > max(one["kl"] for one in seen)
+
+
+def test_critic_warm_up_builds_no_graph_through_the_policy_and_gives_the_same_value():
+    model, buffer = mlp_buffer()
+    batch = buffer.gather(torch.arange(40))
+    whole, critic = (
+        model.evaluate(batch.prefix, batch.chain, batch.drawn_step, None, actor=actor) for actor in (True, False)
+    )
+    assert torch.equal(whole.value, critic.value)
+    assert torch.equal(whole.log_prob.action, critic.log_prob.action)
+    assert whole.log_prob.action.requires_grad
+    assert not critic.log_prob.action.requires_grad
+    assert critic.value.requires_grad
+
+
+class Rounded(MlpPolicy):
+    """A network whose rows are rounded differently in batches of another size, as bfloat16 kernels do."""
+
+    def velocity(self, prefix, x, t):
+        v, features = super().velocity(prefix, x, t)
+        step = 2.0**-7 * (1.0 + 0.3 * (len(x) % 7))
+        return (v / step).round() * step, features
+
+
+def rounded_buffer(explored=(0, 2)):
+    model = make_model(Rounded(), act_steps=2, explored=list(explored))
+    context = torch.randn(40, 2, generator=torch.Generator().manual_seed(5))
+    buffer, _ = bandit_rollout(model, context, lambda c, a: a[:, 0, 0], seed=6)
+    return model, buffer
+
+
+def test_low_precision_recomputes_the_rollouts_log_probs_and_exact_products_do_not():
+    model, buffer = rounded_buffer()
+    cfg = config(batch_size=40, update_epochs=1)
+    assign_advantages(buffer, cfg)
+    metrics = PpoUpdater(model, cfg, "sum", exact=False).update(buffer, 0, torch.Generator().manual_seed(0))
+    assert metrics["first_max_log_ratio"] == 0.0
+    assert metrics["rollout_max_log_ratio"] > 0.05
+    model, buffer = rounded_buffer()
+    assign_advantages(buffer, cfg)
+    with pytest.raises(DivergedError, match="max_first_log_ratio"):
+        PpoUpdater(model, cfg, "sum", exact=True).update(buffer, 0, torch.Generator().manual_seed(0))
+
+
+def test_low_precision_without_recomputation_is_warned_of(caplog):
+    model, buffer = rounded_buffer()
+    cfg = config(batch_size=40, update_epochs=1, recompute_old_logprob=False)
+    assign_advantages(buffer, cfg)
+    metrics = PpoUpdater(model, cfg, "sum", exact=False).update(buffer, 0, torch.Generator().manual_seed(0))
+    assert metrics["first_max_log_ratio"] > 0.02
+    assert math.isnan(metrics["rollout_max_log_ratio"])
+    (warning,) = [record.getMessage() for record in caplog.records if "before the first step" in record.message]
+    assert "clip range is 0.2" in warning
 
 
 def test_kl_stop_ends_the_iteration_before_the_step_that_passed_it():
@@ -253,7 +350,7 @@ def test_clipping_by_hand():
 
 
 def test_averaged_mode_divides_by_the_number_of_densities_and_keeps_kl_in_joint_nats():
-    terms = log_prob_terms(make_schedule("flow_noise", 4, 0.5), act_steps=5, real_dims=7)
+    terms = log_prob_terms(make_schedule("flow_noise", 4, 0.5), act_steps=5, explored_dims=7)
     assert terms == (4 + 1) * 5 * 7
     joint, averaged = losses([1.75], [1.0]), losses([1.75], [1.0], divisor=float(terms))
     assert averaged.policy.item() == pytest.approx(-math.exp(1.75 / terms))

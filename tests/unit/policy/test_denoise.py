@@ -9,9 +9,9 @@ from helpers.toy_policies import LinearGaussianPolicy, MlpPolicy, NoPrefix
 from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.critic import Critic
 from rlft.policy.denoise import (
+    ChainLogProb,
     make_schedule,
     normal_log_prob,
-    reduce_log_prob,
     time_grid,
     transition_mean,
 )
@@ -20,9 +20,9 @@ from rlft.policy.noise import NoiseHead
 MU, S = 0.7, 0.3
 
 
-def make_model(policy, method, num_steps, *, level=0.5, act_steps=None, act_dims=None, std=(0.08, 0.16), learned=False):
+def make_model(policy, method, num_steps, *, level=0.5, act_steps=None, explored=None, std=(0.08, 0.16), learned=False):
     noise = NoiseHead(policy.feature_dim, policy.action_width, *std, learned=learned)
-    dims = torch.arange(policy.action_width) if act_dims is None else torch.tensor(act_dims)
+    dims = range(policy.action_width) if explored is None else explored
     critic = Critic(policy.feature_dim, 0, [8])
     schedule = make_schedule(method, num_steps, level)
     return ActorCritic(policy, noise, critic, schedule, act_steps or policy.horizon, dims)
@@ -111,10 +111,15 @@ def test_chain_log_prob_is_the_joint_normal_density(method):
     noise = torch.randn(32, num_steps + 1, 1, 1, generator=torch.Generator().manual_seed(2))
     sample = model.sample(NoPrefix(torch.zeros(32, 1)), noise, torch.zeros(32, dtype=torch.int64), None)
     expected = joint.log_prob(sample.chain[:, :, 0, 0].double())
-    assert torch.allclose(sample.log_prob[:, 0].double(), expected, atol=2e-4)
+    assert torch.allclose(sample.log_prob.joint(torch.ones(32)).double(), expected, atol=2e-4)
 
 
 METHODS = ["flow_noise", "flow_sde", "flow_sde_single", "flow_cps"]
+
+
+def joint(model, prefix, chain, drawn_step):
+    executed = torch.full((len(chain),), model.act_steps)
+    return model.evaluate(prefix, chain, drawn_step, None).log_prob.joint(executed)
 
 
 def sample_and_evaluate(model, n=12, seed=3):
@@ -128,33 +133,35 @@ def sample_and_evaluate(model, n=12, seed=3):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_update_path_reproduces_the_rollouts_log_prob_and_value(method):
-    model = make_model(MlpPolicy(), method, 4, act_steps=2, act_dims=[0, 2], learned=True)
+    model = make_model(MlpPolicy(), method, 4, act_steps=2, explored=[0, 2], learned=True)
     prefix, sample = sample_and_evaluate(model)
     again = model.evaluate(prefix, sample.chain, sample.drawn_step, None)
-    assert torch.allclose(again.log_prob, sample.log_prob, atol=1e-4)
+    for executed in (torch.full((12,), 2), torch.ones(12)):
+        assert torch.allclose(again.log_prob.joint(executed), sample.log_prob.joint(executed), atol=1e-4)
     assert torch.allclose(again.value, sample.value, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_shifted_time_grid_is_noticed(method):
-    model = make_model(MlpPolicy(), method, 4, act_steps=2, act_dims=[0, 2])
+    model = make_model(MlpPolicy(), method, 4, act_steps=2, explored=[0, 2])
     prefix, sample = sample_and_evaluate(model)
     model.schedule.t.sub_(0.01).clamp_(min=1e-3)
     again = model.evaluate(prefix, sample.chain, sample.drawn_step, None)
-    assert (again.log_prob - sample.log_prob).sum(-1).abs().max() > 1e-3
+    whole = torch.full((12,), 2)
+    assert (again.log_prob.joint(whole) - sample.log_prob.joint(whole)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_padding_and_unexecuted_steps_leave_the_log_prob_unchanged(method):
-    model = make_model(MlpPolicy(horizon=3, width=4), method, 4, act_steps=2, act_dims=[0, 2])
+    model = make_model(MlpPolicy(horizon=3, width=4), method, 4, act_steps=2, explored=[0, 2])
     prefix, sample = sample_and_evaluate(model)
-    base = model.evaluate(prefix, sample.chain, sample.drawn_step, None).log_prob
+    base = joint(model, prefix, sample.chain, sample.drawn_step)
     last = sample.chain.clone()
     last[:, -1, 2:] += 5.0  # beyond act_steps
     last[:, -1, :, [1, 3]] -= 5.0  # padded dimensions
-    assert torch.equal(model.evaluate(prefix, last, sample.drawn_step, None).log_prob, base)
+    assert torch.equal(joint(model, prefix, last, sample.drawn_step), base)
     last[:, -1, 0, 0] += 0.1  # a real one
-    moved = model.evaluate(prefix, last, sample.drawn_step, None).log_prob
+    moved = joint(model, prefix, last, sample.drawn_step)
     if method == "flow_cps":  # its last step is deterministic: no density there
         assert torch.equal(moved, base)
     elif method != "flow_sde_single":
@@ -163,7 +170,8 @@ def test_padding_and_unexecuted_steps_leave_the_log_prob_unchanged(method):
 
 def test_reduce_counts_only_steps_that_were_executed():
     per_step = torch.tensor([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0], [1.0, 2.0, 4.0]])
-    assert reduce_log_prob(per_step, torch.tensor([3, 1, 0])).tolist() == [7.0, 1.0, 0.0]
+    log_prob = ChainLogProb(latent=torch.tensor([0.5, 0.5, 0.5]), action=per_step)
+    assert log_prob.joint(torch.tensor([3, 1, 0])).tolist() == [7.5, 1.5, 0.5]
 
 
 def test_single_step_sampler_draws_one_step_and_follows_the_ode_elsewhere():
@@ -206,7 +214,7 @@ def test_dimensions_that_are_not_explored_follow_the_flow_and_have_no_density():
     policy = MlpPolicy(horizon=2, width=3)
     noise = NoiseHead(policy.feature_dim, 3, 0.1, 0.2, learned=False)
     parts = (policy, noise, Critic(policy.feature_dim, 0, [4]), make_schedule("flow_noise", 3, 0.5), 2)
-    model = ActorCritic(*parts, torch.tensor([0]), still_dims=torch.tensor([2]))
+    model = ActorCritic(*parts, [0], [2])
     prefix, sample = sample_and_evaluate(model)
     k = torch.zeros(12, dtype=torch.int64)
     mean, _, _ = model.step_dist(prefix, sample.chain[:, 0], k, torch.ones(12, dtype=torch.bool))
@@ -215,5 +223,6 @@ def test_dimensions_that_are_not_explored_follow_the_flow_and_have_no_density():
     assert difference[0] > 0.0
     moved = sample.chain.clone()
     moved[:, -1, :, 2] += 1.0
-    base = model.evaluate(prefix, sample.chain, sample.drawn_step, None).log_prob
-    assert torch.equal(model.evaluate(prefix, moved, sample.drawn_step, None).log_prob, base)
+    assert torch.equal(
+        joint(model, prefix, moved, sample.drawn_step), joint(model, prefix, sample.chain, sample.drawn_step)
+    )

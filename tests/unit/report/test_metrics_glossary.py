@@ -18,7 +18,7 @@ from rlft.learn.ppo import PpoUpdater
 from rlft.learn.sft import SftTrainer
 from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.critic import Critic
-from rlft.policy.denoise import make_schedule, reduce_log_prob
+from rlft.policy.denoise import make_schedule
 from rlft.policy.noise import NoiseHead
 from rlft.progress import Progress
 from rlft.rollout.buffer import RolloutBuffer
@@ -61,7 +61,7 @@ class OneShotSampler:
         buffer = RolloutBuffer(1, n, torch.device("cpu"), torch.device("cpu"))
         buffer.add(
             0, prefix=prefix, chain=sample.chain, drawn_step=sample.drawn_step, n_executed=executed,
-            log_prob=reduce_log_prob(sample.log_prob, executed), value=sample.value,
+            log_prob=sample.log_prob.joint(executed), value=sample.value,
             rewards=torch.randn(n, model.act_steps, generator=generator), terminated=~no, truncated=no, invalid=no,
             final_value=torch.zeros(n),
         )  # fmt: skip

@@ -10,7 +10,7 @@ from rlft.learn.gae import assign_advantages
 from rlft.learn.ppo import PpoUpdater
 from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.critic import Critic
-from rlft.policy.denoise import make_schedule, reduce_log_prob
+from rlft.policy.denoise import make_schedule
 from rlft.policy.noise import NoiseHead
 from rlft.rollout.buffer import RolloutBuffer
 from rlft.rollout.store import choose_store
@@ -60,7 +60,7 @@ def rollout(model, *, store):
         buffer.add(
             t, prefix=prefix if store == "prefix" else None, inputs=inputs if store == "images" else None,
             chain=sample.chain, drawn_step=drawn, n_executed=executed, value=sample.value,
-            log_prob=reduce_log_prob(sample.log_prob, executed) + 0.1, terminated=~no if t else no, truncated=no,
+            log_prob=sample.log_prob.joint(executed) + 0.1, terminated=~no if t else no, truncated=no,
             invalid=no, rewards=torch.randn(N, model.act_steps, generator=generator), final_value=torch.zeros(N),
         )  # fmt: skip
     return buffer
