@@ -6,6 +6,7 @@ Layout of a checkpoint directory::
     000010/training_state/     everything else that resuming needs (rlft.statefile)
     000010/manifest.json       size and SHA-256 of every file
     last -> 000010             the newest one
+    best -> 000005             the one of the best evaluation, which stays when it is old
 
 A checkpoint is written under a hidden temporary name, synced, and renamed: a kill at any moment leaves the
 earlier ones as they were. safetensors does not notice a flipped bit; the manifest does.
@@ -22,14 +23,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
-from rlft.errors import RlftError
+from rlft.errors import DivergedError, RlftError
 from rlft.statefile import read_state, write_state
 
 log = logging.getLogger(__name__)
 
-MANIFEST, MODEL, STATE, LAST = "manifest.json", "pretrained_model", "training_state", "last"
+MANIFEST, MODEL, STATE, LAST, BEST = "manifest.json", "pretrained_model", "training_state", "last", "best"
 TMP, REPLACED = ".tmp-", ".replaced-"  # prefixes of what a kill may leave behind
 SUPERSEDED = ".superseded"
 
@@ -39,7 +41,13 @@ class CheckpointError(RlftError):
 
 
 def save(
-    directory: Path, step: int, write_pretrained: Callable[[Path], None], state: Mapping[str, Any], keep: int
+    directory: Path,
+    step: int,
+    write_pretrained: Callable[[Path], None],
+    state: Mapping[str, Any],
+    keep: int,
+    *,
+    best: bool = False,
 ) -> Path:
     """Write one checkpoint and remove the oldest ones.
 
@@ -48,15 +56,18 @@ def save(
         step: its number; an existing checkpoint of that step is replaced.
         write_pretrained: writes the policy into the (existing, empty) directory that it is given.
         state: nested dicts, lists and tuples of tensors and plain values.
-        keep: how many of the newest stay, at least 1.
+        keep: how many of the newest stay, at least 1; the best one stays as well.
+        best: this one is the best so far.
 
     Returns:
         the checkpoint's directory.
 
     Raises:
         CheckpointError: it cannot be written (disk full, read-only); earlier checkpoints are untouched.
+        DivergedError: a tensor of it holds NaN or infinity; as above.
     """
     directory, target = Path(directory), Path(directory) / f"{step:06d}"
+    _refuse_non_finite(target, state)
     temporary = directory / f"{TMP}{target.name}-{os.getpid()}"
     try:
         (temporary / MODEL).mkdir(parents=True)
@@ -64,7 +75,9 @@ def save(
         write_state(temporary / STATE, state)
         _write_manifest(temporary)
         _swap_in(temporary, target)
-        _point_last(target)
+        _point(LAST, target)
+        if best:
+            _point(BEST, target)
     except (OSError, SafetensorError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CheckpointError(
@@ -74,9 +87,23 @@ def save(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _set_aside_later(directory, step)
+    best_one = (directory / BEST).resolve()
     for old in _steps(directory)[max(keep, 1) :]:
-        shutil.rmtree(old)
+        if old.resolve() != best_one:
+            shutil.rmtree(old)
     return target
+
+
+def _refuse_non_finite(target: Path, state: Any, name: str = "training_state") -> None:
+    """A weight or a moment that is not finite poisons every step after it: the newest checkpoint stays the newest."""
+    if isinstance(state, Mapping):
+        for key, value in state.items():
+            _refuse_non_finite(target, value, f"{name}.{key}")
+    elif isinstance(state, list | tuple):
+        for index, value in enumerate(state):
+            _refuse_non_finite(target, value, f"{name}[{index}]")
+    elif isinstance(state, torch.Tensor) and state.is_floating_point() and not bool(torch.isfinite(state).all()):
+        raise DivergedError(f"{target}: not written, because {name} holds NaN or infinity; the last whole one stands")
 
 
 def newest_valid(directory: Path) -> Path | None:
@@ -199,11 +226,11 @@ def _swap_in(temporary: Path, target: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _point_last(target: Path) -> None:
-    link = target.with_name(f"{TMP}{LAST}-{os.getpid()}")
+def _point(name: str, target: Path) -> None:
+    link = target.with_name(f"{TMP}{name}-{os.getpid()}")
     link.unlink(missing_ok=True)
     link.symlink_to(target.name)
-    link.replace(target.with_name(LAST))
+    link.replace(target.with_name(name))
     _sync(target.parent)
 
 
@@ -215,6 +242,9 @@ def _set_aside_later(directory: Path, step: int) -> None:
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
             log.warning("%s is later than step %d, which was just saved; kept as %s", path, step, aside.name)
+    best = directory / BEST
+    if best.is_symlink() and not best.exists():
+        best.unlink()  # it was of that history
 
 
 def _damage(path: Path, size: int, digest: str) -> str | None:

@@ -65,7 +65,7 @@ def difference_interval(first: tuple[int, int], second: tuple[int, int]) -> tupl
 
 
 def explained_variance(predicted: torch.Tensor, target: torch.Tensor) -> float:
-    """1 - Var(target - predicted) / Var(target): 1 is perfect, 0 no better than the mean; NaN for a constant target.
+    """1 - Var(target - predicted) / Var(target): 1 is perfect, 0 no better than the mean; NaN for a constant target, or none.
 
     Args:
         predicted: any shape.
@@ -73,7 +73,7 @@ def explained_variance(predicted: torch.Tensor, target: torch.Tensor) -> float:
     """
     if predicted.shape != target.shape:
         raise ValueError(f"predicted {tuple(predicted.shape)} and target {tuple(target.shape)} differ in shape")
-    variance = float(target.double().var(unbiased=False))
+    variance = float(target.double().var(unbiased=False)) if target.numel() else 0.0
     if variance == 0.0:
         return math.nan
     return 1.0 - float((target.double() - predicted.double()).var(unbiased=False)) / variance

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from rlft.config.schema import RunConfig
 from rlft.evaluate import EvalResult
+from rlft.guards import BestEvaluation, Probe, check_probe, warn_of
 from rlft.learn.gae import assign_advantages
 from rlft.learn.ppo import PpoUpdater
 from rlft.metrics import explained_variance, wilson_interval
@@ -21,6 +23,8 @@ from rlft.rollout.sampler import RolloutSampler
 from rlft.rollout.store import StoreChoice
 from rlft.seeding import generator_for
 from rlft.tracking import Tracker
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -33,7 +37,7 @@ class RunState:
         update_samples: chunk decisions that went through an update, epochs counted.
         rollout_seconds: wall time of rollouts.
         update_seconds: wall time of updates.
-        best_success: best evaluation so far, or -1.
+        best: best evaluation so far.
     """
 
     iteration: int = 0
@@ -41,7 +45,7 @@ class RunState:
     update_samples: int = 0
     rollout_seconds: float = 0.0
     update_seconds: float = 0.0
-    best_success: float = -1.0
+    best: BestEvaluation = field(default_factory=BestEvaluation)
 
 
 class PPORunner:
@@ -54,7 +58,8 @@ class PPORunner:
         updater: applies PPO.
         store: what the rollout keeps, and why.
         evaluate: evaluates the current policy under a label.
-        save: writes a checkpoint of the given state.
+        probe: plays episodes with exploration noise and without.
+        save: writes a checkpoint of the given state; with True it is the best one as well.
         tracker: receives every iteration's scalars.
         progress: shows how far the run is.
     """
@@ -68,38 +73,60 @@ class PPORunner:
         *,
         store: StoreChoice,
         evaluate: Callable[[str], EvalResult],
-        save: Callable[[RunState], None],
+        probe: Callable[[int], Probe],
+        save: Callable[[RunState, bool], None],
         tracker: Tracker,
         progress: Progress,
     ) -> None:
         self.cfg, self.model, self.sampler, self.updater, self.store = cfg, model, sampler, updater, store
-        self.evaluate, self.save, self.tracker, self.progress = evaluate, save, tracker, progress
+        self.evaluate, self.probe, self.save = evaluate, probe, save
+        self.tracker, self.progress = tracker, progress
         self.state = RunState()
 
     def run(self) -> RunState:
         """Train to ``train.n_train_itr`` iterations, from wherever the state stands."""
         self.progress.update(self.state.iteration, self.cfg.train.n_train_itr)
-        if self.state.iteration == 0 and not self.cfg.train.skip_initial_eval:
-            self._evaluate("sft")
+        if self.state.iteration == 0:
+            self._look_before_training()
         while self.state.iteration < self.cfg.train.n_train_itr:
             buffer, rollout = self._collect()
             assign_advantages(buffer, self.cfg.train)
             losses = self._update(buffer)
             self.state.iteration += 1
             self._log(rollout | losses | _value_quality(buffer))
-            if self._due(self.cfg.train.val_freq):
-                self._evaluate("rl" if self._last else f"rl_{self.state.iteration:05d}")
-            if self._due(self.cfg.train.save_model_freq):
-                self.save(self.state)
+            result = self._evaluate() if self._due(self.cfg.train.val_freq) else None
+            self._save(result)
+            self._check(result)
         return self.state
+
+    def _look_before_training(self) -> None:
+        """Measure what there is to begin with, and refuse what cannot learn."""
+        train = self.cfg.train
+        rows = self.sampler.T * self.sampler.E
+        steps = -(-rows // train.batch_size) * train.update_epochs
+        log.info(
+            "an iteration is %d decisions and %d optimiser steps (train.update_epochs = %d, train.batch_size = %d)",
+            *(rows, steps, train.update_epochs, train.batch_size),
+        )
+        if not train.skip_initial_eval:
+            result = self._evaluate("sft")
+            self.state.best.beaten_by(result.success, result.ci95, 0)
+        if self.cfg.guard.probe_episodes:
+            probe = self.probe(self.cfg.guard.probe_episodes)
+            self.tracker.log("probe", 0, probe.scalars())
+            check_probe(probe, self.cfg.guard)
 
     def _collect(self) -> tuple[RolloutBuffer, dict[str, float]]:
         started = time.perf_counter()
         buffer, stats = self.sampler.collect(self.state.iteration)
+        critic = self.model.critic
+        if critic.privileged_dim and not bool(critic.calibrated):
+            critic.calibrate(buffer.column("privileged").flatten(0, 1).to(self.model.explored_dims.device))
+            # The stored values are another function's than the one that is trained: collect the same rollout again.
+            self.state.env_steps += stats.env_steps
+            buffer, stats = self.sampler.collect(self.state.iteration)
         self.state.rollout_seconds += time.perf_counter() - started
         self.state.env_steps += stats.env_steps
-        if self.model.critic.privileged_dim:
-            self.model.critic.calibrate(buffer.column("privileged").flatten(0, 1).to(self.model.explored_dims.device))
         return buffer, stats.scalars()
 
     def _update(self, buffer: RolloutBuffer) -> dict[str, float]:
@@ -114,6 +141,7 @@ class PPORunner:
         return named | {"time/update_seconds": seconds, "throughput/samples_per_s_update": samples / max(seconds, 1e-9)}
 
     def _log(self, scalars: Mapping[str, float]) -> None:
+        warn_of(scalars, self.cfg.guard)
         done, total = self.state.iteration, self.cfg.train.n_train_itr
         episodes = int(scalars["rollout/episodes"])
         self.tracker.log("rl", done, {**scalars, "env_steps_total": float(self.state.env_steps)})
@@ -130,10 +158,20 @@ class PPORunner:
     def _last(self) -> bool:
         return self.state.iteration == self.cfg.train.n_train_itr
 
-    def _evaluate(self, label: str) -> None:
-        result = self.evaluate(label)
-        self.state.best_success = max(self.state.best_success, result.success)
+    def _evaluate(self, label: str | None = None) -> EvalResult:
+        result = self.evaluate(label or ("rl" if self._last else f"rl_{self.state.iteration:05d}"))
         self.tracker.log("eval", self.state.iteration, result.scalars())
+        return result
+
+    def _save(self, result: EvalResult | None) -> None:
+        """Save where it is due, and where an evaluation is the best so far."""
+        best = result is not None and self.state.best.beaten_by(result.success, result.ci95, self.state.iteration)
+        if best or self._due(self.cfg.train.save_model_freq):
+            self.save(self.state, best)
+
+    def _check(self, result: EvalResult | None) -> None:
+        if result is not None:
+            self.state.best.check_drop(result.success, result.ci95, self.cfg.guard)
 
     def _due(self, every: int) -> bool:
         return self._last or (every > 0 and self.state.iteration % every == 0)
@@ -142,7 +180,7 @@ class PPORunner:
         """Everything that resuming needs beside the policy's weights; all randomness is named by counters."""
         heads = {"noise": self.model.noise.state_dict(), "critic": self.model.critic.state_dict()}
         return {
-            "run": vars(self.state).copy(),
+            "run": asdict(self.state),
             "heads": heads,
             "optimizers": self.updater.state_dict(),
             "store": vars(self.store).copy(),
@@ -150,7 +188,8 @@ class PPORunner:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`; the policy's weights are loaded with the policy."""
-        self.state = RunState(**state["run"])
+        run = dict(state["run"])
+        self.state = RunState(**{**run, "best": BestEvaluation(**run["best"])})
         self.model.noise.load_state_dict(state["heads"]["noise"])
         self.model.critic.load_state_dict(state["heads"]["critic"])
         self.updater.load_state_dict(state["optimizers"])

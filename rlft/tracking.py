@@ -54,7 +54,7 @@ class Tracker:
         """Append one line.
 
         Args:
-            stage: ``sft``, ``rl`` or ``eval``.
+            stage: ``sft``, ``rl``, ``probe`` or ``eval``.
             step: counts within the stage.
             scalars: name -> value; a non-finite value is written as ``"nan"``, ``"inf"`` or ``"-inf"``.
         """

@@ -61,6 +61,7 @@ def build_runner(
         evaluate: evaluates a policy under a label and keeps the result.
     """
     from rlft import checkpoint
+    from rlft.guards import Probe
     from rlft.learn.ppo import PpoUpdater
     from rlft.policy.weights import save_pretrained
     from rlft.rollout.sampler import RolloutSampler
@@ -86,8 +87,13 @@ def build_runner(
     evaluator = build_evaluator(cfg, eval_env, placement)
     directory, keep = run_dir(cfg) / "rl" / "checkpoints", cfg.train.keep_checkpoints
 
-    def save(state: RunState) -> None:
-        checkpoint.save(directory, state.iteration, partial(save_pretrained, policy), runner.state_dict(), keep=keep)
+    def save(state: RunState, best: bool) -> None:
+        write = partial(save_pretrained, policy)
+        checkpoint.save(directory, state.iteration, write, runner.state_dict(), keep=keep, best=best)
+
+    def probe(episodes: int) -> Probe:
+        clean, noisy = (evaluator.run(policy, "probe", first=episodes, explore=how) for how in (None, model))
+        return Probe(clean.episodes, noisy.success, clean.success)
 
     runner = PPORunner(
         cfg,
@@ -96,6 +102,7 @@ def build_runner(
         PpoUpdater(model, cfg.train, cfg.exploration.logprob, cfg.guard, exact=exact_products(cfg)),
         store=store,
         evaluate=partial(evaluate, evaluator, policy),
+        probe=probe,
         save=save,
         tracker=tracker,
         progress=progress,

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from rlft.evaluate.episodes import Episode, Numbered, list_episodes
 from rlft.evaluate.protocol import Protocol
 from rlft.evaluate.result import EpisodeResult, EvalResult, summarise
 from rlft.placement import Placement
+from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.base import FlowPolicy
 from rlft.policy.denoise import integrate_ode
 from rlft.rollout.observations import indices, put_rows
@@ -56,17 +58,21 @@ class Evaluator:
         label: str,
         *,
         fingerprint: str | None = None,
+        first: int | None = None,
+        explore: ActorCritic | None = None,
         on_progress: Callable[[int, int, int], None] = lambda done, total, successes: None,
     ) -> EvalResult:
-        """Evaluate a policy on all episodes of the protocol.
+        """Evaluate a policy on the episodes of the protocol.
 
         Args:
             policy: acts deterministically but for its starting noise, which is named by the episode.
-            label: goes into the result, and so does
-            fingerprint: of the policy's weights.
+            label: goes into the result.
+            fingerprint: of the policy's weights; goes into the result.
+            first: only so many episodes, from the first; None: all.
+            explore: the policy with its exploration noise: act as in a rollout.
             on_progress: called with (episodes done, episodes in all, successes).
         """
-        started = time.perf_counter()
+        started, episodes = time.perf_counter(), self.episodes[:first]
         results: list[EpisodeResult] = []
         successes = 0
 
@@ -74,9 +80,10 @@ class Evaluator:
             nonlocal successes
             results.append(result)
             successes += result.success_once
-            on_progress(len(results), len(self.episodes), successes)
+            on_progress(len(results), len(episodes), successes)
 
-        restarted = self._play(policy, self.episodes, range(self.env.spec.num_envs), keep)
+        act = partial(self._act, policy) if explore is None else partial(self._explore, explore)
+        restarted = self._play(act, episodes, range(self.env.spec.num_envs), keep)
         seconds = time.perf_counter() - started
         return summarise(
             label,
@@ -104,7 +111,7 @@ class Evaluator:
         self.env.record(list(slots))
         try:
             self._play(
-                policy,
+                partial(self._act, policy),
                 [self.episodes[i] for i in chosen],
                 slots,
                 lambda slot, result: on_video(result, self.env.take_frames(slot)),
@@ -115,7 +122,7 @@ class Evaluator:
 
     def _play(
         self,
-        policy: FlowPolicy,
+        act: Callable[[Observation, dict[int, _Running]], torch.Tensor],
         episodes: Sequence[Episode],
         slots: Sequence[int],
         on_end: Callable[[int, EpisodeResult], None],
@@ -130,7 +137,7 @@ class Evaluator:
         running = {slot: _Running(waiting.popleft()) for slot in slots[: len(episodes)]}
         obs = self._start(running)
         while running:
-            step = _on_host(self.env.step_chunk(self.placement.to_sim(self._act(policy, obs, running))))
+            step = _on_host(self.env.step_chunk(self.placement.to_sim(act(obs, running))))
             obs, again = step.obs, {}
             for slot in running:
                 running[slot].advance(step, slot)
@@ -167,15 +174,31 @@ class Evaluator:
 
     def _act(self, policy: FlowPolicy, obs: Observation, running: dict[int, _Running]) -> torch.Tensor:
         """Actions ``[E, A, d]``; the noise of a decision is named by (episode, decision), waiting rows get zeros."""
-        shape = (policy.horizon, policy.action_width)
-        noise = torch.zeros(self.env.spec.num_envs, *shape)
-        for slot, running_here in running.items():
-            name = (running_here.episode.index, running_here.decisions)
-            noise[slot] = torch.randn(shape, generator=generator_for(self.protocol.seed, "eval-noise", *name))
+        noise = self._noise("eval-noise", running, policy.horizon, policy.action_width)
         with torch.no_grad():
             prefix = policy.encode(policy.prepare(obs))
             chunk = integrate_ode(policy, prefix, self.placement.to_policy(noise), self.protocol.num_steps)
             return policy.actions_to_env(chunk[:, : self.protocol.act_steps])
+
+    def _explore(self, model: ActorCritic, obs: Observation, running: dict[int, _Running]) -> torch.Tensor:
+        """As :meth:`_act`, but drawn as in a rollout; a single-step sampler draws its steps in turn."""
+        policy, steps = model.policy, model.schedule.num_steps
+        noise = self._noise("probe-noise", running, steps + 1, policy.horizon, policy.action_width)
+        drawn = torch.zeros(len(noise), dtype=torch.int64)
+        for slot, running_here in running.items():
+            drawn[slot] = (running_here.episode.index + running_here.decisions) % steps
+        with torch.no_grad():
+            prefix = policy.encode(policy.prepare(obs))
+            x, drawn, privileged = self.placement.to_policy((noise, drawn, obs.privileged))
+            actions = model.sample(prefix, x, drawn, privileged).actions
+            return policy.actions_to_env(actions[:, : model.act_steps])
+
+    def _noise(self, purpose: str, running: dict[int, _Running], *shape: int) -> torch.Tensor:
+        noise = torch.zeros(self.env.spec.num_envs, *shape)
+        for slot, running_here in running.items():
+            name = (running_here.episode.index, running_here.decisions)
+            noise[slot] = torch.randn(shape, generator=generator_for(self.protocol.seed, purpose, *name))
+        return noise
 
 
 def _on_host(step: ChunkStep) -> ChunkStep:

@@ -103,7 +103,7 @@ class ActorCritic(nn.Module):
         self.policy, self.noise, self.critic = policy, noise, critic
         self.schedule, self.act_steps = schedule, act_steps
         self.density, self.value_at = density, value_at
-        self.register_buffer("explored_dims", torch.tensor(list(explored_dims)), persistent=False)
+        self.register_buffer("explored_dims", torch.tensor(list(explored_dims), dtype=torch.int64), persistent=False)
         mask = torch.ones(policy.horizon, policy.action_width)
         if density == "masked":
             mask.zero_()[:act_steps, list(explored_dims)] = 1.0
@@ -203,6 +203,17 @@ class ActorCritic(nn.Module):
         pooled = self._pool(features).unflatten(0, (n, -1))
         seen = pooled.mean(1) if self.value_at == "all" else pooled[:, 0]
         return ChainEvaluation(log_prob=log_prob, entropy=entropy, value=self.critic(seen, privileged))
+
+    @torch.no_grad()
+    def value(
+        self, prefix: Prefix, noise: torch.Tensor, drawn_step: torch.Tensor, privileged: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Value of an observation that nothing is decided on, float32 ``[n]``; arguments as in :meth:`sample`."""
+        if self.value_at == "all" and self.critic.feature_dim and not self.schedule.single:
+            return self.sample(prefix, noise, drawn_step, privileged).value
+        first = torch.zeros_like(drawn_step)  # one pass of the network instead of K
+        _, _, features = self.step_dist(prefix, noise[:, 0], first, first == first)
+        return self.critic(self._pool(features), privileged)
 
     def _pool(self, features: torch.Tensor) -> torch.Tensor:
         """Average suffix features over the executed steps, detached: ``[n, H, F] -> [n, F]``."""

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlft.errors import RlftError
+from rlft.errors import DivergedError, RlftError
 
 PREFIX = "model."
 HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
@@ -78,8 +78,15 @@ def load_weights(model: torch.nn.Module, path: Path, device: torch.device) -> No
 
 
 def save_weights(model: torch.nn.Module, path: Path) -> None:
-    """Write lerobot's own layout."""
+    """Write lerobot's own layout.
+
+    Raises:
+        DivergedError: a weight is NaN or infinite; nothing is written.
+    """
     state = {PREFIX + key: tensor.detach().contiguous() for key, tensor in model.state_dict().items()}
+    if bad := [key for key, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
+        shown = ", ".join(bad[:SHOWN])
+        raise DivergedError(f"{path}: not written, because {len(bad)} tensors hold NaN or infinity: {shown}")
     save_file(state, path, metadata={"format": "pt"})
 
 

@@ -22,6 +22,7 @@ ALLOWED = {
     "rlft.progress": (),
     "rlft.runlock": ("rlft.errors",),
     "rlft.statefile": (),
+    "rlft.guards": ("rlft.config", "rlft.errors"),
     "rlft.checkpoint": ("rlft.errors", "rlft.statefile"),
     "rlft.tracking": ("rlft.config", "rlft.metrics"),
     "rlft.placement": ("rlft.config", "rlft.errors", "rlft.policy.base"),

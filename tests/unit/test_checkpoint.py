@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from rlft import checkpoint
 from rlft.checkpoint import CheckpointError, find_resume, load_state, newest_valid, save, verify
+from rlft.errors import DivergedError
 
 
 def write_model(path: Path) -> None:
@@ -40,6 +41,30 @@ def test_the_newest_are_kept(tmp_path):
     for step in (2, 9, 10, 100):
         put(tmp_path, step, keep=2)
     assert names(tmp_path) == ["000010", "000100", "last"]
+
+
+def test_the_best_stays_beside_the_newest(tmp_path):
+    def keep_one(step, best):
+        save(tmp_path, step, write_model, {"step": step}, 1, best=best)
+
+    for step, best in ((1, True), (2, False), (3, False)):
+        keep_one(step, best)
+    assert names(tmp_path) == ["000001", "000003", "best", "last"]
+    keep_one(4, True)
+    assert names(tmp_path) == ["000004", "best", "last"]
+    assert load_state(tmp_path / "best") == {"step": 4}
+    keep_one(2, False)  # an early resume: what was best belongs to the history that it left
+    assert names(tmp_path) == ["000002", "000004.superseded", "last"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_never_written(tmp_path, bad):
+    put(tmp_path, 1)
+    state = {"optimizer": [{"exp_avg": torch.tensor([0.0, bad])}]}
+    with pytest.raises(DivergedError, match=r"training_state\.optimizer\[0\]\.exp_avg holds NaN or infinity") as stop:
+        save(tmp_path, 2, write_model, state, 3)
+    assert stop.value.exit_code == 3
+    assert names(tmp_path) == ["000001", "last"]
 
 
 def test_a_step_is_replaced(tmp_path):

@@ -42,7 +42,7 @@ def toy_model(method="flow_noise", seed=0):
         policy = StatePolicy(horizon=3, width=4)
         noise = NoiseHead(policy.feature_dim, policy.action_width, 0.3, 0.6, learned=True)
         critic = Critic(policy.feature_dim, 0, [8])
-    return ActorCritic(policy, noise, critic, make_schedule(method, 3, 0.5), ACT_STEPS, torch.tensor([0, 1]))
+    return ActorCritic(policy, noise, critic, make_schedule(method, 3, 0.5), ACT_STEPS, [0, 1])
 
 
 def toy_sampler(*envs, model, seed=0, num_decisions=5, reset=True, overlap=False):

@@ -11,7 +11,7 @@ from pi0_cases import CPU, make_chunk, make_observation, make_policy, make_stats
 from safetensors.torch import load_file, save_file
 
 from rlft.data.normalize import StatsError
-from rlft.errors import ConfigError
+from rlft.errors import ConfigError, DivergedError
 from rlft.policy.factory import build_policy
 from rlft.policy.strict import EMBEDDING, HEAD, WeightsError, verify_manifest, write_manifest
 from rlft.policy.weights import load_pretrained, save_pretrained
@@ -200,3 +200,11 @@ def test_broken_statistics_inside_are_refused(checkpoint):
 def test_a_checkpoint_is_not_written_over_another(checkpoint, policy):
     with pytest.raises(FileExistsError, match="not empty"):
         save_pretrained(policy, checkpoint)
+
+
+def test_weights_that_are_not_finite_are_never_written(tmp_path):
+    policy = make_policy()
+    with torch.no_grad():
+        policy.model.action_in_proj.weight[0, 0] = float("nan")
+    with pytest.raises(DivergedError, match=r"1 tensors hold NaN or infinity: model\.action_in_proj\.weight"):
+        save_pretrained(policy, tmp_path / "model")

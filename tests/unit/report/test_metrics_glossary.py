@@ -14,6 +14,7 @@ from rlft.config.learning import SftConfig, TrainConfig
 from rlft.config.schema import RunConfig
 from rlft.evaluate import EpisodeResult, EvalResult, Protocol
 from rlft.evaluate.result import summarise
+from rlft.guards import Probe
 from rlft.learn.ppo import PpoUpdater
 from rlft.learn.sft import SftTrainer
 from rlft.policy.actor_critic import ActorCritic
@@ -49,6 +50,7 @@ class OneShotSampler:
 
     def __init__(self, model: ActorCritic, rows: int = 8) -> None:
         self.model, self.rows = model, rows
+        self.T, self.E = 1, rows
 
     def collect(self, iteration: int) -> tuple[RolloutBuffer, RolloutStats]:
         n, model = self.rows, self.model
@@ -83,7 +85,7 @@ def test_every_scalar_of_ppo_is_in_the_glossary_and_no_other(tmp_path: Path):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         noise, critic = NoiseHead(policy.feature_dim, policy.action_width, 0.08, 0.16, learned=True), Critic(4, 0, [8])
-    model = ActorCritic(policy, noise, critic, make_schedule("flow_noise", 4, 0.5), 1, torch.tensor([0, 1]))
+    model = ActorCritic(policy, noise, critic, make_schedule("flow_noise", 4, 0.5), 1, [0, 1])
     with contextlib.closing(Tracker(tmp_path)) as tracker:
         runner = PPORunner(
             cfg,
@@ -92,13 +94,15 @@ def test_every_scalar_of_ppo_is_in_the_glossary_and_no_other(tmp_path: Path):
             PpoUpdater(model, train, "sum"),
             store=StoreChoice("prefix", "it fits"),
             evaluate=evaluation,
-            save=lambda state: None,
+            probe=lambda episodes: Probe(episodes, 0.5, 0.75),
+            save=lambda state, best: None,
             tracker=tracker,
             progress=Progress("rl", io.StringIO()),
         )
         runner.run()
     assert logged(tmp_path, "rl") == documented("rl")
     assert logged(tmp_path, "eval") == documented("eval")
+    assert logged(tmp_path, "probe") == documented("probe")
 
 
 class TinyDemos:

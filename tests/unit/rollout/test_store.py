@@ -73,7 +73,7 @@ def update(kind, method, *, store, train_vlm, micro=None):
         policy = make_policy(kind, train_vlm=train_vlm)
         noise = NoiseHead(policy.feature_dim, policy.action_width, 0.1, 0.3, learned=True)
         critic = Critic(policy.feature_dim, 0, [8])
-    model = ActorCritic(policy, noise, critic, make_schedule(method, 3, 0.5), H - 1, torch.tensor([0, 1, 2]))
+    model = ActorCritic(policy, noise, critic, make_schedule(method, 3, 0.5), H - 1, [0, 1, 2])
     cfg = TrainConfig(batch_size=2 * N, micro_batch_size=micro, ent_coef=0.01, normalize_advantage=False)
     buffer = rollout(model, store=store)
     assign_advantages(buffer, cfg)

@@ -1,0 +1,109 @@
+"""What is checked of a PPO run from outside the update: can it learn, is it well, has it fallen."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rlft.config.learning import GuardConfig
+from rlft.errors import DivergedError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The same episodes with and without exploration noise, before the first update.
+
+    Attributes:
+        episodes: how many.
+        noisy: success rate of the sampler that PPO explores with.
+        clean: success rate of the deterministic policy.
+    """
+
+    episodes: int
+    noisy: float
+    clean: float
+
+    def scalars(self) -> dict[str, float]:
+        """For the log."""
+        return {"noisy_success": self.noisy, "clean_success": self.clean, "episodes": float(self.episodes)}
+
+
+def check_probe(probe: Probe, guard: GuardConfig) -> None:
+    """Refuse to train a policy that exploration leaves nothing of: what it never shows cannot be reinforced.
+
+    Raises:
+        DivergedError: success with noise is below ``guard.min_noisy_success``.
+    """
+    found = f"{probe.noisy:.1%} of {probe.episodes} episodes succeed with exploration noise, {probe.clean:.1%} without"
+    if probe.noisy >= guard.min_noisy_success:
+        log.info("before the first update %s", found)
+        return
+    cause = (
+        "the noise is too much for it: lower exploration.std_min and std_max (flow_noise) or exploration.level"
+        if probe.clean >= guard.min_noisy_success
+        else "it hardly succeeds without noise either: check model.path, the statistics and the task, or warm up longer"
+    )
+    raise DivergedError(
+        f"{found}; guard.min_noisy_success = {guard.min_noisy_success:g} refuses to train this policy. {cause}. Where the "
+        "reward alone can lead it, set guard.min_noisy_success=0"
+    )
+
+
+def warn_of(scalars: Mapping[str, float], guard: GuardConfig) -> None:
+    """Say what an iteration's numbers mean where they leave what is healthy."""
+    clipped, limit = scalars["update/clip_fraction"], guard.warn_clip_fraction
+    if limit is not None and clipped > limit:
+        log.warning(
+            "update/clip_fraction = %.2f, above guard.warn_clip_fraction = %g: steps are too large or too many; lower "
+            "train.actor_optimizer.lr or train.update_epochs, raise train.batch_size, or set train.target_kl lower",
+            *(clipped, limit),
+        )
+    beyond, limit = scalars["rollout/clipped_actions"], guard.warn_clipped_actions
+    if limit is not None and beyond > limit:
+        log.warning(
+            "rollout/clipped_actions = %.2f, above guard.warn_clipped_actions = %g: the simulator clips what the policy "
+            "sends; the statistics do not fit the controller, or the exploration noise is too wide",
+            *(beyond, limit),
+        )
+
+
+@dataclass
+class BestEvaluation:
+    """The best evaluation of a run so far.
+
+    Attributes:
+        success: its rate; -1 before the first.
+        ci_low: lower end of its 95 % interval.
+        iteration: when it was; 0 is the policy that the run began with.
+    """
+
+    success: float = -1.0
+    ci_low: float = 0.0
+    iteration: int = -1
+
+    def beaten_by(self, success: float, ci95: tuple[float, float], iteration: int) -> bool:
+        """Take in an evaluation; whether it is the best so far."""
+        if not success > self.success:
+            return False
+        self.success, self.ci_low, self.iteration = success, ci95[0], iteration
+        return True
+
+    def check_drop(self, success: float, ci95: tuple[float, float], guard: GuardConfig) -> None:
+        """Stop a run whose evaluation has fallen.
+
+        Raises:
+            DivergedError: it is ``guard.max_success_drop`` below the best, and more than chance: the intervals are apart.
+        """
+        limit = math.inf if guard.max_success_drop is None else guard.max_success_drop
+        if self.success - success < limit or ci95[1] >= self.ci_low:
+            return
+        raise DivergedError(
+            f"evaluation has fallen from {self.success:.1%} at iteration {self.iteration} to {success:.1%} (95 % intervals "
+            f"apart), more than guard.max_success_drop = {guard.max_success_drop:g}. The checkpoint `best` holds the best "
+            "policy of this run (at iteration 0: model.path is); continue from there with a lower "
+            "train.actor_optimizer.lr or train.target_kl, or set guard.max_success_drop=null"
+        )
