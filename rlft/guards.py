@@ -48,8 +48,8 @@ def check_probe(probe: Probe, guard: GuardConfig) -> None:
         else "it hardly succeeds without noise either: check model.path, the statistics and the task, or warm up longer"
     )
     raise DivergedError(
-        f"{found}; guard.min_noisy_success = {guard.min_noisy_success:g} refuses to train this policy. {cause}. Where the "
-        "reward alone can lead it, set guard.min_noisy_success=0"
+        f"{found}; guard.min_noisy_success = {guard.min_noisy_success:g} refuses to train this policy. {cause}. Where "
+        "the reward alone can lead it, set guard.min_noisy_success=0"
     )
 
 
@@ -65,8 +65,8 @@ def warn_of(scalars: Mapping[str, float], guard: GuardConfig) -> None:
     beyond, limit = scalars["rollout/clipped_actions"], guard.warn_clipped_actions
     if limit is not None and beyond > limit:
         log.warning(
-            "rollout/clipped_actions = %.2f, above guard.warn_clipped_actions = %g: the simulator clips what the policy "
-            "sends; the statistics do not fit the controller, or the exploration noise is too wide",
+            "rollout/clipped_actions = %.2f, above guard.warn_clipped_actions = %g: the simulator clips what the "
+            "policy sends; the statistics do not fit the controller, or the exploration noise is too wide",
             *(beyond, limit),
         )
 
@@ -96,14 +96,15 @@ class BestEvaluation:
         """Stop a run whose evaluation has fallen.
 
         Raises:
-            DivergedError: it is ``guard.max_success_drop`` below the best, and more than chance: the intervals are apart.
+            DivergedError: it is ``guard.max_success_drop`` below the best, and that is more than chance: the
+                intervals are apart.
         """
         limit = math.inf if guard.max_success_drop is None else guard.max_success_drop
         if self.success - success < limit or ci95[1] >= self.ci_low:
             return
         raise DivergedError(
-            f"evaluation has fallen from {self.success:.1%} at iteration {self.iteration} to {success:.1%} (95 % intervals "
-            f"apart), more than guard.max_success_drop = {guard.max_success_drop:g}. The checkpoint `best` holds the best "
-            "policy of this run (at iteration 0: model.path is); continue from there with a lower "
+            f"evaluation has fallen from {self.success:.1%} at iteration {self.iteration} to {success:.1%} (95 % "
+            f"intervals apart), more than guard.max_success_drop = {guard.max_success_drop:g}. The checkpoint `best` holds "
+            "the best policy of this run (at iteration 0: model.path is); continue from there with a lower "
             "train.actor_optimizer.lr or train.target_kl, or set guard.max_success_drop=null"
         )

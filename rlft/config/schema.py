@@ -115,8 +115,8 @@ class ModelConfig:
     dtype: str = opt("float32", "Weights' type.", choices=("float32", "bfloat16"))
     matmul: str = opt(
         "highest",
-        "float32 products: highest: in float32; high: in TF32 on a GPU, several times faster there (SigLIP stays float32 "
-        "also under bfloat16 weights).",
+        "float32 products: highest: in float32; high: in TF32 on a GPU, several times faster there (SigLIP stays "
+        "float32 also under bfloat16 weights).",
         choices=("highest", "high"),
     )
     train_vlm: bool = opt(False, "Also train the vision-language prefix during PPO; false freezes it.")

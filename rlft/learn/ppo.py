@@ -221,8 +221,8 @@ class PpoUpdater:
             was = "" if math.isnan(rollout_difference) else f" (and the rollout's by {rollout_difference:.3g})"
             raise DivergedError(
                 f"before the first step, log-probabilities differ from the stored ones by {measured:.3g} joint "
-                f"nats{was}; at most {limit:g} is rounding (guard.max_first_log_ratio). Rollout and update do not compute "
-                "the same policy: a ratio of 1 is what PPO stands on"
+                f"nats{was}; at most {limit:g} is rounding (guard.max_first_log_ratio). Rollout and update do not "
+                "compute the same policy: a ratio of 1 is what PPO stands on"
             )
         noticeable = NOTICEABLE * self.cfg.clip_ratio * self.log_prob_divisor
         if max(measured, 0.0 if math.isnan(rollout_difference) else rollout_difference) > noticeable:
@@ -237,8 +237,8 @@ class PpoUpdater:
         self.idle_in_a_row = 0 if applied else self.idle_in_a_row + 1
         if self.idle_in_a_row >= self.guard.max_idle_iterations:
             raise DivergedError(
-                f"{self.idle_in_a_row} iterations in a row applied no update (guard.max_idle_iterations): every decision "
-                "was invalid, every loss not finite, or the KL passed train.target_kl at once; the log says which"
+                f"{self.idle_in_a_row} iterations in a row applied no update (guard.max_idle_iterations): every "
+                "decision was invalid, every loss not finite, or the KL passed train.target_kl at once; the log says which"
             )
 
     def prefix_of(self, batch: Minibatch) -> Prefix:

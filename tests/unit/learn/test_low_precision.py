@@ -83,8 +83,6 @@ def test_bfloat16_that_does_not_agree_after_recomputation_stops_before_anything_
         return difference
 
     monkeypatch.setattr(PpoUpdater, "recompute_old", recompute_on_another_grid)
-    with pytest.raises(
-        DivergedError, match=r"differ from the stored ones by .* joint nats \(and the rollout's by .*0\.05"
-    ):
+    with pytest.raises(DivergedError, match=r"stored ones by .* joint nats \(and the rollout's by .*0\.05"):
         first_update(model, buffer)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

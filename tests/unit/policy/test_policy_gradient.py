@@ -137,7 +137,7 @@ def test_numbers_without_a_density_get_no_gradient(method, density):
     model = coupled(method, density=density)
     noise, _, sample = draw(model)
     r = reward(sample.actions)
-    mean, error = estimate(score_terms(model, sample, r - r.mean()))
+    mean, _ = estimate(score_terms(model, sample, r - r.mean()))
     truth = pathwise(model, noise, reward)
     assert mean[1:].abs().max() == 0.0
     assert truth[1:].abs().min() > 0.05
