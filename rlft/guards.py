@@ -53,22 +53,41 @@ def check_probe(probe: Probe, guard: GuardConfig) -> None:
     )
 
 
-def warn_of(scalars: Mapping[str, float], guard: GuardConfig) -> None:
-    """Say what an iteration's numbers mean where they leave what is healthy."""
-    clipped, limit = scalars["update/clip_fraction"], guard.warn_clip_fraction
-    if limit is not None and clipped > limit:
-        log.warning(
-            "update/clip_fraction = %.2f, above guard.warn_clip_fraction = %g: steps are too large or too many; lower "
-            "train.actor_optimizer.lr or train.update_epochs, raise train.batch_size, or set train.target_kl lower",
-            *(clipped, limit),
-        )
-    beyond, limit = scalars["rollout/clipped_actions"], guard.warn_clipped_actions
-    if limit is not None and beyond > limit:
-        log.warning(
-            "rollout/clipped_actions = %.2f, above guard.warn_clipped_actions = %g: the simulator clips what the "
-            "policy sends; the statistics do not fit the controller, or the exploration noise is too wide",
-            *(beyond, limit),
-        )
+class HealthWarnings:
+    """Says what an iteration's numbers mean where they leave what is healthy; once, until they are healthy again.
+
+    Args:
+        guard: the limits.
+    """
+
+    def __init__(self, guard: GuardConfig) -> None:
+        self._limits = {
+            "update/clip_fraction": (
+                "guard.warn_clip_fraction",
+                guard.warn_clip_fraction,
+                "steps are too large or too many; lower train.actor_optimizer.lr, train.update_epochs or "
+                "train.target_kl, or raise train.batch_size",
+            ),
+            "rollout/clipped_actions": (
+                "guard.warn_clipped_actions",
+                guard.warn_clipped_actions,
+                "the simulator clips what the policy sends; the statistics do not fit the controller, or the "
+                "exploration noise is too wide",
+            ),
+        }
+        self._said: set[str] = set()
+
+    def look(self, iteration: int, scalars: Mapping[str, float]) -> None:
+        """Take in the numbers of an iteration."""
+        for name, (setting, limit, meaning) in self._limits.items():
+            value = scalars[name]
+            if limit is None or not value > limit:
+                self._said.discard(name)
+            elif name not in self._said:
+                self._said.add(name)
+                log.warning(
+                    "iteration %d: %s = %.2f, above %s = %g: %s", iteration, name, value, setting, limit, meaning
+                )
 
 
 @dataclass

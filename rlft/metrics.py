@@ -65,7 +65,7 @@ def difference_interval(first: tuple[int, int], second: tuple[int, int]) -> tupl
 
 
 def explained_variance(predicted: torch.Tensor, target: torch.Tensor) -> float:
-    """1 - Var(target - predicted) / Var(target): 1 is perfect, 0 no better than the mean; NaN for a constant target or none.
+    """1 - Var(target - predicted) / Var(target): 1 is perfect, 0 no better than the mean; NaN for a constant target.
 
     Args:
         predicted: any shape.

@@ -12,7 +12,7 @@ import torch
 
 from rlft.config.schema import RunConfig
 from rlft.evaluate import EvalResult
-from rlft.guards import BestEvaluation, Probe, check_probe, warn_of
+from rlft.guards import BestEvaluation, HealthWarnings, Probe, check_probe
 from rlft.learn.gae import assign_advantages
 from rlft.learn.ppo import PpoUpdater
 from rlft.metrics import explained_variance, wilson_interval
@@ -81,7 +81,7 @@ class PPORunner:
         self.cfg, self.model, self.sampler, self.updater, self.store = cfg, model, sampler, updater, store
         self.evaluate, self.probe, self.save = evaluate, probe, save
         self.tracker, self.progress = tracker, progress
-        self.state = RunState()
+        self.state, self._health = RunState(), HealthWarnings(cfg.guard)
 
     def run(self) -> RunState:
         """Train to ``train.n_train_itr`` iterations, from wherever the state stands."""
@@ -141,7 +141,7 @@ class PPORunner:
         return named | {"time/update_seconds": seconds, "throughput/samples_per_s_update": samples / max(seconds, 1e-9)}
 
     def _log(self, scalars: Mapping[str, float]) -> None:
-        warn_of(scalars, self.cfg.guard)
+        self._health.look(self.state.iteration, scalars)
         done, total = self.state.iteration, self.cfg.train.n_train_itr
         episodes = int(scalars["rollout/episodes"])
         self.tracker.log("rl", done, {**scalars, "env_steps_total": float(self.state.env_steps)})

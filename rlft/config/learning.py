@@ -97,7 +97,7 @@ class TrainConfig:
     ent_coef: float = opt(0.0, "Weight of the entropy bonus (per-dimension nats).", ge=0.0)
     vf_coef: float = opt(1.0, "Weight of the value loss.", ge=0.0)
     clip_value: float | None = opt(None, "Clip range of the value change; null for none.", gt=0.0)
-    target_kl: float | None = opt(None, "Stop an iteration's updates above this KL, joint nats; null never.", gt=0.0)
+    target_kl: float | None = opt(0.2, "Stop an iteration's updates above this KL, joint nats; null never.", gt=0.0)
     use_early_stop: bool = opt(True, "Whether target_kl stops updates (false: it is only logged).")
     max_grad_norm: float | None = opt(1.0, "Gradient clipping norm; null for none.", gt=0.0)
     recompute_old_logprob: bool | None = opt(

@@ -10,7 +10,7 @@ from helpers.toy_world import toy_env, toy_model, toy_sampler
 from rlft.config.learning import GuardConfig, TrainConfig
 from rlft.config.schema import RunConfig
 from rlft.errors import DivergedError
-from rlft.guards import BestEvaluation, Probe, check_probe, warn_of
+from rlft.guards import BestEvaluation, HealthWarnings, Probe, check_probe
 from rlft.learn.ppo import PpoUpdater
 from rlft.metrics import wilson_interval
 from rlft.progress import Progress
@@ -45,14 +45,19 @@ def test_a_fall_of_evaluation_stops_the_run_and_chance_does_not():
         fall(109, 90, max_success_drop=0.1)
 
 
-def test_unhealthy_numbers_are_said_with_their_setting(caplog):
-    scalars = {"update/clip_fraction": 0.31, "rollout/clipped_actions": 0.06}
-    warn_of(scalars, GuardConfig())
-    assert [record.getMessage().split(" = ")[0] for record in caplog.records] == list(scalars)
-    caplog.clear()
-    warn_of(scalars, GuardConfig(warn_clip_fraction=0.4, warn_clipped_actions=None))
-    warn_of({"update/clip_fraction": float("nan"), "rollout/clipped_actions": 0.0}, GuardConfig())
-    assert caplog.records == []
+def test_unhealthy_numbers_are_said_once_until_they_are_healthy_again(caplog):
+    def said(health, clip_fraction, clipped_actions):
+        caplog.clear()
+        health.look(7, {"update/clip_fraction": clip_fraction, "rollout/clipped_actions": clipped_actions})
+        return [record.getMessage().split(" = ")[0] for record in caplog.records]
+
+    health = HealthWarnings(GuardConfig())
+    assert said(health, 0.31, 0.06) == ["iteration 7: update/clip_fraction", "iteration 7: rollout/clipped_actions"]
+    assert "guard.warn_clip_fraction = 0.3" in caplog.text
+    assert said(health, 0.4, 0.04) == []
+    assert said(health, float("nan"), 0.06) == ["iteration 7: rollout/clipped_actions"]
+    assert said(health, 0.31, 0.06) == ["iteration 7: update/clip_fraction"]
+    assert said(HealthWarnings(GuardConfig(warn_clip_fraction=0.4, warn_clipped_actions=None)), 0.31, 0.06) == []
 
 
 class Recorder:
