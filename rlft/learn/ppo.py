@@ -238,7 +238,8 @@ class PpoUpdater:
         if self.idle_in_a_row >= self.guard.max_idle_iterations:
             raise DivergedError(
                 f"{self.idle_in_a_row} iterations in a row applied no update (guard.max_idle_iterations): every "
-                "decision was invalid, every loss not finite, or the KL passed train.target_kl at once; the log says which"
+                "decision was invalid, every loss not finite, or the KL passed train.target_kl at once; the log says "
+                "which"
             )
 
     def prefix_of(self, batch: Minibatch) -> Prefix:
