@@ -123,7 +123,7 @@ class BestEvaluation:
             return
         raise DivergedError(
             f"evaluation has fallen from {self.success:.1%} at iteration {self.iteration} to {success:.1%} (95 % "
-            f"intervals apart), more than guard.max_success_drop = {guard.max_success_drop:g}. The checkpoint `best` holds "
-            "the best policy of this run (at iteration 0: model.path is); continue from there with a lower "
+            f"intervals apart), more than guard.max_success_drop = {guard.max_success_drop:g}. The checkpoint `best` "
+            "holds the best policy of this run (at iteration 0: model.path is); continue from there with a lower "
             "train.actor_optimizer.lr or train.target_kl, or set guard.max_success_drop=null"
         )
