@@ -73,7 +73,9 @@ class SimConfig:
     """Where and how the simulator runs."""
 
     device: str = opt("cpu", "Device of physics and rendering: cpu, or cuda:N.")
-    backend: str = opt("auto", "Physics backend; auto takes gpu where device is CUDA.", choices=("auto", "cpu", "gpu"))
+    backend: str = opt(
+        "auto", "Physics backend; auto: gpu where sim.device is CUDA, else cpu.", choices=("auto", "cpu", "gpu")
+    )
     render_backend: str | None = opt(None, "The simulator's name of the rendering device; null for its default.")
     num_workers: int | None = opt(
         None, "Worker processes for CPU physics; null: one per core, 0: in this process.", ge=0

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from rlft.build import env_settings
 from rlft.config.load import load
 from rlft.errors import ConfigError
-from rlft.placement import Placement, allocate, prefetched, select_rows, torch_threads
+from rlft.placement import Placement, allocate, physics_backend, prefetched, select_rows, torch_threads
 from rlft.policy.base import TensorRows
 
 CPU = torch.device("cpu")
@@ -63,6 +64,25 @@ def test_an_index_beyond_the_last_is_told(monkeypatch):
 def test_a_misspelled_device_is_told(monkeypatch, name):
     with pytest.raises(ConfigError, match=r"must be cpu, or cuda:N"):
         place(monkeypatch, 8, model=name)
+
+
+@pytest.mark.parametrize(
+    ("words", "backend"),
+    [
+        ([], "cpu"),
+        (["sim.device=cuda:0"], "gpu"),
+        (["sim.device=cuda:0", "model.device=cuda:1", "buffer.device=cuda:2"], "gpu"),
+        (["sim.device=cuda:0", "sim.backend=cpu"], "cpu"),
+        (["placement=one_gpu"], "gpu"),
+        (["placement=three_gpus"], "gpu"),
+        (["placement=three_gpus", "sim.device=cpu"], "cpu"),
+        (["placement=three_gpus", "sim.backend=cpu"], "cpu"),
+    ],
+)
+@pytest.mark.parametrize("entry", ["train_rl", "evaluate"])
+def test_the_simulators_device_decides_the_backend_unless_that_is_typed(entry, words, backend):
+    cfg = load(entry, words)
+    assert physics_backend(cfg) == env_settings(cfg, 2).sim_backend == backend
 
 
 def test_gpu_physics_needs_a_gpu(monkeypatch):
