@@ -16,7 +16,7 @@ from rlft.build.evaluation import (
     numbered_episodes,
     policy_fingerprint,
 )
-from rlft.build.policy import build_actor_critic, build_policy, fresh_policy
+from rlft.build.policy import build_actor_critic, build_policy, check_method, demo_stats, fresh_policy
 from rlft.build.randomization import build_randomizer
 from rlft.build.run import build_placement, build_runner, dataset_dir, rollout_store, run_dir
 
@@ -32,7 +32,9 @@ __all__ = [
     "build_randomizer",
     "build_rollout_envs",
     "build_runner",
+    "check_method",
     "dataset_dir",
+    "demo_stats",
     "env_settings",
     "fresh_policy",
     "member_protocols",

@@ -12,10 +12,12 @@ import torch
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError
 from rlft.placement import Placement
+from rlft.policy.sizes import stats_method
 from rlft.seeding import seed_for
 from rlft.types import EnvSpec
 
 if TYPE_CHECKING:
+    from rlft.data.dataset import DemoSet
     from rlft.data.normalize import NormStats
     from rlft.policy.actor_critic import ActorCritic
     from rlft.policy.pi0 import Pi0Policy
@@ -65,11 +67,7 @@ def _policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_task: 
         train_vlm=cfg.model.train_vlm,
         recompute=cfg.model.gradient_checkpointing,
     )
-    if cfg.n_action_steps != policy.horizon:
-        raise ConfigError(
-            f"n_action_steps={cfg.n_action_steps}, but the checkpoint {cfg.model.path} predicts H={policy.horizon} "
-            f"steps; pass n_action_steps={policy.horizon}"
-        )
+    check_horizon(cfg, policy.horizon)
     check_stats(cfg, policy.stats, spec, other_task=other_task)
     _warn_of_small_pictures(policy, spec)
     return policy
@@ -88,6 +86,33 @@ def _warn_of_small_pictures(policy: Pi0Policy, spec: EnvSpec) -> None:
             )
 
 
+def check_horizon(cfg: RunConfig, horizon: int) -> None:
+    """Refuse a checkpoint that predicts another number of steps than the settings say.
+
+    Raises:
+        ConfigError: with both.
+    """
+    if cfg.n_action_steps != horizon:
+        raise ConfigError(
+            f"n_action_steps={cfg.n_action_steps}, but the checkpoint {cfg.model.path} predicts H={horizon} "
+            f"steps; pass n_action_steps={horizon}"
+        )
+
+
+def check_method(cfg: RunConfig, stats: NormStats) -> None:
+    """Refuse statistics of another kind than ``dataset.stats_method``, where that is given.
+
+    Raises:
+        ConfigError: with both.
+    """
+    wanted = cfg.dataset.stats_method
+    if wanted is not None and stats.method != wanted and stats.method != "bounds":
+        raise ConfigError(
+            f"dataset.stats_method = {wanted}, but the statistics in use are {stats.method}, and the policy was made "
+            "with them: set dataset.stats_method=null, or run train_sft anew"
+        )
+
+
 def check_stats(cfg: RunConfig, stats: NormStats, spec: EnvSpec, *, other_task: bool = False) -> None:
     """Refuse statistics (a policy's, or a file's) that are not of the environment's cameras, state and actions.
 
@@ -99,7 +124,9 @@ def check_stats(cfg: RunConfig, stats: NormStats, spec: EnvSpec, *, other_task: 
 
     Raises:
         StatsError: names what differs and the remedy.
+        ConfigError: see :func:`check_method`.
     """
+    check_method(cfg, stats)
     known = replace(spec, env_id=stats.env_id) if other_task else spec
     stats.check(known, state_terms=cfg.env.state_terms, allow_mismatch=cfg.allow_stats_mismatch)
 
@@ -112,6 +139,30 @@ def initial_stats(cfg: RunConfig, spec: EnvSpec, *, other_task: bool = False) ->
         return NormStats.from_spec(spec)
     stats = NormStats.load(Path(cfg.dataset_stats))
     check_stats(cfg, stats, spec, other_task=other_task)
+    return stats
+
+
+def demo_stats(cfg: RunConfig, demos: DemoSet) -> NormStats:
+    """Statistics for a policy that is to learn from demonstrations: the named file, or computed of them.
+
+    Raises:
+        StatsError: a dimension that hardly moves, or a file of another dataset.
+    """
+    from rlft.data.normalize import NormStats
+
+    if cfg.dataset_stats is None:
+        return NormStats.from_demos(demos, method=cfg.dataset.stats_method or stats_method(cfg.model.kind))
+    stats, meta = NormStats.load(Path(cfg.dataset_stats)), demos.meta
+    check_method(cfg, stats)
+    stats.check_origin(
+        meta.env_id,
+        meta.control_mode,
+        meta.cameras,
+        state_terms=meta.state_terms,
+        widths=(demos.state.shape[1], demos.action.shape[1]),
+        fingerprint=meta.fingerprint,
+        allow_mismatch=cfg.allow_stats_mismatch,
+    )
     return stats
 
 

@@ -149,10 +149,16 @@ class CollectConfig:
 
 @dataclass
 class DatasetConfig:
-    """Where demonstrations are."""
+    """Where demonstrations are, and what is computed of them."""
 
     path: str | None = opt(None, "LeRobotDataset v3 directory; null: dataset/ in the run directory.")
     repo_id: str = opt("local/demos", "Name stored in the dataset; letters, digits, . _ - and one slash.")
+    stats_method: str | None = opt(
+        None,
+        "Statistics that train_sft normalises with: mean and std, or the 1 % and 99 % quantiles; null: what the "
+        "pretrained weights of model.kind expect (quantiles for pi05). A checkpoint keeps its own.",
+        choices=("mean_std", "quantiles"),
+    )
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Normalisation statistics: they travel with the weights, and are checked before they are used.
 
-The map is affine per dimension, ``(x - mean) / std``. Quantile statistics (π0.5's habit) fit the same form
-with the quantiles' midpoint and half-distance in the two fields.
+The map is affine per dimension, ``(x - mean) / std``. Quantile statistics (what π0.5's weights expect) fit the same
+form with the quantiles' midpoint and half-distance in the two fields: ``2 (x - q01) / (q99 - q01) - 1``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MIN_STD = 1e-6  # below this a dimension is constant, and dividing by it only amplifies rounding
+MIN_STD = 1e-4  # times max(1, |mean|): float32 then normalises to within 1e-3, and so does lerobot's std + 1e-8
+METHODS = ("mean_std", "quantiles", "bounds")
 FIELDS = ("state_mean", "state_std", "action_mean", "action_std")
 
 
@@ -49,7 +50,8 @@ class NormStats:
         cameras: camera names, in the order that the policy reads them.
         state_terms: what the state vector is made of.
         fingerprint: hash of the dataset, or ``none``.
-        method: ``mean_std``, ``quantiles`` or ``bounds``: what the numbers are.
+        method: what the numbers are: ``mean_std``; ``quantiles``, midpoint and half-distance of the 1 % and 99 %
+            quantiles; or ``bounds``, those of the action bounds.
         constant_action: action dimensions that never change in the data (a gripper that stays closed). They are
             learnt and executed like the others, but not explored: noise there could only do harm.
     """
@@ -70,6 +72,8 @@ class NormStats:
         """Refuse statistics that would poison every number after them."""
         for name in (*FIELDS, "cameras", "state_terms", "constant_action"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.method not in METHODS:
+            raise StatsError(f"method={self.method!r}: must be one of {', '.join(METHODS)}.")
         for part in ("state", "action"):
             mean, std = getattr(self, f"{part}_mean"), getattr(self, f"{part}_std")
             if len(mean) != len(std):
@@ -80,12 +84,9 @@ class NormStats:
                 bad = [index for index, value in enumerate(values) if not math.isfinite(value)]
                 if bad:
                     raise StatsError(f"{name} is not finite in dimensions {bad}: {values}. Recompute the statistics.")
-            flat = [index for index, value in enumerate(std) if value < MIN_STD]
+            flat = [i for i, (m, s) in enumerate(zip(mean, std)) if s < MIN_STD * max(1.0, abs(m))]
             if flat:
-                raise StatsError(
-                    f"{part}_std is below {MIN_STD} in dimensions {flat}: {std}. Dividing by it amplifies rounding. "
-                    f"If the dimension is constant on purpose, declare it (constant_{part}) when computing statistics."
-                )
+                raise StatsError(self._too_narrow(part, flat))
 
     @classmethod
     def from_arrays(
@@ -112,7 +113,8 @@ class NormStats:
             cameras: see the class.
             state_terms: see the class.
             fingerprint: hash of the dataset.
-            method: ``mean_std``, or ``quantiles`` (1 % and 99 % map to -1 and 1).
+            method: ``mean_std``, or ``quantiles`` (1 % and 99 % map to -1 and 1): exact over all frames, where those of
+                lerobot's ``stats.json`` are averages of each episode's, read off histograms.
             constant_state: state dimensions that are constant on purpose; their std is set to 1.
             constant_action: the same for actions.
 
@@ -185,6 +187,22 @@ class NormStats:
             method="bounds",
         )
 
+    def _too_narrow(self, part: str, flat: list[int]) -> str:
+        """What is wrong with a spread that float32 cannot divide by, and what to do."""
+        mean, std = getattr(self, f"{part}_mean"), getattr(self, f"{part}_std")
+        found = "; ".join(f"mean {mean[i]:g}, std {std[i]:g}" for i in flat)
+        text = (
+            f"{part}_std is below {MIN_STD:g} x max(1, |mean|) in dimensions {flat} ({found}): dividing by it would "
+            f"amplify the rounding of float32. If such a dimension is constant on purpose, declare it (constant_{part} "
+            "in the dataset's rlft.json). "
+        )
+        if self.method == "quantiles":
+            text += "If it moves in fewer than 1 % of the frames, set dataset.stats_method=mean_std. "
+        return text + (
+            "For a checkpoint from before this limit run train_sft again, or give its statistics as dataset_stats=FILE "
+            "with a std of 1 in these dimensions: the policy then reads 0 where it has seen rounding."
+        )
+
     @property
     def state_dim(self) -> int:
         """S."""
@@ -203,30 +221,51 @@ class NormStats:
         fingerprint: str | None = None,
         allow_mismatch: bool = False,
     ) -> None:
-        """Compare with the environment that is about to be used, and with a dataset.
+        """Compare with the environment that is about to be used, and with a dataset; see :meth:`check_origin`."""
+        self.check_origin(
+            spec.env_id,
+            spec.control_mode,
+            [camera.name for camera in spec.cameras],
+            state_terms=state_terms,
+            widths=(spec.state_dim, spec.act_dim),
+            fingerprint=fingerprint,
+            allow_mismatch=allow_mismatch,
+        )
+
+    def check_origin(
+        self,
+        env_id: str,
+        control_mode: str,
+        cameras: Sequence[str],
+        *,
+        state_terms: Sequence[str] | None = None,
+        widths: tuple[int, int] | None = None,
+        fingerprint: str | None = None,
+        allow_mismatch: bool = False,
+    ) -> None:
+        """Compare with what is known of an environment and a dataset; None is not compared.
 
         Args:
-            spec: the environment.
-            state_terms: what the environment's state is made of (its spec knows only the width); compared where
-                the statistics know it too.
-            fingerprint: hash of the dataset in use, where there is one.
+            env_id: the environment's id.
+            control_mode: its controller.
+            cameras: its cameras, in order.
+            state_terms: what its state is made of; compared where the statistics know it too.
+            widths: S and d.
+            fingerprint: hash of the dataset in use.
             allow_mismatch: log a different environment or dataset instead of refusing it. Wrong widths, state terms
                 and cameras are always refused.
 
         Raises:
             StatsError: names every field that differs, both values, and the remedy.
         """
-        names = tuple(camera.name for camera in spec.cameras)
-        hard: list[tuple[str, Any, Any]] = [
-            ("state_dim", self.state_dim, spec.state_dim),
-            ("act_dim", self.act_dim, spec.act_dim),
-            ("cameras", self.cameras, names),
-        ]
+        hard: list[tuple[str, Any, Any]] = [("cameras", self.cameras, tuple(cameras))]
+        if widths is not None:
+            hard = [("state_dim", self.state_dim, widths[0]), ("act_dim", self.act_dim, widths[1]), *hard]
         if state_terms is not None and self.state_terms:
             hard.append(("state_terms", self.state_terms, tuple(state_terms)))
         soft: list[tuple[str, Any, Any]] = [
-            ("env_id", self.env_id, spec.env_id),
-            ("control_mode", self.control_mode, spec.control_mode),
+            ("env_id", self.env_id, env_id),
+            ("control_mode", self.control_mode, control_mode),
         ]
         if fingerprint is not None:
             soft.append(("fingerprint", self.fingerprint, fingerprint))

@@ -79,11 +79,15 @@ def stack_cameras(
 def state_prompt(instruction: str, state: np.ndarray) -> str:
     """π0.5's prompt: the instruction and the normalised state, written as bin numbers.
 
+    Values outside [-1, 1] fall into the outermost bins, 0 and 255. lerobot and openpi write -1 for whatever is below
+    -1, a number that is no bin; theirs and ours differ there, and nowhere else.
+
     Args:
         instruction: the task.
-        state: ``[S]``, normalised; values outside [-1, 1] fall into the outermost bins.
+        state: ``[S]``, normalised.
     """
     bins = np.digitize(state, bins=np.linspace(-1, 1, STATE_BINS + 1)[:-1]) - 1
+    bins = bins.clip(0, STATE_BINS - 1)
     text = instruction.strip().replace("_", " ").replace("\n", " ")
     return f"Task: {text}, State: {' '.join(map(str, bins))};\nAction: "
 

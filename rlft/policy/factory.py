@@ -31,6 +31,11 @@ ARCHITECTURES: dict[str, tuple[Any, Any]] = {
     "pi0": (PI0Config, PI0Pytorch),
     "pi05": (PI05Config, PI05Pytorch),
 }
+MODES = {  # NormStats.method -> lerobot's name for the same map
+    "mean_std": NormalizationMode.MEAN_STD,
+    "quantiles": NormalizationMode.QUANTILES,
+    "bounds": NormalizationMode.MIN_MAX,
+}
 
 
 def build_policy(
@@ -129,8 +134,8 @@ def lerobot_config(
         output_features={"action": PolicyFeature(type=FeatureType.ACTION, shape=(stats.act_dim,))},
         normalization_mapping={
             "VISUAL": NormalizationMode.IDENTITY,
-            "STATE": NormalizationMode.MEAN_STD,
-            "ACTION": NormalizationMode.MEAN_STD,
+            "STATE": MODES[stats.method],
+            "ACTION": MODES[stats.method],
         },
     )
     for name, width, limit in (

@@ -18,6 +18,11 @@ def is_small(kind: str) -> bool:
     return kind.startswith("small")
 
 
+def stats_method(kind: str) -> str:
+    """The statistics that an architecture's pretrained weights were normalised with: quantiles for π0.5."""
+    return "quantiles" if kind.endswith("pi05") else "mean_std"
+
+
 @dataclass
 class SmallSize:
     """Sizes of the small model. Depth, head width and key heads are shared by both towers, as in π0.

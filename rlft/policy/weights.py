@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lerobot.policies.pi0.processor_pi0 import Pi0NewLineProcessor
 from lerobot.policies.pi05.processor_pi05 import Pi05PrepareStateTokenizerProcessorStep
@@ -150,12 +152,13 @@ def _lerobot_pipelines(policy: Pi0Policy) -> tuple[Any, Any]:
 
     The steps and their order are those of lerobot's factory, which cannot be called: it downloads PaliGemma's
     tokenizer whichever one is wanted. The pipelines are complete where the
-    real dimensions are the first ones.
+    real dimensions are the first ones. Below -1 π0.5's prompt differs, see
+    :func:`rlft.data.transforms.state_prompt`.
     """
     config, stats = policy.config, policy.stats
     numbers = {
-        "observation.state": {"mean": torch.tensor(stats.state_mean), "std": torch.tensor(stats.state_std)},
-        "action": {"mean": torch.tensor(stats.action_mean), "std": torch.tensor(stats.action_std)},
+        "observation.state": _lerobot_stats(stats.method, stats.state_mean, stats.state_std),
+        "action": _lerobot_stats(stats.method, stats.action_mean, stats.action_std),
     }
     common = make_default_policy_processor_steps(config, numbers)
     relative = RelativeActionsProcessorStep(enabled=False)
@@ -176,3 +179,14 @@ def _lerobot_pipelines(policy: Pi0Policy) -> tuple[Any, Any]:
         common.to_cpu,
     ]
     return make_policy_processor_pipelines(input_steps=before, output_steps=after)
+
+
+def _lerobot_stats(method: str, mean: Sequence[float], std: Sequence[float]) -> dict[str, torch.Tensor]:
+    """A centre and a spread under lerobot's names for the numbers of a method."""
+    centre, spread = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    if method == "mean_std":
+        named = {"mean": centre, "std": spread}
+    else:
+        low, high = ("q01", "q99") if method == "quantiles" else ("min", "max")
+        named = {low: centre - spread, high: centre + spread}
+    return {name: torch.tensor(numbers, dtype=torch.float32) for name, numbers in named.items()}

@@ -51,7 +51,6 @@ def _sample_video(path: Path, demos: DemoSet) -> None:
 def train_sft(cfg: RunConfig) -> None:
     """Warm up on the demonstrations: ``sft/checkpoints/`` and ``sft.json``."""
     from rlft.data.dataset import DemoSet
-    from rlft.data.normalize import NormStats
     from rlft.learn.sft import SftTrainer
     from rlft.policy.weights import load_pretrained, save_pretrained
 
@@ -62,9 +61,10 @@ def train_sft(cfg: RunConfig) -> None:
         placement = build.build_placement(cfg)
         demos = DemoSet.load(build.dataset_dir(cfg), cfg.n_action_steps)
         if resumed is None:
-            policy = build.fresh_policy(cfg, NormStats.from_demos(demos), placement.policy)
+            policy = build.fresh_policy(cfg, build.demo_stats(cfg, demos), placement.policy)
         else:
             policy = load_pretrained(resumed / checkpoint.MODEL, device=placement.policy, dtype=cfg.model.dtype)
+            build.check_method(cfg, policy.stats)
         randomizer = build.build_randomizer(cfg, "sft", placement, run)
         trainer = SftTrainer(policy, demos, cfg.sft, cfg.seed, randomizer)
         if resumed is not None:

@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from rlft import build
 from rlft.config.load import load
+from rlft.data.dataset import DemoSet
+from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats
 from rlft.errors import RlftError
 from rlft.policy.weights import save_pretrained
@@ -44,6 +47,51 @@ def test_a_base_of_other_sizes_is_refused_by_name(tmp_path):
     cfg.model.small["vlm_width"] = 128
     with pytest.raises(RlftError, match="paligemma"):
         build.fresh_policy(cfg, STATS, CPU)
+
+
+def toy_demos(**origin):
+    torch.manual_seed(0)
+    meta = DemoMeta(
+        **{"env_id": "ToyReach-v0", "control_mode": "pd_ee_delta_pos", "cameras": ("top",), "fingerprint": "abc"}
+        | origin,
+        state_terms=("tcp_pos",),
+        fps=20,
+        planner="toy",
+        run_seed=0,
+        seeds=(0,),
+    )
+    numbers = torch.rand(1000, 2), torch.rand(1000, 2)
+    images = {"top": torch.zeros(1000, 8, 8, 3, dtype=torch.uint8)}
+    return DemoSet(meta, images, *numbers, torch.tensor([1000]), ["Go."] * 1000, horizon=5)
+
+
+@pytest.mark.parametrize(
+    ("words", "method"),
+    [
+        (["model.kind=small"], "mean_std"),
+        (["model.kind=small_pi05"], "quantiles"),
+        (["policy=pi0"], "mean_std"),
+        (["policy=pi05"], "quantiles"),
+        (["policy=pi05", "dataset.stats_method=mean_std"], "mean_std"),
+        (["model.kind=small", "dataset.stats_method=quantiles"], "quantiles"),
+    ],
+)
+def test_statistics_are_those_of_the_kind_unless_the_setting_says_otherwise(words, method):
+    stats = build.demo_stats(load("train_sft", [*words, "env.state_terms=[tcp_pos]"]), toy_demos())
+    assert stats.method == method
+    low, high = np.quantile(toy_demos().state.double().numpy(), [0.01, 0.99], axis=0)
+    assert (np.allclose(stats.state_mean, (low + high) / 2)) is (method == "quantiles")
+
+
+def test_statistics_of_a_file_are_taken_where_they_are_of_this_dataset(tmp_path):
+    given = NormStats.from_demos(toy_demos(), method="quantiles")
+    given.save(tmp_path / "stats.json")
+    words = ["task=toy", f"dataset_stats={tmp_path / 'stats.json'}"]
+    assert build.demo_stats(load("train_sft", words), toy_demos()) == given
+    with pytest.raises(RlftError, match="fingerprint is 'abc' in the statistics and 'def' here"):
+        build.demo_stats(load("train_sft", words), toy_demos(fingerprint="def"))
+    with pytest.raises(RlftError, match=r"dataset\.stats_method = mean_std.*in use are quantiles"):
+        build.demo_stats(load("train_sft", [*words, "dataset.stats_method=mean_std"]), toy_demos())
 
 
 def rollout_groups(monkeypatch, *overrides):

@@ -10,7 +10,8 @@ import torch
 
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
-from rlft.data.normalize import NormStats, StatsError
+from rlft.data.normalize import MIN_STD, NormStats, StatsError
+from rlft.data.transforms import normalize
 from rlft.types import CameraSettings, EnvSpec
 
 ORIGIN = {
@@ -72,6 +73,37 @@ def test_constant_dimensions_are_listed_unless_declared():
         NormStats.from_arrays(state, actions, **ORIGIN, constant_state=(0, 2))
     stats = NormStats.from_arrays(state, actions, **ORIGIN, constant_state=(0, 2), constant_action=(1,))
     assert stats.state_std[0] == stats.state_std[2] == stats.action_std[1] == 1.0
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.5, -30.0])
+@pytest.mark.parametrize("method", ["mean_std", "quantiles"])
+def test_the_narrowest_spread_still_normalises_in_float32(mean, method):
+    least = MIN_STD * max(1.0, abs(mean))
+    with pytest.raises(StatsError, match=rf"state_std is below 0.0001 x max\(1, \|mean\|\) .*mean {mean:g}"):
+        NormStats((mean,), (0.9 * least,), (0.0,), (1.0,), "Env-v1", "pd", method=method)
+    stats = NormStats((mean,), (least,), (0.0,), (1.0,), "Env-v1", "pd", method=method)
+    x = mean + least * np.linspace(-2, 2, 401)[:, None]
+    ours = normalize(torch.tensor(x, dtype=torch.float32), stats.state_mean, stats.state_std).double().numpy()
+    error = np.abs(ours - (x - mean) / least).max()
+    assert error < 1e-3
+    assert error > 1e-5 or mean == 0.0  # the limit is where rounding begins to show
+
+
+def test_a_refused_spread_says_what_to_do():
+    state, actions = np.random.default_rng(0).normal(size=(1000, 2)), np.zeros((1000, 2))
+    actions[:, 0], actions[:5, 1] = state[:, 0], 1.0  # opens in half a percent of the frames
+    assert NormStats.from_arrays(state, actions, **ORIGIN).action_std[1] > 0.05
+    said = r"action_std .* dimensions \[1\] \(mean 0, std 0\).*constant_action.*dataset\.stats_method=mean_std"
+    with pytest.raises(StatsError, match=said):
+        NormStats.from_arrays(state, actions, **ORIGIN, method="quantiles")
+    old = make_stats()[0].to_dict() | {"state_std": [1.0, 1e-5, 1.0]}  # as a checkpoint might have it
+    with pytest.raises(StatsError, match=r"dimensions \[1\].*run train_sft again, or .*dataset_stats=FILE"):
+        NormStats.from_dict(old)
+
+
+def test_another_method_is_refused():
+    with pytest.raises(StatsError, match=r"method='minmax': must be one of mean_std, quantiles, bounds"):
+        dataclasses.replace(make_stats()[0], method="minmax")
 
 
 def test_nan_in_the_data_is_located():

@@ -131,9 +131,9 @@ def test_normalise_and_back():
     torch.testing.assert_close(denormalize(there, (1.0, 2.0), (2.0, 4.0)), x)
 
 
-def test_pi05_prompt_holds_the_state_in_bins():
+def test_pi05_prompt_holds_the_state_clipped_into_the_bins():
     prompt = state_prompt("push_the\ncube ", np.array([-2.0, -1.0, 0.0, 0.999, 5.0]))
-    assert prompt == "Task: push the cube, State: -1 0 128 255 255;\nAction: "
+    assert prompt == "Task: push the cube, State: 0 0 128 255 255;\nAction: "
 
 
 def test_pi05_tokens_follow_the_state():
