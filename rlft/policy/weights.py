@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ from rlft.policy.pi0 import Pi0Policy
 from rlft.policy.sizes import is_small
 from rlft.policy.strict import WeightsError, save_weights, verify_manifest, write_manifest
 
+log = logging.getLogger(__name__)
+
 WEIGHTS = "model.safetensors"
 POLICY = "rlft_policy.json"
 TOKENIZER = "tokenizer"
@@ -52,6 +55,13 @@ def save_pretrained(policy: Pi0Policy, directory: str | Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise FileExistsError(f"{target} is not empty; a checkpoint is written into a new directory.")
+    for name, dims in (("act_dims", policy.act_dims), ("state_dims", policy.state_dims)):
+        if dims != list(range(len(dims))):
+            log.warning(
+                "%s: %s=%s are not the model's first %d; lerobot's pipelines cannot say so, and lerobot would read the "
+                "first %d instead. rlft itself reads them from %s.",
+                *(target, name, dims, len(dims), len(dims), POLICY),
+            )
     policy.config._save_pretrained(target)
     save_weights(policy.model, target / WEIGHTS)
     for pipeline in _lerobot_pipelines(policy):
