@@ -84,7 +84,7 @@ class ToyEnv(SingleEnv):
 
     def __init__(self, settings: EnvSettings) -> None:
         super().__init__(settings)
-        self._check(settings)
+        self.check(settings)
         extra = dict(settings.make_kwargs)
         fault: Mapping[str, Any] | None = extra.pop("fault", None)
         self._numbered = bool(extra.pop("numbered", False))
@@ -188,7 +188,12 @@ class ToyEnv(SingleEnv):
         return image
 
     @staticmethod
-    def _check(settings: EnvSettings) -> None:
+    def check(settings: EnvSettings) -> None:
+        """Refuse what the toy does not know.
+
+        Raises:
+            EnvSetupError: names it, and what there is.
+        """
         for name, value, allowed in (
             ("env.id", settings.env_id, ENV_IDS),
             ("env.control_mode", settings.control_mode, CONTROL_MODES),

@@ -5,7 +5,7 @@ the PPO runner, :mod:`rlft.build.evaluation` evaluations. Heavy imports happen i
 loads only what it uses.
 """
 
-from rlft.build.envs import build_env, build_rollout_envs, env_settings, overlaps, settle_cameras, simulator_errors
+from rlft.build.envs import build_env, build_rollout_envs, check_task, env_settings, overlaps, simulator_errors
 from rlft.build.evaluation import (
     SuitePolicy,
     build_eval_env,
@@ -17,6 +17,7 @@ from rlft.build.evaluation import (
     policy_fingerprint,
 )
 from rlft.build.policy import build_actor_critic, build_policy, check_method, demo_stats, fresh_policy
+from rlft.build.preflight import check_base, check_checkpoint, preflight
 from rlft.build.randomization import build_randomizer
 from rlft.build.run import build_placement, build_runner, dataset_dir, rollout_store, run_dir
 
@@ -32,7 +33,10 @@ __all__ = [
     "build_randomizer",
     "build_rollout_envs",
     "build_runner",
+    "check_base",
+    "check_checkpoint",
     "check_method",
+    "check_task",
     "dataset_dir",
     "demo_stats",
     "env_settings",
@@ -42,8 +46,8 @@ __all__ = [
     "numbered_episodes",
     "overlaps",
     "policy_fingerprint",
+    "preflight",
     "rollout_store",
     "run_dir",
-    "settle_cameras",
     "simulator_errors",
 ]

@@ -11,16 +11,16 @@ from dataclasses import replace
 import numpy as np
 
 from rlft.assets.root import assets_root
+from rlft.config.compose import CONFIG_DIR
 from rlft.config.schema import RunConfig
+from rlft.config.tasks import shipped_ids
 from rlft.errors import ConfigError, RlftError
 from rlft.placement import parse_device, physics_backend
-from rlft.policy.sizes import IMAGE_SIZE, SmallSize, is_small
 from rlft.types import CameraSettings, EnvSettings, RewardSettings, VecEnv
 
 
 def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
     """What the simulator is told."""
-    settle_cameras(cfg)
     e, sim = cfg.env, cfg.sim
     return EnvSettings(
         simulator=e.simulator,
@@ -48,14 +48,6 @@ def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
         make_kwargs=e.make_kwargs,
         assets_root=None if (root := assets_root(cfg.assets.root)) is None else str(root),
     )
-
-
-def settle_cameras(cfg: RunConfig) -> None:
-    """Write the model's resolution into cameras without a size: rendered at that size, nothing is resized later."""
-    side = SmallSize.from_settings(cfg.model.small).image_size if is_small(cfg.model.kind) else IMAGE_SIZE
-    for camera in cfg.env.cameras:
-        height, width = round(side / max(1.0, camera.aspect)), round(side * min(1.0, camera.aspect))
-        camera.height, camera.width = camera.height or height, camera.width or width
 
 
 def _triple(values: list[float] | None) -> tuple[float, float, float] | None:
@@ -121,6 +113,13 @@ def start_env(settings: EnvSettings) -> VecEnv:
     from rlft_envs.make import make_vec_env
 
     return make_vec_env(settings)
+
+
+def check_task(cfg: RunConfig) -> None:
+    """Refuse a task that cannot be had, before anything of it is built; see :func:`rlft_envs.known.check_task`."""
+    from rlft_envs.known import check_task as check
+
+    check(env_settings(cfg, 1), known=shipped_ids(CONFIG_DIR))
 
 
 def numbered_configurations(cfg: RunConfig) -> tuple[Mapping[str, int], Callable[[int], Mapping[str, str]]] | None:

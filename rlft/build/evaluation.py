@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlft import checkpoint
-from rlft.build.envs import env_settings, numbered_configurations, simulator_errors, start_env
+from rlft.build.envs import check_task, env_settings, numbered_configurations, simulator_errors, start_env
 from rlft.build.policy import build_policy, check_stats
 from rlft.config.evaluation import SuiteMemberConfig
 from rlft.config.schema import RunConfig
@@ -116,6 +116,7 @@ def member_protocols(settings: Mapping[str, RunConfig]) -> dict[str, Protocol]:
     for name, one in settings.items():
         try:
             with simulator_errors():
+                check_task(one)
                 protocols[name] = build_protocol(one, numbered_episodes(one))
         except RlftError as error:
             reason = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)

@@ -12,6 +12,7 @@ from rlft.config.compose import compose_tree, read_tree
 from rlft.config.schema import RunConfig
 from rlft.config.typed import build_section
 from rlft.errors import ConfigError
+from rlft.policy.sizes import IMAGE_SIZE, SmallSize, is_small
 
 
 def load(
@@ -45,7 +46,7 @@ def load_file(path: str | Path, entry: str = "train_rl") -> RunConfig:
 
 
 def from_tree(tree: Mapping[str, Any], entry: str = "train_rl") -> RunConfig:
-    """Type, complete and check a resolved tree of settings.
+    """Type, complete and check a resolved tree of settings. Nothing changes them afterwards.
 
     Raises:
         ConfigError: with every problem found.
@@ -69,7 +70,7 @@ def dump(cfg: RunConfig) -> str:
 
 
 def _complete(cfg: RunConfig, entry: str) -> None:
-    """Apply the settings that win over others of the same name."""
+    """Apply the settings that win over others of the same name, and give every camera its size."""
     wins = cfg.model.model_overrides
     cfg.act_steps = cfg.act_steps if wins.act_steps is None else wins.act_steps
     cfg.n_action_steps = cfg.n_action_steps if wins.n_action_steps is None else wins.n_action_steps
@@ -77,3 +78,7 @@ def _complete(cfg: RunConfig, entry: str) -> None:
         cfg.num_steps = wins.num_steps
         if entry == "evaluate":
             cfg.num_steps_eval = wins.num_steps
+    side = SmallSize.from_settings(cfg.model.small).image_size if is_small(cfg.model.kind) else IMAGE_SIZE
+    for camera in cfg.env.cameras:  # without a size: rendered at the model's, so that nothing is resized later
+        height, width = round(side / max(1.0, camera.aspect)), round(side * min(1.0, camera.aspect))
+        camera.height, camera.width = camera.height or height, camera.width or width

@@ -30,6 +30,11 @@ def task_serving(env_id: str, roots: Sequence[Path]) -> str | None:
     return next((name for pattern, name in FAMILIES.items() if fnmatchcase(env_id, pattern)), None)
 
 
+def shipped_ids(root: Path) -> frozenset[str]:
+    """The environment ids that the task files below a configuration directory name."""
+    return frozenset(env_id for file in (root / "task").glob("*.yaml") if (env_id := _own_id(file)) is not None)
+
+
 def takes_a_task(file: Path) -> bool:
     """Whether an entry's defaults list has a task that can be chosen."""
     defaults = _read(file).get("defaults")

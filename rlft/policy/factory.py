@@ -147,6 +147,13 @@ def lerobot_config(
     return config
 
 
+def core_shapes(kind: str, small: SmallSize | Mapping[str, Any] | None = None) -> dict[str, torch.Tensor]:
+    """The weights that a core of this kind and these sizes has, on the meta device; robot and cameras change none."""
+    any_robot = NormStats((), (), (), (), env_id="any", control_mode="any")
+    config = lerobot_config(kind, any_robot, horizon=1, device=torch.get_default_device(), small=small)
+    return dict(_core(ARCHITECTURES[kind][1], config, torch.device("meta"), 0, None).state_dict())
+
+
 def restore_buffers(model: Any) -> None:
     """Recompute the six buffers that no checkpoint holds, in float32: RoPE frequencies, embedding scale, positions.
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ CHUNK = 1 << 22
 class WeightsError(RlftError):
     """A checkpoint file that cannot be trusted."""
 
+    exit_code = 2
+
 
 def read_weights(path: Path, targets: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Read exactly the wanted tensors.
@@ -46,19 +49,18 @@ def read_weights(path: Path, targets: Mapping[str, Tensor], device: torch.device
         WeightsError: the file is missing or no safetensors file; keys are missing, unexpected or of another
             shape; a tensor holds NaN or infinity. Names file and keys.
     """
-    check_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            stored = {key.removeprefix(PREFIX): key for key in file.keys()}  # noqa: SIM118 - not a dict
-            if EMBEDDING in targets and EMBEDDING not in stored and HEAD in stored:
-                stored[EMBEDDING] = stored[HEAD]
-            shapes = {key: tuple(file.get_slice(name).get_shape()) for key, name in stored.items()}
-            _compare(path, targets, shapes)
-            return {
-                key: _convert(path, key, file.get_tensor(stored[key]), want, device) for key, want in targets.items()
-            }
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: no whole safetensors file ({error}). Copy or download it again.") from error
+    with _opened(path, targets) as (file, stored):
+        return {key: _convert(path, key, file.get_tensor(stored[key]), want, device) for key, want in targets.items()}
+
+
+def check_weights(path: Path, targets: Mapping[str, Tensor]) -> None:
+    """What :func:`read_weights` can find without reading a tensor: whether the file is whole, and its keys and shapes.
+
+    Raises:
+        WeightsError: see :func:`read_weights`.
+    """
+    with _opened(path, targets):
+        pass
 
 
 def load_weights(model: torch.nn.Module, path: Path, device: torch.device) -> None:
@@ -118,8 +120,12 @@ def write_manifest(directory: Path) -> None:
     (directory / MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=2) + "\n")
 
 
-def verify_manifest(directory: Path) -> bool:
+def verify_manifest(directory: Path, *, unread: Collection[str] = ()) -> bool:
     """Compare every file with the manifest.
+
+    Args:
+        directory: what :func:`write_manifest` was given.
+        unread: files that need only be there; hashing gigabytes takes minutes.
 
     Returns:
         whether there is a manifest.
@@ -140,9 +146,24 @@ def verify_manifest(directory: Path) -> bool:
             raise WeightsError(f"{path}: lists {name!r}, which is outside of the checkpoint.")
         if not file.is_file():
             raise WeightsError(f"{file}: listed in {MANIFEST}, but missing.")
-        if _sha256(file) != expected:
+        if name not in unread and _sha256(file) != expected:
             raise WeightsError(f"{file}: its content is not what was saved (SHA-256 differs from {MANIFEST}).")
     return True
+
+
+@contextmanager
+def _opened(path: Path, targets: Mapping[str, Tensor]) -> Iterator[tuple[Any, dict[str, str]]]:
+    """The open file, once its keys and shapes fit; and core key -> key in the file."""
+    check_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            stored = {key.removeprefix(PREFIX): key for key in file.keys()}  # noqa: SIM118 - not a dict
+            if EMBEDDING in targets and EMBEDDING not in stored and HEAD in stored:
+                stored[EMBEDDING] = stored[HEAD]
+            _compare(path, targets, {key: tuple(file.get_slice(name).get_shape()) for key, name in stored.items()})
+            yield file, stored
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: no whole safetensors file ({error}). Copy or download it again.") from error
 
 
 def _sha256(path: Path) -> str:

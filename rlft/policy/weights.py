@@ -32,10 +32,10 @@ from lerobot.processor import (
 )
 
 from rlft.data.normalize import NormStats
-from rlft.policy.factory import ARCHITECTURES, build_policy
+from rlft.policy.factory import ARCHITECTURES, build_policy, core_shapes
 from rlft.policy.pi0 import Pi0Policy
 from rlft.policy.sizes import is_small
-from rlft.policy.strict import WeightsError, save_weights, verify_manifest, write_manifest
+from rlft.policy.strict import WeightsError, check_weights, save_weights, verify_manifest, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,23 @@ def load_pretrained(
         num_steps=facts["num_steps"],
         weights=source / WEIGHTS,
     )
+
+
+def inspect_pretrained(directory: str | Path) -> dict[str, Any]:
+    """What can be known of a checkpoint in seconds: all of its description, and of its weights the keys and shapes.
+
+    Returns:
+        kind, horizon, stats and the rest of ``rlft_policy.json``. Only :func:`load_pretrained` reads the weights, and
+        compares them with the manifest.
+
+    Raises:
+        WeightsError: a file is missing, damaged, or does not fit; it is named.
+    """
+    source = Path(directory)
+    verify_manifest(source, unread=(WEIGHTS,))
+    facts = _read_description(source)
+    check_weights(source / WEIGHTS, core_shapes(facts["kind"], facts["small"]))
+    return facts
 
 
 def _describe(policy: Pi0Policy) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from rlft.types import VecEnv
 def stage(cfg: RunConfig, name: str) -> Iterator[Path]:
     """The run directory, held by this process, with the command on record."""
     run = build.run_dir(cfg)
-    build.settle_cameras(cfg)
     with RunLock(run), build.simulator_errors():
         record_command(run, name)
         (run / "settings").mkdir(exist_ok=True)

@@ -38,6 +38,7 @@ def evaluate(cfg: RunConfig) -> None:
         if cfg.eval.suite is not None:
             _evaluate_suite(cfg, cfg.eval.suite, run, placement)
             return
+        build.preflight(cfg)
         with closing(build.build_eval_env(cfg)) as env:
             policy = build.build_policy(cfg, env.spec, placement)
             evaluator = build.build_evaluator(cfg, env, placement)
@@ -51,11 +52,12 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
     """Every member of a suite, then ``eval_suite_<label>.json`` and ``.md``; what is done already is not run again."""
     from rlft.evaluate.suite import make_table, markdown, run_members
 
+    build.check_checkpoint(cfg, other_task=True)
+    settings = {member.name: build.member_settings(cfg, member) for member in suite.members}
+    hashes = {name: protocol.hash for name, protocol in build.member_protocols(settings).items()}
     fingerprint = build.policy_fingerprint(cfg)
     if fingerprint is None:
         raise ConfigError("eval.suite with model.path = null: give the checkpoint that the table is about")
-    settings = {member.name: build.member_settings(cfg, member) for member in suite.members}
-    hashes = {name: protocol.hash for name, protocol in build.member_protocols(settings).items()}
     directory = run / "suites" / cfg.eval.label
     loaded = build.SuitePolicy(placement)
 

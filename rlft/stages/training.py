@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,9 +57,11 @@ def train_sft(cfg: RunConfig) -> None:
 
     started = time.perf_counter()
     with stage(cfg, "sft") as run, Tracker.open(cfg, run) as tracker, Progress("sft") as progress:
+        placement = build.build_placement(cfg)
         directory = run / "sft" / "checkpoints"
         resumed = resumed_from(cfg, directory)
-        placement = build.build_placement(cfg)
+        if resumed is None:
+            build.check_base(cfg)
         demos = DemoSet.load(build.dataset_dir(cfg), cfg.n_action_steps)
         if resumed is None:
             policy = build.fresh_policy(cfg, build.demo_stats(cfg, demos), placement.policy)
@@ -98,9 +101,11 @@ def train_rl(cfg: RunConfig) -> None:
     """Fine-tune by PPO: ``rl/checkpoints/``, ``rl.json``, and ``eval_rl.json`` of the final policy."""
     started = time.perf_counter()
     with stage(cfg, "rl") as run:
+        build.build_placement(cfg)  # wrong devices are told first
         resumed = resumed_from(cfg, run / "rl" / "checkpoints")
         if resumed is not None:
-            cfg.model.path = str(resumed / checkpoint.MODEL)
+            cfg = replace(cfg, model=replace(cfg.model, path=str(resumed / checkpoint.MODEL)))
+        build.preflight(cfg)
         with (
             closing_all(build.build_rollout_envs(cfg)) as envs,
             closing(build.build_eval_env(cfg)) as eval_env,

@@ -28,7 +28,6 @@ def checkpoint(tmp_path_factory):
     from rlft.policy.weights import save_pretrained
 
     cfg = load("evaluate", SMALL)
-    build.settle_cameras(cfg)
     env = build.build_eval_env(cfg)
     path = tmp_path_factory.mktemp("checkpoint") / "pretrained_model"
     path.mkdir()

@@ -33,7 +33,6 @@ def run(tmp_path_factory):
     root, directory = assets_root(), tmp_path_factory.mktemp("ood")
     fresh = load("evaluate", [*SMALL, f"assets.root={root}"], config_name="put_on_plate_cpu")
     fresh.eval.suite = None
-    build.settle_cameras(fresh)
     env = build.build_eval_env(fresh)
     (directory / "pretrained_model").mkdir()
     policy = build.build_policy(fresh, env.spec, build.build_placement(fresh))

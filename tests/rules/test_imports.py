@@ -15,7 +15,7 @@ ALLOWED = {
     "rlft.errors": (),
     "rlft.seeding": (),
     "rlft.assets": ("rlft.errors",),
-    "rlft.config": ("rlft.errors", "rlft.generated"),
+    "rlft.config": ("rlft.errors", "rlft.generated", "rlft.policy.sizes"),
     "rlft.memory": (),
     "rlft.metrics": ("rlft.errors",),
     "rlft.generated": ("rlft.metrics",),

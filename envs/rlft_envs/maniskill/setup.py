@@ -73,7 +73,7 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
         EnvSetupError: unknown task, control mode, camera or argument; missing assets; no renderer; no CUDA device.
     """
     check_vulkan()
-    task = keeping_views(_task_class(settings))
+    task = keeping_views(task_class(settings))
     kwargs = {**REGISTERED_ENVS[settings.env_id].default_kwargs, **settings.make_kwargs}
     variation, visual_cell = Variation.parse(kwargs.pop("variation", None)), kwargs.pop("visual_cell", None)
     if variation is not None:
@@ -125,7 +125,12 @@ def instructions(env: Any, settings: EnvSettings) -> list[str]:
     return texts
 
 
-def _task_class(settings: EnvSettings) -> type[BaseEnv]:
+def task_class(settings: EnvSettings) -> type[BaseEnv]:
+    """The class of ``env.id``.
+
+    Raises:
+        EnvSetupError: unknown task, missing assets, or a task that cannot run where the settings say.
+    """
     env_id = settings.env_id
     if env_id.startswith(PREFIX):
         import rlft_envs.put_on_plate.register  # noqa: F401  its assets are loaded when it is built

@@ -89,9 +89,24 @@ def test_an_override_wins_over_a_file_and_a_file_over_the_schema():
     assert load("train_rl", ["train.clip_ratio=0.3", "algo=original"]).train.clip_ratio == 0.3
 
 
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        (["policy=small"], (56, 56)),
+        (["policy=small", "model.small.image_size=112"], (112, 112)),
+        (["policy=pi0"], (224, 224)),
+        (["policy=pi0", "env.cameras.0.aspect=2"], (112, 224)),
+        (["policy=pi0", "env.cameras.0.aspect=0.5"], (224, 112)),
+    ],
+)
+def test_a_camera_without_a_size_gets_the_models_in_loading(words, size):
+    camera = load("train_rl", words).env.cameras[0]
+    assert (camera.height, camera.width) == size
+
+
 def test_lists_are_indexed_and_replaced():
     cfg = load("train_rl", ["env.cameras.0.height=112"])
-    assert (cfg.env.cameras[0].height, cfg.env.cameras[0].width, cfg.env.cameras[0].fov) == (112, None, 1.0)
+    assert (cfg.env.cameras[0].height, cfg.env.cameras[0].width, cfg.env.cameras[0].fov) == (112, 56, 1.0)
     assert load("train_rl", ["env.cameras=[]"]).env.cameras == []
     assert "numbered from 0" in only_problem("env.cameras.1.height=112")
 
