@@ -185,6 +185,47 @@ def test_recording_goes_on_after_a_restart():
         env.close()
 
 
+@pytest.mark.parametrize("after", ["part of them", "nothing"])
+def test_a_worker_that_fails_between_its_answer_and_the_frames_costs_the_frames(after, caplog, monkeypatch):
+    env = pool(timeout=1.0, max_episode_steps=400)
+    link = env._links[0]
+    try:
+        env.reset(range(E), range(E))
+        env.record([0])
+        for _ in range(60):
+            env.step_chunk(still())
+
+        def receive(deadline, original=link.receive):
+            answer = original(deadline)
+            if "shape" in answer:  # the frames are more than a socket holds: the worker is in the middle of them
+                assert np.prod(answer["shape"]) > 2**20
+                os.kill(link._process.pid, signal.SIGKILL)
+            return answer
+
+        def answer_alone(message, original=link.send):
+            original({"op": "record", "slots": []} if message["op"] == "frames" else message)
+
+        def answer_to_it(deadline, original=link.receive):
+            return original(deadline) | {"shape": [1, 1, 1, 3]}
+
+        if after == "nothing":
+            monkeypatch.setattr(link, "send", answer_alone)
+            monkeypatch.setattr(link, "receive", answer_to_it)
+        else:
+            monkeypatch.setattr(link, "receive", receive)
+        assert env.take_frames(0).shape == (0, 0, 0, 3)
+        how = "hung (no answer within 1 s, sending)" if after == "nothing" else "died (signal 9, SIGKILL)"
+        assert f"worker 0 {how} in frames, envs [0, 1], seeds [0, 1]" in caplog.text
+        monkeypatch.undo()
+        step = env.step_chunk(still())
+        assert step.invalid.tolist() == [True, True, False, False]
+        env.reset([0, 1], [0, 1])
+        env.step_chunk(still())
+        assert len(env.take_frames(0)) == A
+    finally:
+        env.close()
+
+
 def test_workers_end_with_a_killed_parent():
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"

@@ -126,10 +126,9 @@ class WorkerLink:
         """
         return self._receive(deadline, "working")
 
-    def receive_bytes(self) -> bytes:
-        """The raw bytes that follow an answer."""
-        assert self._connection is not None
-        return self._connection.recv_bytes()
+    def receive_bytes(self, deadline: float) -> bytes:
+        """The raw bytes that follow an answer; arguments and errors as of :meth:`receive`."""
+        return self._read(deadline, "sending")
 
     def close(self) -> None:
         """End the process, politely first, and free everything; may be called twice."""
@@ -161,14 +160,17 @@ class WorkerLink:
         except OSError:
             raise self._death() from None
 
-    def _receive(self, deadline: float, doing: str) -> dict[str, Any]:
+    def _read(self, deadline: float, doing: str) -> bytes:
         assert self._connection is not None
         try:
             if not self._connection.poll(max(0.0, deadline - time.monotonic())):
                 raise self._hang(doing)
-            message = protocol.receive(self._connection)
+            return self._connection.recv_bytes()
         except (EOFError, OSError):
             raise self._death() from None
+
+    def _receive(self, deadline: float, doing: str) -> dict[str, Any]:
+        message = protocol.parse(self._read(deadline, doing))
         if "error" not in message:
             return message
         if message["kind"] == "setup":

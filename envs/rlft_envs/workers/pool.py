@@ -110,10 +110,13 @@ class WorkerPool:
         check_env_ids([env_id], self._spec.num_envs)
         link, slot = self._place[env_id]
         answer = self._exchange({link.index: {"op": "frames", "slot": slot}})
-        if not answer:
-            return np.zeros((0, 0, 0, 3), np.uint8)
-        shape = answer[link.index]["shape"]
-        return np.frombuffer(link.receive_bytes(), np.uint8).reshape(shape).copy()
+        try:
+            if answer:
+                data = link.receive_bytes(time.monotonic() + self._timeout)
+                return np.frombuffer(data, np.uint8).reshape(answer[link.index]["shape"]).copy()
+        except WorkerFaultError as fault:
+            self._restart(link, fault, "frames")
+        return np.zeros((0, 0, 0, 3), np.uint8)
 
     def close(self) -> None:
         """End all workers; may be called twice."""

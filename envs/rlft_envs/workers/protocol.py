@@ -24,7 +24,12 @@ def send(connection: Connection, message: Mapping[str, Any]) -> None:
 
 def receive(connection: Connection) -> dict[str, Any]:
     """Receive one message; EOFError where the other end is gone."""
-    return json.loads(connection.recv_bytes())
+    return parse(connection.recv_bytes())
+
+
+def parse(message: bytes) -> dict[str, Any]:
+    """What :func:`send` sent."""
+    return json.loads(message)
 
 
 def pack_settings(settings: EnvSettings) -> dict[str, Any]:
