@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import logging
+import math
+import mmap
 import os
 import re
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
 from rlft.config.schema import RunConfig
-from rlft.errors import ConfigError
+from rlft.errors import ConfigError, RlftError
+from rlft.memory import gigabytes
 
 log = logging.getLogger(__name__)
 
 
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+REGISTER_PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU of the process
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,16 @@ class Placement:
             return move(value, self.sim)
         return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
 
+    def activate(self) -> None:
+        """Make the policy's GPU the one that this thread means where none is named; pinning opens a context on it."""
+        if self.policy.type == "cuda":
+            torch.cuda.set_device(self.policy)
+
+    def enter_simulator_thread(self) -> None:
+        """The same for a thread that steps simulators: CUDA's present device belongs to a thread, and begins as 0."""
+        if self.sim_tensors:
+            torch.cuda.set_device(self.sim)
+
     def describe(self) -> str:
         """One line for the log."""
         return f"simulator on {self.sim}, policy on {self.policy}, buffer on {self.buffer}"
@@ -146,13 +162,47 @@ def move(value: Any, device: torch.device) -> Any:
 
 
 def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device, *, peer: torch.device) -> torch.Tensor:
-    """Zeros on a device; pinned where host memory exchanges rows with the CUDA device ``peer``."""
-    pinned = device.type == "cpu" and peer.type == "cuda"
-    return torch.zeros(tuple(shape), dtype=dtype, device=device, pin_memory=pinned)
+    """Zeros on a device; pinned where host memory exchanges rows with the CUDA device ``peer``.
+
+    torch's own pinned memory is rounded up to a power of two, which doubles what some rollouts take. This is whole
+    pages, registered with CUDA until the tensor is gone.
+
+    Raises:
+        RlftError: CUDA does not pin it.
+    """
+    count = math.prod(shape)
+    if device.type != "cpu" or peer.type != "cuda" or count == 0:
+        return torch.zeros(tuple(shape), dtype=dtype, device=device)
+    pages = mmap.mmap(-1, count * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # zeros
+    flat = torch.frombuffer(pages, dtype=dtype)
+    _pin(flat)
+    return flat.view(tuple(shape))
+
+
+def _pin(flat: torch.Tensor) -> None:
+    """Register a tensor's memory with CUDA until its storage is freed.
+
+    A refusal ends the run. To go on with memory that is not pinned would be right but slow, and is not to be had: the
+    error stays in the CUDA runtime, and torch's next kernel would raise it.
+    """
+    cudart, start, nbytes = torch.cuda.cudart(), flat.data_ptr(), flat.nbytes
+    status = int(cudart.cudaHostRegister(start, nbytes, REGISTER_PORTABLE))
+    if status != 0:
+        reason = cudart.cudaGetErrorString(cudart.cudaError(status))
+        raise RlftError(
+            f"buffer.device = cpu: CUDA does not pin {gigabytes(nbytes)} of host memory ({reason}, error {status}); "
+            "try fewer env.num_envs or env.n_steps_rollout, buffer.store=images, or buffer.device=cuda:0"
+        )
+    release = weakref.finalize(flat.untyped_storage(), cudart.cudaHostUnregister, start)
+    release.atexit = False  # a process that ends gives its memory back without going through it
 
 
 def select_rows(store: torch.Tensor, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Rows of a tensor, int64 ``rows`` on its device, as a tensor on ``device``."""
+    """Rows of a tensor, int64 ``rows`` on its device, as a tensor on ``device``.
+
+    Rows of host memory are gathered in a block of torch's own pinned pool, rounded up to a power of two: as large as a
+    part of a minibatch, and used again as soon as the copy out of it is done, which the pool knows from its events.
+    """
     if store.device.type != "cpu" or device.type != "cuda":
         return _move_tensor(store[rows], device)
     pinned = torch.empty((len(rows), *store.shape[1:]), dtype=store.dtype, pin_memory=True)
@@ -175,7 +225,7 @@ def prefetched[T](
     if device.type != "cuda":
         yield from batches
         return
-    copies = torch.cuda.Stream(device)
+    copies = _copy_stream(device)
     copies.wait_stream(torch.cuda.current_stream(device))  # what the batches are gathered from is written there
     with torch.cuda.stream(copies):
         upcoming = next(batches, None)
@@ -187,6 +237,12 @@ def prefetched[T](
         with torch.cuda.stream(copies):
             upcoming = next(batches, None)
         yield batch
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of a device that batches arrive on: one, for torch keeps the memory of each stream apart."""
+    return torch.cuda.Stream(device)
 
 
 @contextmanager

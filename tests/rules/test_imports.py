@@ -25,7 +25,7 @@ ALLOWED = {
     "rlft.guards": ("rlft.config", "rlft.errors"),
     "rlft.checkpoint": ("rlft.errors", "rlft.statefile"),
     "rlft.tracking": ("rlft.config", "rlft.metrics"),
-    "rlft.placement": ("rlft.config", "rlft.errors", "rlft.policy.base"),
+    "rlft.placement": ("rlft.config", "rlft.errors", "rlft.memory", "rlft.policy.base"),
     "rlft.policy": (*BASE, "rlft.config", "rlft.data"),
     "rlft.data": (*BASE, "rlft.config", "rlft.policy", "rlft.progress"),
     "rlft.rollout": (*BASE, "rlft.memory", "rlft.placement", "rlft.policy"),

@@ -1,4 +1,5 @@
 import copy
+import mmap
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -6,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from rlft import placement
 from rlft.build import env_settings
 from rlft.config.load import load
-from rlft.errors import ConfigError
+from rlft.errors import ConfigError, RlftError
 from rlft.placement import Placement, allocate, physics_backend, prefetched, select_rows, torch_threads
 from rlft.policy.base import TensorRows
 
 CPU = torch.device("cpu")
 META = torch.device("meta")  # a device that is not the CPU, on every machine
 DEFAULT = load("train_rl")
+PAGE = mmap.PAGESIZE
 
 
 def place(monkeypatch, gpus: int, **devices: str) -> Placement:
@@ -152,10 +155,11 @@ class FakeBatch:
         self.log.append(f"{self.number} is used by {stream.name}")
 
 
-def test_the_next_batch_is_copied_while_the_present_one_is_used(monkeypatch):
-    log = []
-    copies, compute = FakeStream("copies", log), FakeStream("compute", log)
-    current = [compute]
+@pytest.fixture
+def cuda_streams(monkeypatch):
+    """Stand-ins: the log, the present stream of a device, and how many copy streams were made."""
+    log, made = [], []
+    current = [FakeStream("compute", log)]
 
     @contextmanager
     def stream(entered):
@@ -163,9 +167,29 @@ def test_the_next_batch_is_copied_while_the_present_one_is_used(monkeypatch):
         yield
         current.pop()
 
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: copies)
+    def new(device):
+        made.append(device)
+        return FakeStream("copies", log)
+
+    monkeypatch.setattr(torch.cuda, "Stream", new)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current[-1])
     monkeypatch.setattr(torch.cuda, "stream", stream)
+    placement._copy_stream.cache_clear()
+    yield log, current, made
+    placement._copy_stream.cache_clear()
+
+
+def test_batches_arrive_on_one_stream_per_device(cuda_streams):
+    log, _, made = cuda_streams
+    for epoch in range(3):
+        for device in ("cuda:0", "cuda:1"):
+            list(prefetched(iter([FakeBatch(epoch, log)]), torch.device(device), tensors=lambda batch: [batch]))
+    assert made == [torch.device("cuda:0"), torch.device("cuda:1")]
+    assert log.count("copies waits for compute") == 6  # each epoch sees what was written before it
+
+
+def test_the_next_batch_is_copied_while_the_present_one_is_used(cuda_streams):
+    log, current, _ = cuda_streams
 
     def batches():
         for number in range(2):
@@ -214,12 +238,84 @@ def test_rows_for_a_gpu_are_gathered_in_pinned_memory(monkeypatch):
     assert seen["to"] == (True, torch.device("cuda:1"), True)
 
 
-@pytest.mark.parametrize(("device", "peer", "pinned"), [("cpu", "cuda:0", True), ("cpu", "cpu", False)])
-def test_the_buffer_is_pinned_where_it_exchanges_rows_with_a_gpu(monkeypatch, device, peer, pinned):
-    asked = {}
-    monkeypatch.setattr(torch, "zeros", lambda shape, **settings: asked.update(settings))
-    allocate((2, 3), torch.float32, torch.device(device), peer=torch.device(peer))
-    assert asked["pin_memory"] is pinned
+class FakeCudart:
+    """Writes down which memory is registered, and refuses what it is told to, or what overlaps, as CUDA does."""
+
+    def __init__(self, status=0):
+        self.status, self.registered, self.released = status, {}, []
+
+    def cudaHostRegister(self, start, nbytes, flags):  # noqa: N802  CUDA's own name
+        pages = set(range(start // PAGE, -(-(start + nbytes) // PAGE)))
+        if any(pages & other for other in self.registered.values()):
+            return 712  # cudaErrorHostMemoryAlreadyRegistered
+        if self.status == 0:
+            self.registered[start] = pages
+        return self.status
+
+    def cudaHostUnregister(self, start):  # noqa: N802
+        self.released.append(len(self.registered.pop(start)))
+        return 0
+
+    def cudaError(self, status):  # noqa: N802
+        return status
+
+    def cudaGetErrorString(self, status):  # noqa: N802
+        return f"text of {status}"
+
+
+def pinned(monkeypatch, *shape, dtype=torch.float32, cudart=None):
+    cudart = cudart or FakeCudart()
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
+    return allocate(shape, dtype, CPU, peer=torch.device("cuda:0")), cudart
+
+
+def test_what_exchanges_rows_with_a_gpu_is_whole_pages_that_are_registered_until_the_tensor_is_gone(monkeypatch):
+    tensor, cudart = pinned(monkeypatch, 3, PAGE + 1)  # torch's own pinned memory would take 2^16 bytes
+    assert tensor.shape == (3, PAGE + 1)
+    assert not tensor.any()
+    assert sum(map(len, cudart.registered.values())) == 13  # 49164 bytes
+    assert tensor.data_ptr() % PAGE == 0
+    tensor += 1.0
+    view = tensor.flatten(0, 1)[-1:]
+    del tensor
+    assert cudart.released == []  # a view keeps the memory
+    assert float(view) == 1.0
+    del view
+    assert cudart.released == [13]
+    assert cudart.registered == {}
+
+
+def test_small_tensors_share_no_page(monkeypatch):
+    cudart = FakeCudart()
+    kept = [
+        pinned(monkeypatch, 5, dtype=dtype, cudart=cudart)[0] for dtype in (torch.bool, torch.int64, torch.bfloat16)
+    ]
+    assert len(cudart.registered) == len(kept) == 3
+
+
+def test_memory_that_cuda_does_not_pin_ends_the_run_with_a_remedy(monkeypatch):
+    with pytest.raises(RlftError, match=r"does not pin 0.00 GB.*text of 2, error 2.*buffer.device=cuda:0"):
+        pinned(monkeypatch, 4, cudart=FakeCudart(status=2))
+
+
+@pytest.mark.parametrize(("shape", "peer"), [((2, 3), CPU), ((2, 0), torch.device("cuda:0"))])
+def test_nothing_is_pinned_without_a_gpu_or_without_bytes(monkeypatch, shape, peer):
+    monkeypatch.setattr(torch.cuda, "cudart", None)
+    assert not allocate(shape, torch.int64, CPU, peer=peer).any()
+    assert allocate(shape, torch.int64, META, peer=torch.device("cuda:0")).device == META
+
+
+def test_a_process_means_the_policys_gpu_and_a_simulators_thread_its_own(monkeypatch):
+    named = []
+    monkeypatch.setattr(torch.cuda, "set_device", named.append)
+    placed = place(monkeypatch, 3, sim="cuda:0", model="cuda:1")
+    placed.activate()
+    placed.enter_simulator_thread()
+    assert named == [placed.policy, placed.sim]
+    cpu = place(monkeypatch, 0)
+    cpu.activate()
+    cpu.enter_simulator_thread()
+    assert len(named) == 2
 
 
 def test_threads_are_given_back():
