@@ -38,8 +38,10 @@ def dataset_dir(cfg: RunConfig) -> Path:
 
 
 def build_placement(cfg: RunConfig) -> Placement:
-    """The devices, parsed and checked."""
-    return Placement.from_config(cfg)
+    """The devices, parsed and checked; the policy's becomes this thread's own."""
+    placement = Placement.from_config(cfg)
+    placement.activate()
+    return placement
 
 
 def build_runner(
@@ -83,6 +85,7 @@ def build_runner(
         overlap=overlaps(cfg),
         policy_threads=policy_threads(cfg),
         randomizer=build_randomizer(cfg, "rollout", placement, run_dir(cfg)),
+        even_batches=cfg.model.compile,
     )
     evaluator = build_evaluator(cfg, eval_env, placement)
     directory, keep = run_dir(cfg) / "rl" / "checkpoints", cfg.train.keep_checkpoints

@@ -74,7 +74,7 @@ class Part:
 
 
 class RolloutBuffer:
-    """T x E decisions of one rollout.
+    """T x E decisions of one rollout. Its memory is allocated once, and holds one rollout after the other.
 
     Args:
         num_decisions: T.
@@ -88,6 +88,11 @@ class RolloutBuffer:
         self.device, self.policy_device = device, policy_device
         self._rows: dict[str, torch.Tensor] = {}
         self._bundles: dict[str, TensorRows] = {}
+
+    def reset(self) -> None:
+        """Begin another rollout in the same memory; every row is written anew, and the learner's verdict is gone."""
+        for name in ("advantage", "target"):
+            self._rows.pop(name, None)
 
     def add(
         self,
@@ -106,7 +111,8 @@ class RolloutBuffer:
             prefix: the encoded observations, n rows; or else
             inputs: the model inputs, from which the update computes the prefix again.
             columns: named tensors with n rows each: privileged, chain, drawn_step, log_prob, value, rewards,
-                n_executed, terminated, truncated, invalid, final_value. Memory is allocated at the first call.
+                n_executed, terminated, truncated, invalid, final_value. Memory is allocated at the first call, not
+                after a :meth:`reset`.
         """
         if not 0 <= t < self.T:
             raise IndexError(f"decision {t} of a rollout of T={self.T}")
@@ -144,9 +150,13 @@ class RolloutBuffer:
         room = [max(a, b) for a, b in zip(store.shape[2:], value.shape[1:], strict=True)]
         if room != list(store.shape[2:]):
             larger = self._zeros(room, store.dtype)
+            self.complete()  # rows that are still on their way would be left behind
             _corner(larger, store.shape).copy_(store)
             store = larger
-        _corner(store[t, rows.start : rows.stop], value.shape).copy_(value, non_blocking=True)
+        block = store[t, rows.start : rows.stop]
+        _corner(block, value.shape).copy_(value, non_blocking=True)
+        for axis, length in enumerate(value.shape[1:], start=1):  # what a longer prompt left here in another rollout
+            block.narrow(axis, length, block.shape[axis] - length).zero_()
         return store
 
     def complete(self) -> None:

@@ -13,10 +13,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
+from rlft.errors import RlftError
 from rlft.rollout.observations import indices, put_rows
+from rlft.rollout.outcome import Outcome
 from rlft.seeding import seed_for
-from rlft.types import ChunkStep, Observation, VecEnv
+from rlft.types import Array, Observation, VecEnv
+
+
+class NonFiniteActionError(RlftError):
+    """The policy produced NaN or infinite actions; no simulator executed them."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True)
@@ -24,11 +33,13 @@ class Executed:
     """What a group reports of one chunk.
 
     Attributes:
-        step: the chunk's outcome.
+        obs: the observation after the chunk; for an ended environment its true final one.
+        outcome: what came of it.
         seconds: time inside the simulator, resets included.
     """
 
-    step: ChunkStep
+    obs: Observation
+    outcome: Outcome
     seconds: float
 
 
@@ -74,8 +85,15 @@ class RolloutGroup:
             self.obs = self._take()
         return self.obs
 
-    def send(self, actions: Any) -> None:
-        """Execute a chunk, ``[n, A, d]`` in the form that the simulator takes; ended environments start anew."""
+    def send(self, actions: Array) -> None:
+        """Execute a chunk, ``[n, A, d]`` in the form that the simulator takes; ended environments start anew.
+
+        Raises:
+            NonFiniteActionError: the policy diverged. What is on a GPU is left to the simulator's own check, so that
+                nothing waits for it here; then :meth:`receive` raises it.
+        """
+        if isinstance(actions, np.ndarray):
+            self._check_finite(actions)
         self._submit(lambda: self._execute(actions))
 
     def receive(self) -> Executed:
@@ -89,12 +107,25 @@ class RolloutGroup:
             self._pending.exception()
             self._pending = None
 
-    def _execute(self, actions: Any) -> tuple[Executed, Observation]:
+    def _check_finite(self, actions: np.ndarray) -> None:
+        bad = [self.ids[row] for row in indices(~np.isfinite(actions).all(axis=(1, 2)))]
+        if bad:
+            raise NonFiniteActionError(
+                f"the policy produced non-finite actions for environments {bad}; the weights have diverged: "
+                "resume an earlier checkpoint with a lower train.actor_optimizer.lr"
+            )
+
+    def _execute(self, actions: Array) -> tuple[Executed, Observation]:
         started = time.perf_counter()
-        step = self.env.step_chunk(actions)
-        ended = indices(step.ended)
+        try:
+            step = self.env.step_chunk(actions)
+        except ValueError:
+            self._check_finite(np.asarray(torch.as_tensor(actions).cpu()))
+            raise
+        outcome = Outcome.of(step, actions)
+        ended = indices(outcome.ended)
         following = put_rows(step.obs, ended, self._reset(ended)) if ended else step.obs
-        return Executed(step, time.perf_counter() - started), following
+        return Executed(step.obs, outcome, time.perf_counter() - started), following
 
     def _reset(self, rows: list[int]) -> Observation:
         seeds = [

@@ -10,22 +10,16 @@ from typing import Protocol
 
 import torch
 
-from rlft.errors import RlftError
 from rlft.placement import Placement, torch_threads
 from rlft.policy.actor_critic import ActorCritic, PolicySample
 from rlft.policy.base import PolicyInput, Prefix
 from rlft.rollout.buffer import RolloutBuffer
-from rlft.rollout.group import RolloutGroup
+from rlft.rollout.group import Executed, RolloutGroup
 from rlft.rollout.observations import indices, take_rows
+from rlft.rollout.outcome import Outcome
 from rlft.rollout.stats import EpisodeTally, RolloutStats
 from rlft.seeding import generator_for
-from rlft.types import ChunkStep, Observation, VecEnv
-
-
-class NonFiniteActionError(RlftError):
-    """The policy produced NaN or infinite actions; nothing was sent to the simulator."""
-
-    exit_code = 3
+from rlft.types import Observation, VecEnv
 
 
 class Randomizer(Protocol):
@@ -49,7 +43,6 @@ class Decision:
         prefix: the encoded observations.
         privileged: float32 ``[n, P]`` or None.
         sample: the drawn chains.
-        actions: ``[n, A, d]``, controller units.
         episodes: of which episode each row is.
     """
 
@@ -57,7 +50,6 @@ class Decision:
     prefix: Prefix
     privileged: torch.Tensor | None
     sample: PolicySample
-    actions: torch.Tensor
     episodes: Sequence[tuple[int, ...]]
 
 
@@ -75,6 +67,8 @@ class RolloutSampler:
         overlap: simulate a group while the policy decides for another one; the results are the same.
         policy_threads: CPU threads of the policy during a rollout; None: all.
         randomizer: changes the pictures that the policy decides on, and the buffer keeps; None: they stay as they are.
+        even_batches: give the policy as many rows for final values as for decisions: a compiled network would be
+            compiled again for every other number.
     """
 
     def __init__(
@@ -90,14 +84,25 @@ class RolloutSampler:
         overlap: bool = False,
         policy_threads: int | None = None,
         randomizer: Randomizer | None = None,
+        even_batches: bool = False,
     ) -> None:
         self.model, self.placement, self.policy_threads = model, placement, policy_threads
         self.seed, self.T, self.E = seed, num_decisions, sum(env.spec.num_envs for env in envs)
         self.store_prefix, self.reset_each_rollout, self.randomizer = store_prefix, reset_each_rollout, randomizer
-        executor = ThreadPoolExecutor(placement.sim_threads(len(envs)), "simulator") if overlap else None
+        self.even_batches = even_batches
+        self._executor: ThreadPoolExecutor | None = None
+        if overlap:
+            threads = placement.sim_threads(len(envs))
+            self._executor = ThreadPoolExecutor(threads, "simulator", initializer=placement.enter_simulator_thread)
         firsts = [sum(env.spec.num_envs for env in envs[:i]) for i in range(len(envs))]
-        self.groups = [RolloutGroup(env, first, seed, executor) for env, first in zip(envs, firsts)]
+        self.groups = [RolloutGroup(env, first, seed, self._executor) for env, first in zip(envs, firsts)]
         self._tally = EpisodeTally(envs[0].spec, self.E)
+        self._buffer = RolloutBuffer(self.T, self.E, placement.buffer, placement.policy)
+
+    def close(self) -> None:
+        """End the simulators' threads; may be called twice. The environments are closed by whoever built them."""
+        if self._executor is not None:
+            self._executor.shutdown()
 
     def collect(self, iteration: int) -> tuple[RolloutBuffer, RolloutStats]:
         """Run T decisions.
@@ -105,11 +110,14 @@ class RolloutSampler:
         Args:
             iteration: names the random numbers of this rollout.
 
+        Returns:
+            the rollout, in the memory that every rollout of this sampler has: the next one overwrites it.
+
         Raises:
             NonFiniteActionError: the policy diverged.
         """
-        stats, started = RolloutStats(), time.perf_counter()
-        buffer = RolloutBuffer(self.T, self.E, self.placement.buffer, self.placement.policy)
+        stats, started, buffer = RolloutStats(), time.perf_counter(), self._buffer
+        buffer.reset()
         with torch_threads(self.policy_threads):
             self._fill(buffer, stats, iteration)
         buffer.complete()
@@ -146,11 +154,12 @@ class RolloutSampler:
         episodes = list(group.episodes)
         obs = self._seen(obs, episodes, iteration, t)
         inputs, prefix, privileged, sample = self._decide(obs, iteration, t, group.ids)
-        actions = self._to_env(sample, group.ids)
+        chunk = sample.actions[:, : self.model.act_steps]
+        actions = self.placement.to_sim(self.model.policy.actions_to_env(chunk))  # the only read of a decision
         waited = time.perf_counter()
-        group.send(self.placement.to_sim(actions))
+        group.send(actions)
         stats.wait_seconds += time.perf_counter() - waited  # without overlap, the chunk runs here
-        return Decision(inputs, prefix, privileged, sample, actions, episodes)
+        return Decision(inputs, prefix, privileged, sample, episodes)
 
     def _seen(self, obs: Observation, episodes: Sequence[tuple[int, ...]], iteration: int, t: int) -> Observation:
         """What the policy sees of an observation, before the rollout's decision t."""
@@ -163,11 +172,10 @@ class RolloutSampler:
         executed = group.receive()
         stats.wait_seconds += time.perf_counter() - waited
         stats.env_seconds += executed.seconds
-        step = executed.step
-        final_value = self._final_values(step, iteration, t, group.ids, made.episodes)
-        self._store(buffer, t, group.ids, made, step, final_value)
-        stats.noise_stds.append(float(made.sample.mean_std))
-        self._tally.add(stats, group.ids, made.actions, step)
+        final_value = self._final_values(executed, iteration, t, group.ids, made.episodes)
+        self._store(buffer, t, group.ids, made, executed.outcome, final_value)
+        stats.noise_stds.append(made.sample.mean_std)
+        self._tally.add(stats, group.ids, executed.outcome)
 
     def _decide(
         self, obs: Observation, iteration: int, t: int, ids: Sequence[int], purpose: str = "rollout-noise"
@@ -188,30 +196,22 @@ class RolloutSampler:
         sample = self.model.sample(prefix, to_policy(torch.stack(noise)), to_policy(torch.stack(drawn)), privileged)
         return inputs, prefix, privileged, sample
 
-    def _to_env(self, sample: PolicySample, ids: Sequence[int]) -> torch.Tensor:
-        """The executed part of the drawn chunk in controller units, ``[n, A, d]``."""
-        actions = self.model.policy.actions_to_env(sample.actions[:, : self.model.act_steps])
-        finite = torch.isfinite(actions).flatten(1).all(1)
-        if not bool(finite.all()):
-            bad = [ids[row] for row in indices(~finite)]
-            raise NonFiniteActionError(
-                f"the policy produced non-finite actions for environments {bad}; the weights have diverged: "
-                "resume an earlier checkpoint with a lower train.actor_optimizer.lr"
-            )
-        return actions
-
     def _final_values(
-        self, step: ChunkStep, iteration: int, t: int, ids: Sequence[int], episodes: Sequence[tuple[int, ...]]
+        self, executed: Executed, iteration: int, t: int, ids: Sequence[int], episodes: Sequence[tuple[int, ...]]
     ) -> torch.Tensor:
         """V of the observation after the chunk, where GAE reads it: truncated rows, and all open ones at the end."""
-        open_end = ~step.terminated if t == self.T - 1 else step.truncated & ~step.terminated
-        rows = indices(open_end & ~step.invalid)
+        outcome = executed.outcome
+        open_end = ~outcome.terminated if t == self.T - 1 else outcome.truncated & ~outcome.terminated
+        rows = indices(open_end & ~outcome.invalid)
         values = torch.zeros(len(ids), device=self.placement.policy)
         if rows:
             chosen = [ids[row] for row in rows]
-            obs = self._seen(take_rows(step.obs, rows), [episodes[row] for row in rows], iteration, t + 1)
+            obs = self._seen(take_rows(executed.obs, rows), [episodes[row] for row in rows], iteration, t + 1)
+            if self.even_batches:
+                missing = len(ids) - len(rows)
+                obs, chosen = take_rows(obs, [*range(len(rows)), *[0] * missing]), chosen + chosen[:1] * missing
             _, _, _, sample = self._decide(obs, iteration, t, chosen, purpose="final-value-noise")
-            values[rows] = sample.value
+            values.index_copy_(0, self.placement.to_policy(torch.tensor(rows)), sample.value[: len(rows)])
         return values
 
     def _store(
@@ -220,10 +220,10 @@ class RolloutSampler:
         t: int,
         ids: range,
         made: Decision,
-        step: ChunkStep,
+        outcome: Outcome,
         final_value: torch.Tensor,
     ) -> None:
-        n_executed, sample = self.placement.to_policy(step.n_executed), made.sample
+        n_executed, sample = self.placement.to_policy(outcome.n_executed), made.sample
         buffer.add(
             t,
             rows=ids,
@@ -235,9 +235,9 @@ class RolloutSampler:
             n_executed=n_executed,
             log_prob=sample.log_prob.joint(n_executed),
             value=sample.value,
-            rewards=self.placement.to_buffer(step.rewards),
-            terminated=self.placement.to_buffer(step.terminated),
-            truncated=self.placement.to_buffer(step.truncated),
-            invalid=self.placement.to_buffer(step.invalid),
+            rewards=self.placement.to_buffer(outcome.rewards),
+            terminated=self.placement.to_buffer(outcome.terminated),
+            truncated=self.placement.to_buffer(outcome.truncated),
+            invalid=self.placement.to_buffer(outcome.invalid),
             final_value=final_value,
         )

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from rlft.rollout.observations import indices
-from rlft.types import ChunkStep, EnvSpec
+from rlft.rollout.outcome import Outcome
+from rlft.types import EnvSpec
 
 
 @dataclass
@@ -24,7 +25,8 @@ class RolloutStats:
         invalid: chunks lost to simulator failures.
         clipped_actions: executed action numbers outside the controller's bounds.
         sent_actions: executed action numbers.
-        noise_stds: mean std of the exploration per policy call, model units.
+        noise_stds: mean std of the exploration per policy call, model units; scalars where the policy lives, so that
+            no decision waits for its number.
         seconds: wall time.
         env_seconds: time inside the simulators; with overlap, part of it ran beside the policy.
         wait_seconds: time in which the policy waited for a simulator.
@@ -38,7 +40,7 @@ class RolloutStats:
     invalid: int = 0
     clipped_actions: int = 0
     sent_actions: int = 0
-    noise_stds: list[float] = field(default_factory=list)
+    noise_stds: list[torch.Tensor] = field(default_factory=list)
     seconds: float = 0.0
     env_seconds: float = 0.0
     wait_seconds: float = 0.0
@@ -54,7 +56,7 @@ class RolloutStats:
             "rollout/env_steps": float(self.env_steps),
             "rollout/invalid_chunks": float(self.invalid),
             "rollout/clipped_actions": self.clipped_actions / max(1, self.sent_actions),
-            "rollout/noise_std": _mean(self.noise_stds),
+            "rollout/noise_std": _mean(torch.stack(self.noise_stds).tolist() if self.noise_stds else []),
             "time/rollout_seconds": self.seconds,
             "time/env_seconds": self.env_seconds,
             "time/env_wait_seconds": self.wait_seconds,
@@ -81,33 +83,29 @@ class EpisodeTally:
         """All environments start new episodes."""
         self._return[:], self._length[:] = 0.0, 0
 
-    def add(self, stats: RolloutStats, ids: Sequence[int], actions: torch.Tensor, step: ChunkStep) -> None:
+    def add(self, stats: RolloutStats, ids: Sequence[int], outcome: Outcome) -> None:
         """Count one chunk.
 
         Args:
             stats: receives the counts.
             ids: global indices of the n environments.
-            actions: ``[n, A, d]``, controller units, as sent.
-            step: what came of them.
+            outcome: what was sent, and what came of it.
         """
-        n = np.asarray(torch.as_tensor(step.n_executed).cpu())
-        sent = actions.float().cpu().numpy()
+        n, sent = outcome.n_executed, outcome.actions
         executed = np.arange(sent.shape[1])[None, :] < n[:, None]
         outside = ((sent < self._low - self._margin) | (sent > self._high + self._margin)) & executed[..., None]
         stats.clipped_actions += int(outside.sum())
         stats.sent_actions += int(executed.sum()) * sent.shape[2]
         stats.env_steps += int(n.sum())
         rows = list(ids)
-        self._return[rows] += np.asarray(torch.as_tensor(step.rewards).cpu()).sum(-1)
+        self._return[rows] += outcome.rewards.sum(-1)
         self._length[rows] += n
-        success = np.asarray(torch.as_tensor(step.success).cpu())
-        invalid = set(indices(step.invalid))
-        stats.invalid += len(invalid)
-        for i in indices(step.ended):
-            if i not in invalid:
+        stats.invalid += int(outcome.invalid.sum())
+        for i in indices(outcome.ended):
+            if not outcome.invalid[i]:
                 stats.episode_returns.append(float(self._return[rows[i]]))
                 stats.episode_lengths.append(int(self._length[rows[i]]))
-                stats.episode_successes.append(bool(success[i]))
+                stats.episode_successes.append(bool(outcome.success[i]))
             self._return[rows[i]], self._length[rows[i]] = 0.0, 0
 
 

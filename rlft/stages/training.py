@@ -114,15 +114,16 @@ def train_rl(cfg: RunConfig) -> None:
         ):
             evaluate_now = partial(evaluate_policy, run, num_videos=cfg.eval.num_videos)
             runner = build.build_runner(cfg, envs, eval_env, tracker, progress, evaluate_now)
-            if resumed is not None:
-                runner.load_state_dict(checkpoint.load_state(resumed))
-                tracker.drop_after("rl", runner.state.iteration)
-                tracker.drop_after("eval", runner.state.iteration)
-                log.info("resumed from %s after %d iterations", resumed, runner.state.iteration)
-            if runner.state.iteration >= cfg.train.n_train_itr:
-                log.warning("already complete: train.n_train_itr=%d iterations are done", cfg.train.n_train_itr)
-                return
-            runner.run()
+            with closing(runner.sampler):
+                if resumed is not None:
+                    runner.load_state_dict(checkpoint.load_state(resumed))
+                    tracker.drop_after("rl", runner.state.iteration)
+                    tracker.drop_after("eval", runner.state.iteration)
+                    log.info("resumed from %s after %d iterations", resumed, runner.state.iteration)
+                if runner.state.iteration >= cfg.train.n_train_itr:
+                    log.warning("already complete: train.n_train_itr=%d iterations are done", cfg.train.n_train_itr)
+                    return
+                runner.run()
         write_stage(run, "rl", _rl_facts(runner, time.perf_counter() - started))
 
 

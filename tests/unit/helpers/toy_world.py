@@ -45,8 +45,8 @@ def toy_model(method="flow_noise", seed=0):
     return ActorCritic(policy, noise, critic, make_schedule(method, 3, 0.5), ACT_STEPS, [0, 1])
 
 
-def toy_sampler(*envs, model, seed=0, num_decisions=5, reset=True, overlap=False):
+def toy_sampler(*envs, model, seed=0, num_decisions=5, reset=True, placement=PLACEMENT, **changes):
     return RolloutSampler(
-        envs, model, PLACEMENT, seed=seed, num_decisions=num_decisions, store_prefix=True, reset_each_rollout=reset,
-        overlap=overlap,
+        envs, model, placement, seed=seed, num_decisions=num_decisions, store_prefix=True, reset_each_rollout=reset,
+        **changes,
     )  # fmt: skip

@@ -3,12 +3,14 @@
 import threading
 import time
 
-import numpy as np
 import pytest
 import torch
-from helpers.toy_world import ACT_STEPS, toy_env, toy_model, toy_sampler
+from helpers.host_reads import HostReads, TensorEnv
+from helpers.toy_world import ACT_STEPS, CPU, toy_env, toy_model, toy_sampler
 
-from rlft.rollout.sampler import NonFiniteActionError
+from rlft.placement import Placement
+from rlft.rollout.group import NonFiniteActionError
+from rlft.seeding import seed_for
 
 COLUMNS = ("chain", "log_prob", "value", "rewards", "n_executed", "terminated", "truncated", "final_value")
 
@@ -31,10 +33,17 @@ def both_ways(make_envs, **settings):
     for overlap in (False, True):
         envs = make_envs()
         sampler = toy_sampler(*envs, model=toy_model(), overlap=overlap, **settings)
-        found.append([sampler.collect(iteration) for iteration in (0, 1)])
+        found.append([columns(sampler.collect(iteration)) for iteration in (0, 1)])
+        sampler.close()
         for env in envs:
             env.close()
     return found
+
+
+def columns(collected):
+    """A copy of what the next rollout overwrites, and the statistics."""
+    buffer, stats = collected
+    return {name: buffer.column(name).clone() for name in COLUMNS}, stats
 
 
 @pytest.mark.parametrize("reset", [True, False])
@@ -42,7 +51,7 @@ def test_overlap_changes_no_bit(reset):
     plain, overlapped = both_ways(lambda: [toy_env(3, limit=5), toy_env(2, limit=5)], reset=reset)
     for (a, a_stats), (b, b_stats) in zip(plain, overlapped):
         for name in COLUMNS:
-            assert torch.equal(a.column(name), b.column(name)), name
+            assert torch.equal(a[name], b[name]), name
         assert a_stats.episode_returns == b_stats.episode_returns
         assert a_stats.env_steps == b_stats.env_steps
 
@@ -108,9 +117,9 @@ def test_truncated_chunks_carry_the_value_of_their_true_final_observation():
     seen = {}
     original = sampler._final_values
 
-    def spy(step, iteration, t, ids, episodes):
-        values = original(step, iteration, t, ids, episodes)
-        seen[t] = (np.array(step.truncated), np.array(step.terminated), values)
+    def spy(executed, iteration, t, ids, episodes):
+        values = original(executed, iteration, t, ids, episodes)
+        seen[t] = (executed.outcome.truncated, executed.outcome.terminated, values)
         return values
 
     sampler._final_values = spy
@@ -156,8 +165,6 @@ def test_a_diverged_policy_is_stopped_before_the_simulator():
 
 
 def test_a_failed_simulator_is_discarded_and_the_rollout_goes_on(tmp_path):
-    from rlft.seeding import seed_for
-
     fault = {"kind": "nan_reward", "seed": seed_for(0, "rollout-episode", 0, 1, 0), "at_step": 3}
     buffer, stats = collect(make_kwargs={"fault": fault})
     invalid = buffer.column("invalid")
@@ -165,3 +172,72 @@ def test_a_failed_simulator_is_discarded_and_the_rollout_goes_on(tmp_path):
     assert int(invalid.sum()) == 1
     assert stats.invalid == 1
     assert torch.isfinite(buffer.column("rewards")[~invalid]).all()
+
+
+@pytest.mark.parametrize("bad", [None, 1])
+def test_gpu_physics_is_waited_for_once_a_chunk_and_no_decision_is_read(bad):
+    """Tensors stay tensors, as on a GPU; what reads them is counted."""
+    env, model = TensorEnv(toy_env(2, limit=4)), toy_model()
+    sampler = toy_sampler(env, model=model, placement=Placement(CPU, CPU, CPU, sim_tensors=True))
+    env.bad = bad
+    reference, _ = toy_sampler(toy_env(2, limit=4), model=toy_model()).collect(0)
+    with HostReads() as reads:
+        if bad is not None:
+            with pytest.raises(NonFiniteActionError, match=r"\[1\]"):
+                sampler.collect(0)
+            return
+        buffer, stats = sampler.collect(0)
+        assert reads.seen == ["cpu"] * 5
+        assert stats.scalars()["rollout/noise_std"] > 0
+        assert reads.seen == [*["cpu"] * 5, "tolist"]
+    for name in COLUMNS:
+        assert torch.equal(buffer.column(name), reference.column(name)), name
+
+
+def test_cpu_physics_takes_the_actions_off_the_policys_device_once():
+    env, model, read = toy_env(2), toy_model(), []
+    sampler = toy_sampler(env, model=model)
+    with HostReads() as reads:
+        _, stats = sampler.collect(0)
+        read += reads.seen
+    assert read == ["cpu"] * 5
+    assert stats.sent_actions > 0
+
+
+@pytest.mark.parametrize("method", ["flow_noise", "flow_sde_single"])
+def test_even_batches_change_no_value_of_a_row(method):
+    fault = {"kind": "nan_reward", "seed": seed_for(0, "rollout-episode", 0, 1, 0), "at_step": 1}
+    rows = []
+
+    def collected(even):
+        model, seen = toy_model(method), []
+        env = toy_env(5, limit=3, make_kwargs={"fault": fault})
+        sampler = toy_sampler(env, model=model, num_decisions=4, even_batches=even)
+
+        def encode(inputs, original=model.policy.encode):
+            seen.append(len(inputs))
+            return original(inputs)
+
+        model.policy.encode = encode
+        rows.append(seen)
+        return sampler.collect(0)[0].column("final_value")
+
+    plain, even = collected(False), collected(True)
+    assert set(rows[0]) != {5}, "the case has batches of all sizes"
+    assert set(rows[1]) == {5}
+    assert torch.allclose(plain, even, atol=1e-6)
+    assert torch.equal(plain == 0, even == 0)
+
+
+def test_closing_ends_the_simulators_threads_and_they_know_their_gpu(monkeypatch):
+    entered = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: entered.append((threading.current_thread(), device)))
+    placement = Placement(torch.device("meta"), CPU, CPU, sim_tensors=True)
+    sampler = toy_sampler(toy_env(1), model=toy_model(), overlap=True, placement=placement)
+    sampler._executor.submit(int).result()
+    ((thread, device),) = entered
+    assert device == placement.sim
+    assert thread is not threading.current_thread()
+    sampler.close()
+    sampler.close()
+    assert not thread.is_alive()
