@@ -112,6 +112,16 @@ def encode_bytes(size: NetworkSize, rows: int) -> int:
     return rows * max(pictures, tower + size.kv_row_bytes(size.dtype))
 
 
+def denoise_bytes(size: NetworkSize, rows: int) -> int:
+    """The most that a denoise step of ``rows`` chunks holds without gradients: a layer of the expert, keys joined."""
+    b, tower, tokens = TYPE_BYTES[size.dtype], size.expert, size.prefix_tokens + size.horizon
+    queries = size.heads * size.head_dim
+    layer = size.horizon * (FLOAT * tower.width + b * (4 * tower.width + 2 * queries + 3 * tower.mlp))
+    joined = 2 * 2 * size.kv_heads * tokens * size.head_dim * b
+    bias = 2 * FLOAT * size.heads * size.horizon * tokens
+    return rows * (layer + joined + bias)
+
+
 def _layer(size: NetworkSize, tower: Tower) -> int:
     """One Gemma layer, per token, without its input and its keys."""
     b, queries = TYPE_BYTES[size.dtype], size.heads * size.head_dim

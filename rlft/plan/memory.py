@@ -8,14 +8,23 @@ from dataclasses import dataclass, field, replace
 
 from rlft.config.learning import BufferConfig
 from rlft.config.schema import RunConfig
-from rlft.plan.activations import encode_bytes, saved_by_expert, saved_by_heads, saved_by_prefix
+from rlft.plan.activations import denoise_bytes, encode_bytes, saved_by_expert, saved_by_heads, saved_by_prefix
 from rlft.plan.flops import RunFlops, run_flops, update_steps
 from rlft.plan.network import NetworkSize, network_of
 from rlft.plan.parameters import Count, count_parameters, critic_head, noise_head
-from rlft.plan.rollout import decision_bytes, image_row_bytes, prefix_row_bytes, prefix_type, rollout_bytes
+from rlft.plan.rollout import (
+    chain_bytes,
+    decision_bytes,
+    image_row_bytes,
+    part_bytes,
+    pinned_blocks,
+    prefix_row_bytes,
+    prefix_type,
+    rollout_bytes,
+)
 
 HOST = BufferConfig().device  # the schema's default; written out there and nowhere else
-COMPONENTS = ("weights", "gradients", "optimizer", "activations", "buffer", "simulation", "libraries")
+COMPONENTS = ("weights", "gradients", "optimizer", "activations", "buffer", "staging", "simulation", "libraries")
 MB = 10**6
 
 # Measured on a two-core machine without a GPU.
@@ -104,12 +113,13 @@ def plan_rl(cfg: RunConfig, assumed: Assumed, store: str) -> Plan:
         trained += heads[1]
     _learn(used[model], network.all + heads[0] + heads[1], trained, size.dtype)
     phases = {
-        "rollout": _rollout_phase(cfg, size, assumed),
+        "rollout": _rollout_phase(cfg, size, assumed, privileged),
         "update": _update_phase(cfg, size, store, privileged, gpu=model != HOST),
     }
     peak = max(phases, key=lambda name: phases[name])
     used[model]["activations"] = phases[peak]
     used[buffer]["buffer"] = rollout_bytes(cfg, store=store, privileged_dim=privileged, tokens=assumed.tokens)
+    _stage(used, cfg, size, assumed, part_bytes(cfg, size, store=store, privileged_dim=privileged))
     unknown = _simulate(cfg, assumed, used)
     return Plan(
         stage="train_rl",
@@ -195,10 +205,40 @@ def _update_phase(cfg: RunConfig, size: NetworkSize, store: str, privileged: int
     return part * (2 if gpu else 1) + passes  # on a GPU the next part arrives while this one is used
 
 
-def _rollout_phase(cfg: RunConfig, size: NetworkSize, assumed: Assumed) -> int:
-    rows = max(-(-cfg.env.num_envs // group_count(cfg, assumed)), cfg.eval.num_envs)
-    noise = decision_bytes(cfg, size, 0)
-    return encode_bytes(size, rows) + rows * (image_row_bytes(size) + 2 * noise)
+def _rollout_phase(cfg: RunConfig, size: NetworkSize, assumed: Assumed, privileged: int) -> int:
+    """A decision, or the values of final observations, while the decisions before wait for their outcomes."""
+    image, kept = image_row_bytes(size), prefix_row_bytes(size, prefix_type(cfg, size))
+
+    def deciding(rows: int) -> int:
+        drawn = rows * (image + 2 * decision_bytes(cfg, size, 0))
+        return drawn + max(encode_bytes(size, rows), denoise_bytes(size, rows) + rows * kept)
+
+    waiting = cfg.env.num_envs * (image + kept + decision_bytes(cfg, size, privileged))
+    return max(deciding(_group_rows(cfg, assumed)) + waiting, deciding(cfg.eval.num_envs))
+
+
+def _group_rows(cfg: RunConfig, assumed: Assumed) -> int:
+    return -(-cfg.env.num_envs // group_count(cfg, assumed))
+
+
+def _stage(
+    used: dict[str, dict[str, int]], cfg: RunConfig, size: NetworkSize, assumed: Assumed, row_bytes: list[int]
+) -> None:
+    """Add what waits to be copied: parts of minibatches for another device, and what a decision sends from the host.
+
+    torch keeps the pinned blocks that it has used; the next part is gathered before the copy of the last one is done.
+    """
+    model, buffer = device_name(cfg.model.device), device_name(cfg.buffer.device)
+    if model == HOST:
+        return
+    part = [(cfg.train.micro_batch_size or cfg.train.batch_size) * size_of_row for size_of_row in row_bytes]
+    if buffer == HOST:
+        used[HOST]["staging"] += 2 * pinned_blocks(part)
+    elif buffer != model:
+        used[buffer]["staging"] += sum(part)
+    rows = max(_group_rows(cfg, assumed), cfg.eval.num_envs)
+    sent = [chain_bytes(cfg, size)] if on_gpu(cfg) else [chain_bytes(cfg, size), image_row_bytes(size)]
+    used[HOST]["staging"] += pinned_blocks(rows * size_of_row for size_of_row in sent)
 
 
 def group_count(cfg: RunConfig, assumed: Assumed) -> int:

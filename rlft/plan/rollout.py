@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rlft.config.schema import RunConfig
 from rlft.plan.network import ACTION_WIDTH, NetworkSize, network_of
 
@@ -10,6 +12,8 @@ FLOAT, INT, BOOL = 4, 8, 1
 
 def rollout_bytes(cfg: RunConfig, *, store: str, privileged_dim: int, tokens: int | None = None) -> int:
     """Bytes of the rollout buffer, advantages included; equals :meth:`rlft.rollout.buffer.RolloutBuffer.nbytes`.
+
+    There is one, for the whole run. Where it is pinned it takes whole pages, at most one more than this per tensor.
 
     Args:
         cfg: settings.
@@ -40,12 +44,33 @@ def image_row_bytes(network: NetworkSize) -> int:
     return pictures + network.tokens * (INT + BOOL) + ACTION_WIDTH * FLOAT
 
 
+def part_bytes(cfg: RunConfig, network: NetworkSize, *, store: str, privileged_dim: int) -> list[int]:
+    """Bytes per row of every tensor that a minibatch gathers (:class:`rlft.rollout.buffer.Minibatch`)."""
+    if store == "prefix":
+        seen = [network.kv_row_bytes(prefix_type(cfg, network)), network.prefix_tokens * BOOL]
+    else:
+        seen = [network.cameras * 3 * network.vision.side**2, network.tokens * INT, network.tokens * BOOL]
+    log_prob, value, advantage, target = (FLOAT,) * 4
+    drawn_step, n_executed = INT, INT
+    columns = [chain_bytes(cfg, network), drawn_step, n_executed, log_prob, value, advantage, target]
+    return [*seen, ACTION_WIDTH * FLOAT, *columns, *([privileged_dim * FLOAT] if privileged_dim else [])]
+
+
+def pinned_blocks(sizes: Iterable[int]) -> int:
+    """What torch's pool of pinned host memory takes for tensors of these bytes: powers of two."""
+    return sum(1 << (size - 1).bit_length() for size in sizes if size)
+
+
+def chain_bytes(cfg: RunConfig, network: NetworkSize) -> int:
+    """A denoising chain: K + 1 chunks."""
+    return (cfg.num_steps + 1) * network.horizon * ACTION_WIDTH * FLOAT
+
+
 def decision_bytes(cfg: RunConfig, network: NetworkSize, privileged_dim: int) -> int:
     """What is stored beside the observation."""
-    chain = (cfg.num_steps + 1) * network.horizon * ACTION_WIDTH * FLOAT
     drawn_step, n_executed = INT, INT
     log_prob, value, final_value, advantage, target = (FLOAT,) * 5
     terminated, truncated, invalid = (BOOL,) * 3
     columns = drawn_step + n_executed + log_prob + value + final_value + advantage + target
     flags = terminated + truncated + invalid
-    return chain + columns + flags + (cfg.act_steps + privileged_dim) * FLOAT
+    return chain_bytes(cfg, network) + columns + flags + (cfg.act_steps + privileged_dim) * FLOAT

@@ -13,9 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from rlft.config.load import load
 from rlft.plan.activations import encode_bytes, saved_by_expert, saved_by_heads, saved_by_prefix
 from rlft.plan.flops import update_steps
-from rlft.plan.memory import HOST, Assumed, plan_rl, plan_sft
+from rlft.plan.memory import HOST, Assumed, _rollout_phase, plan_rl, plan_sft
 from rlft.plan.network import network_of
-from rlft.plan.rollout import decision_bytes, prefix_row_bytes
+from rlft.plan.rollout import (
+    chain_bytes,
+    decision_bytes,
+    image_row_bytes,
+    part_bytes,
+    pinned_blocks,
+    prefix_row_bytes,
+)
 
 CPU = torch.device("cpu")
 ODD = "model.small={image_size: 28, kv_heads: 2, vlm_width: 96, expert_width: 48, depth: 3}"
@@ -153,6 +160,46 @@ def test_the_warm_up(kind, expert_only):
     assert step == pytest.approx(saved.nbytes, rel=0.05)
     trained = sum(nbytes(parameter) for parameter in policy.actor_parameters())
     assert (plan.used[HOST]["gradients"], plan.used[HOST]["optimizer"]) == (trained, 2 * trained)
+
+
+@pytest.mark.parametrize("overrides", CASES[:5], ids=" ".join)
+def test_the_most_that_a_rollout_holds_beside_its_buffer(overrides):
+    """The second one: the buffer is there. Decisions that wait for their outcome and final values are in it."""
+    cfg = toy_settings(*overrides, "eval.num_envs=1", "env.max_episode_len=10")
+    runner, spec = toy_runner(cfg)
+    toy_rollout(runner)
+    with LiveBytes() as held:
+        runner.sampler.collect(1)
+    tokens = runner.model.policy.tokenizer.length
+    assumed, size = Assumed(tokens=tokens, cores=1), network_of(cfg, tokens=tokens)
+    privileged = spec.privileged_dim if cfg.critic.inputs != "features" else 0
+    assert 0.9 <= held.peak / _rollout_phase(cfg, size, assumed, privileged) <= 1.03
+    assert held.alive < 0.05 * held.peak, "something of a rollout is left beside its buffer"
+
+
+def test_what_waits_to_be_copied():
+    base = ["train.micro_batch_size=3", "critic.inputs=both", "train.batch_size=16"]
+    for store in (PREFIX, IMAGES):
+        cfg = toy_settings(*base, store)
+        runner, spec = toy_runner(cfg)
+        gathered = [nbytes(x) for x in toy_rollout(runner).gather(torch.arange(3)).tensors()]
+        tokens = runner.model.policy.tokenizer.length
+        size = network_of(cfg, tokens=tokens)
+        rows = part_bytes(cfg, size, store=cfg.buffer.store, privileged_dim=spec.privileged_dim)
+        assert sorted(gathered) == sorted(3 * n for n in rows)
+        assumed = Assumed(tokens=tokens, privileged_dim=spec.privileged_dim, cores=1)
+        sent = pinned_blocks([4 * chain_bytes(cfg, size), 4 * image_row_bytes(size)])
+
+        def staging(model, buffer, cfg=cfg, assumed=assumed):
+            cfg.model.device, cfg.buffer.device = model, buffer
+            used = plan_rl(cfg, assumed, cfg.buffer.store).used
+            return {device: parts["staging"] for device, parts in used.items() if parts["staging"]}
+
+        assert staging(HOST, HOST) == {}
+        assert staging("cuda:0", "cuda:0") == {HOST: sent}
+        assert staging("cuda:0", "cuda:1") == {HOST: sent, "cuda:1": sum(gathered)}
+        assert staging("cuda:0", HOST) == {HOST: sent + 2 * pinned_blocks(gathered)}
+    assert [pinned_blocks([n]) for n in (0, 1, 4096, 4097)] == [0, 1, 4096, 8192]
 
 
 def test_memory_grows_with_what_it_should():
