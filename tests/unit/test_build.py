@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from helpers.plan_cases import toy_runner, toy_settings
 
 from rlft import build
 from rlft.config.load import load
@@ -12,6 +13,7 @@ from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats
 from rlft.errors import RlftError
+from rlft.policy.pi0 import Pi0Policy
 from rlft.policy.weights import save_pretrained
 
 CPU = torch.device("cpu")
@@ -130,3 +132,19 @@ def test_groups_follow_the_settings(monkeypatch, overrides, overlap, sizes):
 def test_a_missing_base_is_refused_by_name(tmp_path):
     with pytest.raises(RlftError, match=r"model\.safetensors"):
         build.fresh_policy(settings(path=tmp_path / "nowhere"), STATS, CPU)
+
+
+def test_building_the_placement_names_the_policys_gpu(monkeypatch):
+    named = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", named.append)
+    placement = build.build_placement(settings(device="cuda:1"))
+    assert named == [placement.policy] == [torch.device("cuda:1")]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_compiled_policy_gets_even_batches(compiled, monkeypatch):
+    monkeypatch.setattr(Pi0Policy, "compile_denoise_step", lambda policy: None)  # takes a minute
+    runner, _ = toy_runner(toy_settings(f"model.compile={compiled}"))
+    assert runner.sampler.even_batches is compiled
