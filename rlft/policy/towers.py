@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everybody knows
+from lerobot.policies.pi0.modeling_pi0 import create_sinusoidal_pos_embedding
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -40,6 +41,33 @@ def embed_prefix(backbone: Any, images: Tensor, tokens: Tensor, *, recompute: bo
     pixels = images.flatten(0, 1).float().div_(127.5).sub_(1.0)
     vision = _maybe_checkpoint(recompute, backbone.embed_image, pixels)
     return torch.cat([vision.view(n, -1, vision.shape[-1]), language], dim=1)
+
+
+def embed_suffix(model: Any, state: Tensor | None, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Embed the noisy chunk and its time, by the model's own layers.
+
+    lerobot's method of this name also makes masks, one of them from a Python list: a copy for which the host waits, in
+    every denoise step. They are not used here, see :func:`suffix_context`.
+
+    Args:
+        model: lerobot's ``PI0Pytorch`` or ``PI05Pytorch``.
+        state: float32 ``[n, state width]``, normalised (π0); None: the prefix tells it (π0.5).
+        x: float32 ``[n, H, D]``.
+        t: float32 ``[n]``.
+
+    Returns:
+        ``[n, S, width]``, where S = H + 1 with the state's token first, or H; and the AdaRMS condition
+        ``[n, width]`` of π0.5, or None.
+    """
+    config, actions = model.config, model.action_in_proj(x)
+    time = create_sinusoidal_pos_embedding(
+        t, model.action_in_proj.out_features, config.min_period, config.max_period, t.device
+    ).type(t.dtype)
+    if state is None:
+        return actions, F.silu(model.time_mlp_out(F.silu(model.time_mlp_in(time))))
+    both = torch.cat([actions, time[:, None].expand_as(actions)], dim=2)
+    chunk = model.action_time_mlp_out(F.silu(model.action_time_mlp_in(both)))
+    return torch.cat([model.state_proj(state)[:, None], chunk], dim=1), None
 
 
 def prefix_kv(tower: Any, embeds: Tensor, mask: Tensor, *, recompute: bool = False) -> Tensor:
@@ -210,7 +238,12 @@ def _residual(x: Tensor, y: Tensor, gate: Tensor | None) -> Tensor:
 
 
 def _unpadded(mask: Tensor) -> bool:
-    return mask.is_meta or bool(mask.all())
+    """Whether nothing is masked, asked only where the answer is at hand.
+
+    A GPU would have to be waited for, and whether a batch happens to need no mask would choose its kernel: rollout and
+    update, whose batches differ, would round differently. There, masks are always applied.
+    """
+    return mask.is_cpu and bool(mask.all())
 
 
 def _bias(visible: Tensor, dtype: torch.dtype) -> Tensor:

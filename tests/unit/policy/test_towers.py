@@ -4,6 +4,8 @@ import pytest
 import torch
 from pi0_cases import N, joint_velocity, make_chunk, make_observation, make_policy
 
+from rlft.policy import towers
+
 KINDS = pytest.mark.parametrize("kind", ["small", "small_pi05"])
 
 
@@ -20,6 +22,16 @@ def test_without_padding_no_mask_is_made_and_the_joint_forward_is_met():
     x, t = make_chunk()
     velocity, _ = policy.velocity(policy.encode(inputs), x, t)
     torch.testing.assert_close(velocity, joint_velocity(policy, inputs, x, t), atol=1e-5, rtol=1e-4)
+
+
+@KINDS
+def test_the_suffix_is_embedded_as_by_lerobot_bit_for_bit(kind):
+    policy, (x, t) = make_policy(kind), make_chunk()
+    state = None if policy.is_pi05 else policy.prepare(make_observation()).state
+    tokens, _, _, cond = policy.model.embed_suffix(*([] if state is None else [state]), x, t)
+    ours, our_cond = towers.embed_suffix(policy.model, state, x, t)
+    assert torch.equal(ours, tokens)
+    assert our_cond is cond is None or torch.equal(our_cond, cond)
 
 
 @KINDS
