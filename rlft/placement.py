@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -159,6 +159,36 @@ def move(value: Any, device: torch.device) -> Any:
     from rlft.policy.base import TensorRows
 
     return value.map(lambda tensor: _move_tensor(tensor, device)) if isinstance(value, TensorRows) else value
+
+
+HOST = torch.device("cpu")
+
+
+def to_host(value: Any) -> Any:
+    """Bring to the host; arguments as in :meth:`Placement.to_policy`. From a GPU this waits for all work before it."""
+    return move(value, HOST)
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """An array or a tensor as a numpy array, which shares memory that is on the host already."""
+    return to_host(value).detach().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
+def together(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Tensors on one device: where the first of them is that is not on the host, else on the host."""
+    device = next((x.device for x in tensors if x.device != HOST), HOST)
+    return [_move_tensor(x, device) for x in tensors]
+
+
+@lru_cache(maxsize=256)
+def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Numbers of the settings or the statistics as a tensor ``[len(values)]``, brought to a device once.
+
+    Made anew in every step they would be a copy each time for which the host waits; this one has arrived when it is
+    given, whichever stream uses it. It is shared: do not write to it.
+    """
+    with torch.inference_mode(False):  # a tensor of inference mode could not be used in training later
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device, *, peer: torch.device) -> torch.Tensor:

@@ -1,4 +1,10 @@
-"""From what a camera and a robot report to what the network reads. One implementation for SFT, rollout, evaluation."""
+"""From what a camera and a robot report to what the network reads. One implementation for SFT, rollout, evaluation.
+
+All of it is the *host half* of preparing an observation: nothing here goes to the policy's device, and nothing that a
+GPU holds is waited for, but for one small read. What is on the host is worked on there and travels later, as one bundle
+(:func:`rlft.placement.move`). Pictures are resized where they are: a GPU simulator's never see the host. Its state is
+normalised where it is, too; only where it becomes text (π0.5) is it read, once.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that everybody knows
 from torch import Tensor
 
 from rlft.data.normalize import NormStats
+from rlft.placement import constant, to_host, to_numpy, together
 from rlft.policy.base import PolicyInput
 from rlft.types import Array, Observation
 
@@ -43,20 +50,17 @@ def resize_with_pad(frames: Tensor, size: int) -> Tensor:
     return F.pad(frames, (left, size - inner[1] - left, top, size - inner[0] - top))
 
 
-def stack_cameras(
-    images: Mapping[str, Array], cameras: Sequence[str], size: int, device: torch.device, *, rows: int
-) -> Tensor:
-    """Check, resize and stack the cameras that the policy reads.
+def stack_cameras(images: Mapping[str, Array], cameras: Sequence[str], size: int, *, rows: int) -> Tensor:
+    """Check, resize and stack the cameras that the policy reads, where they are.
 
     Args:
         images: camera name -> uint8 ``[n, height, width, 3]``, numpy or torch.
         cameras: the policy's cameras, in its order; others are left out.
         size: the model's resolution, pixels.
-        device: where the result goes.
         rows: n.
 
     Returns:
-        uint8 ``[n, V, 3, size, size]``.
+        uint8 ``[n, V, 3, size, size]``; on the host, unless a camera's pictures are on a GPU: then there.
 
     Raises:
         ValueError: a camera is missing, or its type or layout is wrong.
@@ -67,13 +71,13 @@ def stack_cameras(
             f"Cameras {missing} are missing from the observation, which has {sorted(images)}; check env.cameras."
         )
     if not cameras:
-        return torch.zeros((rows, 0, 3, size, size), dtype=torch.uint8, device=device)
+        return torch.zeros((rows, 0, 3, size, size), dtype=torch.uint8)
     stacked = []
     for name in cameras:
         frames = torch.as_tensor(images[name])
         _check_frames(name, frames, rows)
-        stacked.append(resize_with_pad(frames.to(device).movedim(-1, 1), size))
-    return torch.stack(stacked, dim=1)
+        stacked.append(resize_with_pad(frames.movedim(-1, 1), size))
+    return torch.stack(together(stacked), dim=1)
 
 
 def state_prompt(instruction: str, state: np.ndarray) -> str:
@@ -114,46 +118,45 @@ class ObservationTransform:
     tokenizer: PromptTokenizer
     state_in_prompt: bool
 
-    def __call__(self, obs: Observation, device: torch.device) -> PolicyInput:
-        """Transform n rows.
+    def __call__(self, obs: Observation) -> PolicyInput:
+        """Transform n rows; each part of the result is on the host, or on the GPU that the observation's was on.
 
         Raises:
             ValueError: names the part of the observation that is wrong.
         """
-        raw = torch.as_tensor(obs.state, dtype=torch.float32).to(device)
+        raw = torch.as_tensor(obs.state, dtype=torch.float32)
         rows = len(raw)
         if raw.ndim != 2 or raw.shape[1] != self.stats.state_dim:
             raise ValueError(f"observation.state has shape {tuple(raw.shape)}; wanted [n, {self.stats.state_dim}].")
         if len(obs.task) != rows:
             raise ValueError(f"observation.task has {len(obs.task)} entries for {rows} rows.")
-        state = normalize(raw, self.stats.state_mean, self.stats.state_std)
+        state = normalize(to_host(raw) if self.state_in_prompt else raw, self.stats.state_mean, self.stats.state_std)
         tokens, mask = self.tokenizer.encode(self._prompts(obs.task, state), remember=not self.state_in_prompt)
         return PolicyInput(
-            images=stack_cameras(obs.images, self.cameras, self.image_size, device, rows=rows),
-            tokens=tokens.to(device),
-            token_mask=mask.to(device),
+            images=stack_cameras(obs.images, self.cameras, self.image_size, rows=rows),
+            tokens=tokens,
+            token_mask=mask,
             state=self._pad(state),
         )
 
     def _prompts(self, task: Sequence[str], state: Tensor) -> list[str]:
         if self.state_in_prompt:
-            return [state_prompt(text, row) for text, row in zip(task, state.cpu().numpy())]
+            return [state_prompt(text, row) for text, row in zip(task, to_numpy(state))]
         return [text if text.endswith("\n") else f"{text}\n" for text in task]
 
     def _pad(self, state: Tensor) -> Tensor:
         padded = state.new_zeros(len(state), self.state_width)
-        padded[:, self.state_dims] = state
-        return padded
+        return padded.index_copy_(1, constant(self.state_dims, torch.int64, state.device), state)
 
 
 def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """``(x - mean) / std`` over the last axis."""
-    return (x - x.new_tensor(mean)) / x.new_tensor(std)
+    return (x - constant(tuple(mean), x.dtype, x.device)) / constant(tuple(std), x.dtype, x.device)
 
 
 def denormalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """The inverse of :func:`normalize`."""
-    return x * x.new_tensor(std) + x.new_tensor(mean)
+    return x * constant(tuple(std), x.dtype, x.device) + constant(tuple(mean), x.dtype, x.device)
 
 
 def _check_frames(name: str, frames: Tensor, rows: int) -> None:

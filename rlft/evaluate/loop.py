@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
@@ -20,13 +20,13 @@ from rlft.errors import RlftError
 from rlft.evaluate.episodes import Episode, Numbered, list_episodes
 from rlft.evaluate.protocol import Protocol
 from rlft.evaluate.result import EpisodeResult, EvalResult, summarise
-from rlft.placement import Placement
+from rlft.placement import Placement, to_numpy
 from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.base import FlowPolicy
 from rlft.policy.denoise import integrate_ode
 from rlft.rollout.observations import indices, put_rows
 from rlft.seeding import generator_for
-from rlft.types import Array, ChunkStep, Observation, VecEnv
+from rlft.types import ChunkStep, Observation, VecEnv
 
 MAX_TRIES = 3  # an episode is named by its seed: a simulator that fails in it again and again always will
 RECORDED_AT_ONCE = 8  # episodes whose pictures are in memory together
@@ -203,21 +203,8 @@ class Evaluator:
 
 def _on_host(step: ChunkStep) -> ChunkStep:
     """The step with its numbers as numpy arrays; pictures and state stay where they are."""
-
-    def host(values: Array) -> np.ndarray:
-        return np.asarray(torch.as_tensor(values).cpu())
-
-    return replace(
-        step,
-        rewards=host(step.rewards),
-        n_executed=host(step.n_executed),
-        terminated=host(step.terminated),
-        truncated=host(step.truncated),
-        success=host(step.success),
-        success_now=host(step.success_now),
-        invalid=host(step.invalid),
-        metrics={name: host(values) for name, values in step.metrics.items()},
-    )
+    arrays = {x.name: to_numpy(getattr(step, x.name)) for x in fields(step) if x.name not in ("obs", "metrics")}
+    return ChunkStep(step.obs, **arrays, metrics={name: to_numpy(values) for name, values in step.metrics.items()})
 
 
 @dataclass

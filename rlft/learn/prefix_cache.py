@@ -110,6 +110,6 @@ def prefix_cache(policy: Pi0Policy, demos: DemoSet, cfg: SftConfig, *, randomize
 def _sample(policy: Pi0Policy, demos: DemoSet) -> Prefix:
     """The first frame's prefix, once the tokenizer has met every prompt and knows how long prompts are."""
     blind = replace(policy.transform, cameras=())
-    blind(Observation(images={}, state=demos.state, task=demos.tasks), policy.device)
+    blind(Observation(images={}, state=demos.state, task=demos.tasks))
     with torch.no_grad():
         return policy.encode(policy.prepare(demos.rows(torch.tensor([0])).obs))

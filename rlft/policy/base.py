@@ -33,10 +33,6 @@ class TensorRows:
         """Select rows."""
         return self.map(lambda x: x[rows])
 
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> Self:
-        """Copy to a device."""
-        return self.map(lambda x: x.to(device, non_blocking=non_blocking))
-
     def __len__(self) -> int:
         """Number of rows."""
         return int(getattr(self, fields(self)[0].name).shape[0])
@@ -98,7 +94,11 @@ class FlowPolicy(Protocol):
     feature_dim: int
 
     def prepare(self, obs: Observation) -> PolicyInput:
-        """Turn an observation into model inputs on the policy's device (the transforms of rlft.data)."""
+        """Turn an observation into model inputs on the policy's device: a host half (the transforms), then one move.
+
+        Language and what the robot reports are worked on where the simulator left them, pictures too, and all of it
+        goes to the policy together. The host waits for a GPU only where a state that is there has to become text.
+        """
         ...
 
     def encode(self, inputs: PolicyInput) -> Prefix:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rlft.data.normalize import NormStats
 from rlft.data.transforms import ObservationTransform, denormalize, normalize
 from rlft.errors import ConfigError
+from rlft.placement import constant, move
 from rlft.policy import towers
 from rlft.policy.base import PolicyInput, Prefix
 from rlft.policy.tokenizer import PromptTokenizer
@@ -84,7 +85,7 @@ class Pi0Policy(nn.Module):
 
     def prepare(self, obs: Observation) -> PolicyInput:
         """See :meth:`rlft.policy.base.FlowPolicy.prepare`."""
-        return self.transform(obs, self.device)
+        return move(self.transform(obs), self.device)
 
     def encode(self, inputs: PolicyInput) -> Prefix:
         """See :meth:`rlft.policy.base.FlowPolicy.encode`. Without gradients where the VLM is frozen."""
@@ -102,10 +103,8 @@ class Pi0Policy(nn.Module):
         rows, rest = divmod(len(x), len(prefix))
         if rest or rows == 0:
             raise ValueError(f"velocity: {len(x)} chunks for {len(prefix)} prefixes; wanted a whole multiple.")
-        if self.is_pi05:
-            embeds, _, _, cond = self.model.embed_suffix(x, t)
-        else:
-            embeds, _, _, cond = self.model.embed_suffix(prefix.state.repeat_interleave(rows, dim=0), x, t)
+        state = None if self.is_pi05 else prefix.state.repeat_interleave(rows, dim=0)
+        embeds, cond = towers.embed_suffix(self.model, state, x, t)
         tower = self.model.paligemma_with_expert.gemma_expert.model
         suffix = embeds.shape[1]
         context = prefix.derived(
@@ -124,13 +123,13 @@ class Pi0Policy(nn.Module):
         Noise covers all D dimensions, as at inference; time is 0.999 Beta(1.5, 1) + 0.001, as in lerobot.
         """
         n, config = len(actions), self.config
-        noise = torch.randn(n, self.horizon, self.action_width, generator=generator).to(self.device)
-        t = flow_times(n, config.time_sampling_beta_alpha, generator).to(self.device)
+        drawn = torch.randn(n, self.horizon, self.action_width, generator=generator)
+        noise, t = move((drawn, flow_times(n, config.time_sampling_beta_alpha, generator)), self.device)
         t = t * config.time_sampling_scale + config.time_sampling_offset
-        padded = actions.new_zeros(n, self.horizon, self.action_width).index_copy(2, self._dims(), actions)
+        padded = actions.new_zeros(n, self.horizon, self.action_width).index_copy(2, self._dims, actions)
         x = t[:, None, None] * noise + (1.0 - t[:, None, None]) * padded
         v, _ = self.velocity(prefix, x, t)
-        error = (v - (noise - padded)).square()[..., self.act_dims].mean(dim=-1)
+        error = (v - (noise - padded)).square().index_select(-1, self._dims).mean(dim=-1)
         real = (~is_pad).to(error.dtype)
         return (error * real).sum() / real.sum().clamp(min=1.0)
 
@@ -156,14 +155,16 @@ class Pi0Policy(nn.Module):
 
     def actions_to_env(self, chunk: Tensor) -> Tensor:
         """See :meth:`rlft.policy.base.FlowPolicy.actions_to_env`."""
-        return denormalize(chunk[..., self.act_dims], self.stats.action_mean, self.stats.action_std)
+        return denormalize(chunk.index_select(-1, self._dims), self.stats.action_mean, self.stats.action_std)
 
     def actions_from_env(self, actions: Tensor) -> Tensor:
         """Normalise: controller units ``[n, H, d]`` -> model units ``[n, H, d]``, on the policy's device."""
-        return normalize(actions.to(self.device, torch.float32), self.stats.action_mean, self.stats.action_std)
+        return normalize(move(actions.float(), self.device), self.stats.action_mean, self.stats.action_std)
 
+    @property
     def _dims(self) -> Tensor:
-        return torch.tensor(self.act_dims, device=self.device)
+        """``act_dims`` where the weights are: a list as an index would be copied there in every step."""
+        return constant(tuple(self.act_dims), torch.int64, self.device)
 
 
 def flow_times(n: int, alpha: float, generator: torch.Generator) -> Tensor:

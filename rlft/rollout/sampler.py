@@ -191,10 +191,9 @@ class RolloutSampler:
         inputs = policy.prepare(obs)
         with torch.no_grad():
             prefix = policy.encode(inputs)
-        to_policy = self.placement.to_policy
-        privileged = None if obs.privileged is None else to_policy(obs.privileged)
-        sample = self.model.sample(prefix, to_policy(torch.stack(noise)), to_policy(torch.stack(drawn)), privileged)
-        return inputs, prefix, privileged, sample
+        draws = (torch.stack(noise), torch.stack(drawn), obs.privileged)
+        x, steps, privileged = self.placement.to_policy(draws)
+        return inputs, prefix, privileged, self.model.sample(prefix, x, steps, privileged)
 
     def _final_values(
         self, executed: Executed, iteration: int, t: int, ids: Sequence[int], episodes: Sequence[tuple[int, ...]]

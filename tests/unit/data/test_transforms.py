@@ -16,8 +16,6 @@ from rlft.data.transforms import (
 from rlft.policy.tokenizer import PromptTokenizer, build_small_tokenizer
 from rlft.types import Observation
 
-CPU = torch.device("cpu")
-
 
 def make_frames(n=2, height=56, width=56, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
@@ -35,20 +33,20 @@ def make_observation(frames, state=((1.0, 6.0), (3.0, 2.0))):
 
 def test_frames_of_the_models_size_pass_through_bit_equal():
     frames = make_frames()
-    images = stack_cameras({"front": frames}, ["front"], 56, CPU, rows=2)
+    images = stack_cameras({"front": frames}, ["front"], 56, rows=2)
     assert images.dtype == torch.uint8
     assert np.array_equal(images[:, 0].numpy(), frames.transpose(0, 3, 1, 2))
 
 
 def test_cameras_come_in_the_policys_order_and_others_are_left_out():
     images = {"b": make_frames(seed=1), "a": make_frames(seed=2), "c": make_frames(seed=3)}
-    stacked = stack_cameras(images, ["a", "b"], 56, CPU, rows=2)
+    stacked = stack_cameras(images, ["a", "b"], 56, rows=2)
     assert stacked.shape == (2, 2, 3, 56, 56)
     assert np.array_equal(stacked[:, 0].numpy(), images["a"].transpose(0, 3, 1, 2))
 
 
 def test_no_camera_gives_an_empty_axis():
-    assert stack_cameras({}, [], 56, CPU, rows=2).shape == (2, 0, 3, 56, 56)
+    assert stack_cameras({}, [], 56, rows=2).shape == (2, 0, 3, 56, 56)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 128), (128, 64), (28, 56)])
@@ -84,16 +82,16 @@ def test_shrinking_is_antialiased():
 )
 def test_frames_of_another_type_or_layout_are_refused(frames, message):
     with pytest.raises(ValueError, match=rf"'front'.*{message}"):
-        make_transform()(make_observation(frames), CPU)
+        make_transform()(make_observation(frames))
 
 
 def test_a_missing_camera_is_named_with_what_is_there():
     with pytest.raises(ValueError, match=r"\['wrist'\] are missing.*\['front'\]"):
-        make_transform(cameras=("front", "wrist"))(make_observation(make_frames()), CPU)
+        make_transform(cameras=("front", "wrist"))(make_observation(make_frames()))
 
 
 def test_state_is_normalised_and_padded():
-    inputs = make_transform()(make_observation(make_frames()), CPU)
+    inputs = make_transform()(make_observation(make_frames()))
     assert inputs.state.shape == (2, 32)
     assert inputs.state[:, :2].tolist() == [[0.0, 1.0], [1.0, 0.0]]
     assert not inputs.state[:, 2:].any()
@@ -102,14 +100,14 @@ def test_state_is_normalised_and_padded():
 @pytest.mark.parametrize("state", [((1.0,), (2.0,)), ((1.0, 2.0, 3.0), (1.0, 2.0, 3.0))])
 def test_a_state_of_another_width_is_refused(state):
     with pytest.raises(ValueError, match=r"observation\.state has shape .* \[n, 2\]"):
-        make_transform()(make_observation(make_frames(), state), CPU)
+        make_transform()(make_observation(make_frames(), state))
 
 
 def test_instructions_must_match_the_rows():
     obs = make_observation(make_frames())
     obs.task.pop()
     with pytest.raises(ValueError, match=r"observation\.task has 1 entries for 2 rows"):
-        make_transform()(obs, CPU)
+        make_transform()(obs)
 
 
 def test_recorded_and_live_observations_give_the_same_inputs():
@@ -117,9 +115,9 @@ def test_recorded_and_live_observations_give_the_same_inputs():
     frames, state = make_frames(4), np.random.default_rng(1).normal(size=(4, 2)).astype(np.float32)
     task = ["Push the cube."] * 4
     transform = make_transform()
-    live = transform(Observation({"front": frames}, state, task), CPU)
-    recorded = transform(Observation({"front": torch.tensor(frames)}, torch.tensor(state), task), CPU)
-    single = transform(Observation({"front": frames[2:3]}, state[2:3], task[:1]), CPU)
+    live = transform(Observation({"front": frames}, state, task))
+    recorded = transform(Observation({"front": torch.tensor(frames)}, torch.tensor(state), task))
+    single = transform(Observation({"front": frames[2:3]}, state[2:3], task[:1]))
     for name in ("images", "tokens", "token_mask", "state"):
         assert torch.equal(getattr(live, name), getattr(recorded, name)), name
         assert torch.equal(getattr(live, name)[2:3], getattr(single, name)), name
@@ -138,5 +136,5 @@ def test_pi05_prompt_holds_the_state_clipped_into_the_bins():
 
 def test_pi05_tokens_follow_the_state():
     transform = make_transform(state_in_prompt=True)
-    inputs = transform(make_observation(make_frames()), CPU)
+    inputs = transform(make_observation(make_frames()))
     assert not torch.equal(inputs.tokens[0], inputs.tokens[1])
