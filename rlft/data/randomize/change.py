@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlft.errors import ConfigError
+from rlft.placement import move, to_host
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class ChangeTally:
             names: what the draws are named by.
         """
         apart = torch.maximum(before, after) - torch.minimum(before, after)
-        drawn = on.to(self._device)
+        drawn = move(on, self._device)
         missed = ((swapped == 0) & drawn).sum()
         self._sums += torch.stack(
             [apart.amax(1).count_nonzero(), apart.sum(dtype=torch.int64), drawn.sum(), missed, (swapped * drawn).sum()]
@@ -63,7 +64,7 @@ class ChangeTally:
         Raises:
             ConfigError: after several different draws, not one pixel has changed yet, or no background was swapped.
         """
-        changed, total, drawn, missed, swapped = self._sums.tolist()
+        changed, total, drawn, missed, swapped = to_host(self._sums).tolist()
         pixels, drawn_pixels = max(1, self._pixels), max(1, self._drawn_pixels)
         self._forget()
         self._prove(changed > 0, swapped > 0)

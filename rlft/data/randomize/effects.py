@@ -51,13 +51,12 @@ def colour_matrix(saturation: Tensor, hue: Tensor) -> Tensor:
         float32 ``[n, 3, 3]``, to be multiplied with columns of RGB.
     """
     to_yiq = torch.tensor(YIQ, dtype=torch.float64)
-    back = torch.linalg.inv(to_yiq)
-    matrices = []
-    for s, angle in zip(saturation.tolist(), hue.tolist(), strict=True):
-        c, d = s * math.cos(math.radians(angle)), s * math.sin(math.radians(angle))
-        turn = torch.tensor([[1.0, 0.0, 0.0], [0.0, c, -d], [0.0, d, c]], dtype=torch.float64)
-        matrices.append(back @ turn @ to_yiq)
-    return torch.stack(matrices).float()
+    luma, first, second = torch.linalg.inv(to_yiq).T  # what each axis of YIQ is in RGB
+    straight = torch.outer(first, to_yiq[1]) + torch.outer(second, to_yiq[2])
+    across = torch.outer(second, to_yiq[1]) - torch.outer(first, to_yiq[2])
+    angle = torch.deg2rad(hue)
+    scale = (saturation * angle.cos())[:, None, None], (saturation * angle.sin())[:, None, None]
+    return (torch.outer(luma, to_yiq[0]) + scale[0] * straight + scale[1] * across).float()
 
 
 def colour(frames: Tensor, matrix: Tensor) -> Tensor:
@@ -95,13 +94,11 @@ def blur_weights(sigma: Tensor, largest: float) -> Tensor:
     """
     radius = max(1, math.ceil(3.0 * largest))
     at = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    rows = []
-    for s in sigma.tolist():
-        bell = torch.exp(-0.5 * (at / s) ** 2) if s > 0.0 else (at == 0).double()
-        weights = (bell / bell.sum() * 2**WEIGHT_BITS).round()
-        weights[radius] += 2**WEIGHT_BITS - weights.sum()
-        rows.append(weights)
-    return torch.stack(rows).float()
+    bell = torch.exp(-0.5 * (at / sigma[:, None]) ** 2)
+    bell[:, radius] = 1.0  # what it is; but a sigma of 0, which leaves 0 on either side, gives no number here
+    weights = (bell / bell.sum(1, keepdim=True) * 2**WEIGHT_BITS).round()
+    weights[:, radius] += 2**WEIGHT_BITS - weights.sum(1)
+    return weights.float()
 
 
 def blur(frames: Tensor, weights: Tensor) -> Tensor:
@@ -118,25 +115,40 @@ def blur(frames: Tensor, weights: Tensor) -> Tensor:
     return to_uint8(across / 2 ** (WEIGHT_BITS + HALF_BITS))
 
 
-def crop(frames: Tensor, kept: Tensor, top: Tensor, left: Tensor) -> Tensor:
+def window(kept: Tensor, start: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each output pixel's centre lies along one side of :func:`crop`'s window.
+
+    Args:
+        kept: float64 ``[n]``, share of the side.
+        start: float64 ``[n]``, the window's first edge as a share of the side.
+        size: the side, pixels.
+
+    Returns:
+        the two neighbours, int64 ``[n, size]`` each, and the upper one's share, float32 ``[n, size]``.
+    """
+    at = (torch.arange(size, dtype=torch.float64) + 0.5) * kept[:, None] + (start * size)[:, None] - 0.5
+    at = at.clamp(0, size - 1)
+    low = at.floor()
+    return low.long(), (low.long() + 1).clamp(max=size - 1), (at - low).float()
+
+
+def crop(frames: Tensor, rows: tuple[Tensor, Tensor, Tensor], columns: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Cut out a window of the picture's own proportions and resize it back, bilinearly.
 
     Args:
         frames: uint8 ``[n, 3, h, w]``.
-        kept: float64 ``[n]`` on the CPU, share of either side.
-        top: float64 ``[n]`` on the CPU, the window's upper edge as a share of the height.
-        left: float64 ``[n]`` on the CPU, its left edge as a share of the width.
+        rows: :func:`window` along the height.
+        columns: :func:`window` along the width.
     """
-    _, _, h, w = frames.shape
     batch = torch.arange(len(frames), device=frames.device)[:, None]
-    low, high, part = (x.to(frames.device) for x in _between(kept, top, h))
-    rows = frames.permute(0, 2, 1, 3)  # [n, h, 3, w]
+    low, high, part = rows
+    lines = frames.permute(0, 2, 1, 3)  # [n, h, 3, w]
     part = part[..., None, None]
-    blended = rows[batch, low].float() * (1.0 - part) + rows[batch, high].float() * part
-    low, high, part = (x.to(frames.device) for x in _between(kept, left, w))
-    columns = blended.permute(0, 3, 2, 1)  # [n, w, 3, h]
+    blended = lines[batch, low].float() * (1.0 - part) + lines[batch, high].float() * part
+    low, high, part = columns
+    lines = blended.permute(0, 3, 2, 1)  # [n, w, 3, h]
     part = part[..., None, None]
-    out = columns[batch, low] * (1.0 - part) + columns[batch, high] * part
+    out = lines[batch, low] * (1.0 - part) + lines[batch, high] * part
     return to_uint8(out.permute(0, 2, 3, 1).contiguous())
 
 
@@ -177,14 +189,6 @@ def per_row(values: Tensor) -> Tensor:
 def to_uint8(frames: Tensor) -> Tensor:
     """Round to the nearest value that a pixel can have."""
     return frames.round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _between(kept: Tensor, start: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each output pixel's centre lies: two neighbours, int64 ``[n, size]``, and the upper one's share."""
-    at = (torch.arange(size, dtype=torch.float64) + 0.5) * kept[:, None] + (start * size)[:, None] - 0.5
-    at = at.clamp(0, size - 1)
-    low = at.floor()
-    return low.long(), (low.long() + 1).clamp(max=size - 1), (at - low).float()
 
 
 def _weighted(padded: Tensor, weights: Tensor, dim: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that everybody knows
 from torch import Tensor
 
 from rlft.errors import ConfigError
+from rlft.placement import move
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -52,7 +53,8 @@ class Pictures:
         """All pictures at a camera's size, uint8 ``[K, 3, height, width]``."""
         size = (height, width)
         if size not in self._resized:
-            self._resized[size] = torch.cat([resize(x, height, width) for x in self._originals]).to(self._device)
+            resized = torch.cat([resize(x, height, width) for x in self._originals])
+            self._resized[size] = move(resized, self._device)
         return self._resized[size]
 
 

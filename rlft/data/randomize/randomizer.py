@@ -1,10 +1,14 @@
-"""Pictures changed before the policy sees them, in a batch, on the policy's device."""
+"""Pictures changed before the policy sees them, in a batch, on the policy's device.
+
+What is drawn, and what follows from it per row, is computed on the host and brought to the device in one move.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +20,13 @@ from rlft.data.randomize.draws import Draws, draw, pick
 from rlft.data.randomize.overlay import find_background, swap
 from rlft.data.randomize.pictures import Pictures
 from rlft.data.randomize.sheet import write_sheet
+from rlft.placement import move
 from rlft.seeding import generator_for
 from rlft.types import Observation
 
 TAPE = 2**22  # normal numbers, drawn once; a row's noise is a window of them
-ROWS = 8  # changed at once, at most: what is in between takes a dozen times a picture, and should stay in the cache
+ROWS = 8  # changed at once by a CPU: what is in between takes a dozen times a picture, and should stay in its cache
+GPU_PIXELS = 2**25  # changed at once by a GPU: a whole decision's pictures, in some 5 GB
 
 type Name = tuple[int, ...]
 
@@ -75,7 +81,7 @@ class PictureRandomizer:
             self._known = self._pictures("overlay.known_folder", replace(known, files=cfg.overlay.known_files))
         self._tape: Tensor | None = None
         if cfg.noise > 0.0:
-            self._tape = torch.randn(TAPE, generator=generator_for(seed, "domain-randomization-noise")).to(device)
+            self._tape = move(torch.randn(TAPE, generator=generator_for(seed, "domain-randomization-noise")), device)
         self.tally = ChangeTally(enabled_effects(cfg), device)
 
     def __call__(self, obs: Observation, names: Sequence[Name], moment: Name = ()) -> Observation:
@@ -93,9 +99,11 @@ class PictureRandomizer:
         named = [(*name, *moment) for name in names] if self.cfg.per == "decision" else list(names)
         images = dict(obs.images)
         shown = []
-        for index, (camera, picture) in enumerate(obs.images.items()):
-            if self.cfg.cameras is None or camera in self.cfg.cameras:
-                before = torch.as_tensor(picture).to(self.device).movedim(-1, 1).contiguous()
+        chosen = {name: x for name, x in obs.images.items() if self.cfg.cameras is None or name in self.cfg.cameras}
+        moved = move(chosen, self.device)
+        for index, camera in enumerate(obs.images):
+            if camera in moved:
+                before = moved[camera].movedim(-1, 1).contiguous()
                 own = [(*name, index) for name in named]
                 changed = self.change(before, own)
                 self.tally.add(before, changed.frames, changed.on, changed.swapped, own)
@@ -113,7 +121,8 @@ class PictureRandomizer:
             frames: uint8 ``[n, 3, h, w]``, on the policy's device.
             names: n tuples of counters.
         """
-        parts = [self._change(x, names[i * ROWS : (i + 1) * ROWS]) for i, x in enumerate(frames.split(ROWS))]
+        rows = ROWS if frames.is_cpu else max(ROWS, GPU_PIXELS // frames[0, 0].numel())
+        parts = [self._change(x, names[i * rows : (i + 1) * rows]) for i, x in enumerate(frames.split(rows))]
         return Changed(*(torch.cat([vars(part)[name] for part in parts]) for name in ("frames", "on", "swapped")))
 
     def scalars(self) -> dict[str, float]:
@@ -135,51 +144,64 @@ class PictureRandomizer:
 
     def _change(self, frames: Tensor, names: Sequence[Name]) -> Changed:
         draws = draw(self.cfg, self.seed, self.purpose, names)
-        placed, swapped = self._place(frames, draws)
-        on = effects.per_row(draws.on.to(self.device))
-        return Changed(torch.where(on, self._photograph(placed, draws), frames), draws.on, swapped)
+        given = move(self._parameters(draws, *frames.shape[-2:]), self.device)
+        placed, swapped = self._place(frames, given)
+        return Changed(torch.where(given["on"], self._photograph(placed, given), frames), draws.on, swapped)
 
-    def _place(self, frames: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def _parameters(self, draws: Draws, height: int, width: int) -> dict[str, Any]:
+        """What the effects take beside the pictures, by name, n rows each, on the host: all of it moves at once."""
+        cfg = self.cfg
+        given: dict[str, Any] = {"on": effects.per_row(draws.on)}
+        if self._overlays is not None:
+            given["overlay"] = pick(draws.overlay, len(self._overlays))
+        if self._textures is not None:
+            given |= {"texture": pick(draws.texture, len(self._textures)), "ratio": draws.ratio.float()}
+        if cfg.crop > 0.0:
+            given["rows"] = effects.window(draws.kept, draws.top, height)
+            given["columns"] = effects.window(draws.kept, draws.left, width)
+        if cfg.shift > 0.0:
+            given["shift"] = (height * draws.down).round().long(), (width * draws.right).round().long()
+        if cfg.blur > 0.0:
+            given["blur"] = effects.blur_weights(draws.blur, cfg.blur)
+        if cfg.saturation > 0.0 or cfg.hue > 0.0:
+            given["colour"] = effects.colour_matrix(draws.saturation, draws.hue)
+        if cfg.contrast > 0.0:
+            given["contrast"] = draws.contrast.float()
+        if cfg.brightness > 0.0:
+            given["brightness"] = draws.brightness.float()
+        if self._tape is not None:
+            given |= {"noise": draws.noise.float(), "noise_at": _starts(draws.noise_at, 3 * height * width)}
+        return given
+
+    def _place(self, frames: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """What stands where: background, texture, window. Also how many pixels were swapped, int64 ``[n]``."""
         cfg, (height, width) = self.cfg, frames.shape[-2:]
         swapped = torch.zeros(len(frames), dtype=torch.int64, device=self.device)
         if cfg.overlay is not None and self._overlays is not None and self._known is not None:
             found = find_background(frames, self._known.at(height, width), cfg.overlay.tolerance)
-            others = self._overlays.at(height, width)[pick(draws.overlay, len(self._overlays)).to(self.device)]
+            others = self._overlays.at(height, width)[given["overlay"]]
             frames, swapped = swap(frames, found, others, cfg.overlay.min_match)
         if self._textures is not None:
-            chosen = pick(draws.texture, len(self._textures)).to(self.device)
-            frames = effects.blend(frames, self._textures.at(height, width)[chosen], self._float(draws.ratio))
-        if cfg.crop > 0.0:
-            frames = effects.crop(frames, draws.kept, draws.top, draws.left)
-        if cfg.shift > 0.0:
-            down, right = (height * draws.down).round().long(), (width * draws.right).round().long()
-            frames = effects.shift(frames, down.to(self.device), right.to(self.device))
+            frames = effects.blend(frames, self._textures.at(height, width)[given["texture"]], given["ratio"])
+        if "rows" in given:
+            frames = effects.crop(frames, given["rows"], given["columns"])
+        if "shift" in given:
+            frames = effects.shift(frames, *given["shift"])
         return frames, swapped
 
-    def _photograph(self, frames: Tensor, draws: Draws) -> Tensor:
+    def _photograph(self, frames: Tensor, given: dict[str, Any]) -> Tensor:
         """What lens, light and sensor do to the pixels."""
-        cfg = self.cfg
-        if cfg.blur > 0.0:
-            frames = effects.blur(frames, effects.blur_weights(draws.blur, cfg.blur).to(self.device))
-        if cfg.saturation > 0.0 or cfg.hue > 0.0:
-            frames = effects.colour(frames, effects.colour_matrix(draws.saturation, draws.hue).to(self.device))
-        if cfg.contrast > 0.0:
-            frames = effects.contrast(frames, self._float(draws.contrast))
-        if cfg.brightness > 0.0:
-            frames = effects.brightness(frames, self._float(draws.brightness))
+        for effect in (effects.blur, effects.colour, effects.contrast, effects.brightness):
+            if effect.__name__ in given:
+                frames = effect(frames, given[effect.__name__])
         if self._tape is not None:
-            frames = effects.noise(frames, self._float(draws.noise), self._windows(frames.shape, draws.noise_at))
+            windows = self._tape.unfold(0, frames[0].numel(), 1)[given["noise_at"]]  # each row's, of the tape
+            frames = effects.noise(frames, given["noise"], windows.view(frames.shape))
         return frames
 
-    def _windows(self, shape: torch.Size, at: Tensor) -> Tensor:
-        """Each row's window of the tape, float32 ``shape``."""
-        assert self._tape is not None
-        size = shape[1:].numel()
-        if size >= TAPE:
-            raise ValueError(f"a picture of {tuple(shape[1:])} is larger than the noise tape of {TAPE} numbers")
-        starts = pick(at, TAPE - size).tolist()
-        return torch.stack([self._tape[start : start + size] for start in starts]).view(shape)
 
-    def _float(self, values: Tensor) -> Tensor:
-        return values.float().to(self.device)
+def _starts(at: Tensor, size: int) -> Tensor:
+    """Where each row's window of the tape begins, int64 ``[n]``."""
+    if size >= TAPE:
+        raise ValueError(f"a picture of {size} numbers is larger than the noise tape of {TAPE} numbers")
+    return pick(at, TAPE - size)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rlft.data.randomize.pictures import resize
+from rlft.placement import to_host, to_numpy
 
 COLUMNS = 6
 TILE = 128  # the longer side of a picture on the sheet, pixels
@@ -40,7 +41,7 @@ def write_sheet(path: Path, cameras: Sequence[tuple[str, Tensor, Sequence[Tensor
         for i, line in enumerate(lines):
             label = "original" if i == 0 else "seen" if i == 1 else "other draw"
             pen.text((2, y + line.shape[0] // 2 - 6), label, fill="black")
-            page.paste(Image.fromarray(line.numpy()), (MARGIN, y))
+            page.paste(Image.fromarray(to_numpy(line)), (MARGIN, y))
             y += line.shape[0] + GAP
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -52,6 +53,6 @@ def _tiles(frames: Tensor) -> Tensor:
     """Pictures side by side, uint8 ``[h, n (w + gap), 3]`` on the CPU."""
     h, w = frames.shape[-2:]
     scale = max(h, w) / TILE
-    small = resize(frames, max(1, round(h / scale)), max(1, round(w / scale))).cpu()
+    small = to_host(resize(frames, max(1, round(h / scale)), max(1, round(w / scale))))
     gap = torch.full((*small.shape[:3], GAP), 255, dtype=torch.uint8)
     return torch.cat([torch.cat([one, space], dim=2) for one, space in zip(small, gap)], dim=2).permute(1, 2, 0)

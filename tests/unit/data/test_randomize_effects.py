@@ -25,6 +25,11 @@ def matrix(saturation: float, hue: float, n=1) -> torch.Tensor:
     return effects.colour_matrix(wide(*[saturation] * n), wide(*[hue] * n))
 
 
+def windows(frames: torch.Tensor, kept: float, top: float, left: float) -> list[tuple[torch.Tensor, ...]]:
+    n, _, h, w = frames.shape
+    return [effects.window(wide(*[kept] * n), wide(*[start] * n), size) for start, size in ((top, h), (left, w))]
+
+
 def test_brightness_adds_exactly():
     frames = pictures()
     out = effects.brightness(frames, of(10.0, -300.0, 5.4))
@@ -49,7 +54,7 @@ IDENTITIES = {
     "a turn of the hue by 360 degrees": lambda x: effects.colour(x, matrix(1.0, 360.0, len(x))),
     "noise": lambda x: effects.noise(x, torch.zeros(len(x)), torch.randn(x.shape, generator=torch.Generator())),
     "blur": lambda x: effects.blur(x, effects.blur_weights(wide(*[0.0] * len(x)), 1.5)),
-    "crop": lambda x: effects.crop(x, wide(*[1.0] * len(x)), wide(*[0.0] * len(x)), wide(*[0.0] * len(x))),
+    "crop": lambda x: effects.crop(x, *windows(x, 1.0, 0.0, 0.0)),
     "shift": lambda x: effects.shift(x, torch.zeros(len(x)).long(), torch.zeros(len(x)).long()),
     "blend": lambda x: effects.blend(x, x.flip(0), torch.zeros(len(x))),
 }
@@ -120,7 +125,7 @@ def test_blur_keeps_a_plain_picture_and_its_arithmetic_is_exact():
 
 def test_crop_is_bilinear_sampling_of_the_window():
     frames, kept, top, left = pictures(1), 0.6, 0.3, 0.15
-    out = effects.crop(frames, wide(kept), wide(top), wide(left))[0].double().numpy()
+    out = effects.crop(frames, *windows(frames, kept, top, left))[0].double().numpy()
     source = frames[0].double().numpy()
     _, h, w = source.shape
     for i in range(h):
