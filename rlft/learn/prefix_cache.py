@@ -12,6 +12,7 @@ from rlft.config.learning import SftConfig
 from rlft.data.dataset import DemoSet
 from rlft.errors import ConfigError
 from rlft.memory import free_bytes, gigabytes
+from rlft.placement import move
 from rlft.policy.base import Prefix
 from rlft.policy.pi0 import Pi0Policy
 from rlft.types import Observation
@@ -19,7 +20,8 @@ from rlft.types import Observation
 log = logging.getLogger(__name__)
 
 SHARE = 0.6  # of the free memory: gradients, optimiser and activations, which do not exist yet, need the rest
-BLOCK_TOKENS = 256  # encoded at once, at least: fewer leave the matrix products idle
+HOST_TOKENS = 256  # encoded at once by a CPU, about: more no longer make its matrix products faster
+GPU_TOKENS = 2**14  # and by a GPU, which a single frame's 268 to 816 tokens leave idle (not measured on one)
 
 
 class PrefixCache:
@@ -32,14 +34,23 @@ class PrefixCache:
         policy: its prefix must not train.
         demos: N frames.
         sample: one frame's prefix, for shapes and types.
+
+    Attributes:
+        block: frames that are encoded together.
     """
+
+    block: int
 
     def __init__(self, policy: Pi0Policy, demos: DemoSet, sample: Prefix) -> None:
         self.policy, self.demos = policy, demos
         n = len(demos)
-        self.block = max(1, BLOCK_TOKENS // sample.mask.shape[1])
         self._store = sample.map(lambda x: x.new_empty((n, *x.shape[1:])))
-        self._filled = torch.zeros(math.ceil(n / self.block), dtype=torch.bool)
+        self.set_block(max(1, (HOST_TOKENS if sample.mask.is_cpu else GPU_TOKENS) // sample.mask.shape[1]))
+
+    def set_block(self, frames: int) -> None:
+        """Encode so many frames together, as the run that is continued did; what is encoded is forgotten."""
+        self.block = frames
+        self._filled = torch.zeros(math.ceil(len(self.demos) / frames), dtype=torch.bool)
 
     @property
     def encoded(self) -> int:
@@ -51,7 +62,7 @@ class PrefixCache:
         blocks = torch.unique(index // self.block)
         for block in blocks[~self._filled[blocks]].tolist():
             self._encode(block)
-        return self._store[index.to(self.policy.device)]
+        return self._store[move(index, self.policy.device)]
 
     @torch.no_grad()
     def _encode(self, block: int) -> None:

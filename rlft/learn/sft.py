@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from rlft.config.learning import SftConfig
-from rlft.data.dataset import DemoBatch, DemoSet
+from rlft.data.dataset import DemoSet
 from rlft.data.randomize.randomizer import PictureRandomizer
 from rlft.learn.optimizers import make_adamw
 from rlft.learn.prefix_cache import prefix_cache
-from rlft.policy.base import Prefix
+from rlft.placement import move, prefetched, to_host
+from rlft.policy.base import PolicyInput, Prefix
 from rlft.policy.pi0 import Pi0Policy
 from rlft.seeding import generator_for
+from rlft.types import Observation
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What one step trains on, gathered on the host and brought to the policy's device together.
+
+    Attributes:
+        index: int64 ``[B]``, the frames at which the rows start, on the host.
+        actions: float32 ``[B, H, d]``, controller units.
+        is_pad: bool ``[B, H]``.
+        seen: model inputs; or, where pictures are to be changed, observations of which only those are on the device;
+            None where prefixes are kept.
+        generator: drew the rows, and draws noise and times.
+    """
+
+    index: torch.Tensor
+    actions: torch.Tensor
+    is_pad: torch.Tensor
+    seen: PolicyInput | Observation | None
+    generator: torch.Generator
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """Every tensor on the policy's device."""
+        yield from (self.actions, self.is_pad)
+        if isinstance(self.seen, PolicyInput):
+            yield from self.seen.tensors().values()
+        elif self.seen is not None:
+            yield from self.seen.images.values()
 
 
 class SftTrainer:
@@ -49,6 +81,7 @@ class SftTrainer:
         self.parameters = policy.actor_parameters()
         self.optimizer = make_adamw(self.parameters, cfg.optimizer)
         self.step_count = 0
+        self._batches = self._from(0)
 
     def step(self) -> dict[str, float]:
         """One batch, one update.
@@ -61,30 +94,49 @@ class SftTrainer:
             ConfigError: pictures are to be randomised, but do not change.
         """
         self.optimizer.param_groups[0]["lr"] = self.cfg.optimizer.lr * self.lr_factor(self.step_count)
-        generator = generator_for(self.seed, "sft-batch", self.step_count)
-        batch = self.demos.sample(generator, self.cfg.batch_size)
+        batch = next(self._batches)
         prefix, actions = self._prefix(batch), self.policy.actions_from_env(batch.actions)
-        loss = self.policy.sft_loss(prefix, actions, batch.is_pad.to(self.policy.device), generator)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"SFT loss is {float(loss)} at step {self.step_count}; lower sft.optimizer.lr or check the dataset"
-            )
+        loss = self.policy.sft_loss(prefix, actions, batch.is_pad, batch.generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.collect()
         norm = torch.nn.utils.clip_grad_norm_(self.optimizer.masters, self.cfg.max_grad_norm)
+        numbers = dict(zip(("loss", "grad_norm"), to_host(torch.stack([loss.detach(), norm])).tolist(), strict=True))
+        if not math.isfinite(numbers["loss"]):
+            raise FloatingPointError(
+                f"SFT loss is {numbers['loss']} at step {self.step_count}; lower sft.optimizer.lr or check the dataset"
+            )
         self.optimizer.step()
         self.step_count += 1
-        scalars = {"loss": float(loss.detach()), "grad_norm": float(norm), "lr": self.optimizer.param_groups[0]["lr"]}
+        scalars = {**numbers, "lr": self.optimizer.param_groups[0]["lr"]}
         return scalars if self.randomizer is None else scalars | self.randomizer.scalars()
 
-    def _prefix(self, batch: DemoBatch) -> Prefix:
-        if self.prefixes is not None:
-            return self.prefixes.rows(batch.index)
-        obs = batch.obs
+    def _from(self, step: int) -> Iterator[_Batch]:
+        """The batches of a step and all later ones; on a GPU each is copied while the one before it is used."""
+        gathered = (self._gather(number) for number in itertools.count(step))
+        return prefetched(gathered, self.policy.device, tensors=_Batch.tensors)
+
+    def _gather(self, step: int) -> _Batch:
+        generator = generator_for(self.seed, "sft-batch", step)
+        rows = self.demos.sample(generator, self.cfg.batch_size)
+        device = self.policy.device
+        seen: PolicyInput | Observation | None = None
         if self.randomizer is not None:
-            obs = self.randomizer(obs, [(self.step_count, row) for row in range(len(batch.index))])
-        return self.policy.encode(self.policy.prepare(obs))
+            obs = rows.obs
+            seen = replace(obs, images=move(obs.images, device))
+        elif self.prefixes is None:
+            seen = move(self.policy.transform(rows.obs), device)
+        return _Batch(rows.index, *move((rows.actions, rows.is_pad), device), seen, generator)
+
+    def _prefix(self, batch: _Batch) -> Prefix:
+        seen = batch.seen
+        if isinstance(seen, Observation) and self.randomizer is not None:
+            names = [(self.step_count, row) for row in range(len(batch.index))]
+            seen = self.policy.prepare(self.randomizer(seen, names))
+        if isinstance(seen, PolicyInput):
+            return self.policy.encode(seen)
+        assert self.prefixes is not None
+        return self.prefixes.rows(batch.index)
 
     def lr_factor(self, step: int) -> float:
         """Linear warm-up, then cosine decay to the final ratio."""
@@ -119,13 +171,18 @@ class SftTrainer:
         return {
             "step": self.step_count,
             "optimizer": self.optimizer.state_dict(),
-            "cached_prefixes": self.prefixes is not None,
+            "prefix_block": None if self.prefixes is None else self.prefixes.block,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore; continues bit for bit, where prefixes are kept or not as before."""
-        kept = self.prefixes is not None
-        if state.get("cached_prefixes", kept) != kept:
+        """Restore; continues bit for bit, where prefixes are kept or not as before.
+
+        Kept ones are encoded in blocks of as many frames as before, whatever this device would choose.
+        """
+        kept, block = self.prefixes is not None, state["prefix_block"]
+        if self.prefixes is not None and block is not None:
+            self.prefixes.set_block(int(block))
+        elif kept != (block is not None):
             log.warning(
                 "this run encodes prefixes %s, unlike the one it continues, and may differ from it in the last bits; "
                 "set sft.cache_prefix=%s for the same numbers",
@@ -134,3 +191,4 @@ class SftTrainer:
             )
         self.step_count = int(state["step"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._batches = self._from(self.step_count)

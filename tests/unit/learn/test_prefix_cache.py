@@ -1,5 +1,6 @@
 """Prefixes that are kept train exactly as prefixes that are computed anew, whoever asks for them first."""
 
+import copy
 import logging
 
 import pytest
@@ -126,6 +127,26 @@ def test_resuming_is_exact_even_where_the_batch_decides_the_last_bits(kind):
     second.load_state_dict(first.state_dict())
     second.run(lambda step, scalars: None)
     assert all(torch.equal(v, weights(second)[k]) for k, v in weights(whole).items())
+
+
+def test_a_resumed_run_encodes_in_the_blocks_of_the_one_it_continues():
+    first, second = trainer(), trainer()
+    first.prefixes.set_block(first.prefixes.block + 1)  # as another device would choose
+    for _ in range(3):
+        first.step()
+    second.policy.load_state_dict(first.policy.state_dict())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert second.prefixes.block == first.prefixes.block
+    assert second.prefixes.encoded == 0
+    assert [first.step()["loss"] for _ in range(3)] == [second.step()["loss"] for _ in range(3)]
+
+
+def test_a_gpu_encodes_more_frames_at_once():
+    on_cpu = trainer()
+    prefix = on_cpu.prefixes.rows(torch.tensor([0]))
+    meta = prefix.map(lambda x: x.to("meta"))  # not the CPU
+    cache = prefix_cache.PrefixCache(on_cpu.policy, on_cpu.demos, meta)
+    assert cache.block * prefix.mask.shape[1] > 16000 > 60 * on_cpu.prefixes.block * prefix.mask.shape[1]
 
 
 def test_resuming_with_another_choice_is_told(caplog):

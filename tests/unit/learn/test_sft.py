@@ -1,11 +1,13 @@
 """The supervised warm-up learns what it is shown, and continues bit for bit."""
 
+import pytest
 import torch
 
 from rlft.config.learning import OptimizerConfig, SftConfig
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats
+from rlft.learn import sft
 from rlft.learn.sft import SftTrainer
 from rlft.policy.factory import build_policy
 
@@ -77,3 +79,34 @@ def test_the_learning_rate_warms_up_and_decays():
     assert factors[1] == 1.0
     assert abs(factors[52] - 0.55) < 1e-6
     assert abs(factors[102] - 0.1) < 1e-6
+
+
+def ahead(batches, device, *, tensors):
+    """What :func:`rlft.placement.prefetched` does on a GPU, but for the streams: the next batch is gathered first."""
+    upcoming = next(batches)
+    while True:
+        batch, upcoming = upcoming, next(batches)
+        assert [x.shape[0] for x in tensors(batch)] == [8] * len(list(tensors(batch)))
+        yield batch
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_batches_that_are_gathered_ahead_are_the_same(monkeypatch, cache):
+    changes = {"train_expert_only": True, "cache_prefix": cache}
+    plain = trainer(6, **changes)
+    losses = [plain.step()["loss"] for _ in range(6)]
+    monkeypatch.setattr(sft, "prefetched", ahead)
+    first, second = trainer(6, **changes), trainer(6, **changes)
+    assert [first.step()["loss"] for _ in range(3)] == losses[:3]
+    second.policy.load_state_dict(first.policy.state_dict())
+    second.load_state_dict(first.state_dict())
+    assert [second.step()["loss"] for _ in range(3)] == losses[3:]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_lost():
+    t = trainer()
+    t.demos.action[:] = float("nan")
+    before = weights(t)
+    with pytest.raises(FloatingPointError, match=r"nan at step 0.*sft\.optimizer\.lr"):
+        t.step()
+    assert all(torch.equal(v, before[k]) for k, v in weights(t).items())
