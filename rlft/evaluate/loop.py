@@ -67,7 +67,7 @@ class Evaluator:
         Args:
             policy: acts deterministically but for its starting noise, which is named by the episode.
             label: goes into the result.
-            fingerprint: of the policy's weights; goes into the result.
+            fingerprint: of the policy's weights; goes into the result, too.
             first: only so many episodes, from the first; None: all.
             explore: the policy with its exploration noise: act as in a rollout.
             on_progress: called with (episodes done, episodes in all, successes).

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.crossings import META, Crossings
 from PIL import Image
 
 from rlft.config.randomization import (
@@ -84,6 +85,21 @@ def test_every_effect_alone_does_not_depend_on_the_batch(folder, threads):
                 assert torch.equal(change(frames[i : i + 1], [(0, i, 0)]).frames[0], whole[i]), name
     finally:
         torch.set_num_threads(before)
+
+
+def test_off_the_host_a_whole_batch_is_changed_at_once_and_its_parameters_travel_together(folder):
+    change = randomizer(everything(folder), device=META).change
+    counts = []
+    for n in (5, 40):
+        frames = torch.zeros(n, 3, 20, 28, dtype=torch.uint8, device=META)
+        with Crossings():
+            change(frames, names(n))  # pictures of the folders are brought there once
+        with Crossings() as found:
+            assert change(frames, names(n)).frames.shape == frames.shape
+        assert (found.reads, found.lists) == ([], [])
+        assert set(found.sent) == {"placement.py:_move_tensor _to_copy"}
+        counts.append(len(found.sent))
+    assert counts[0] == counts[1] < 20
 
 
 def test_the_same_name_gives_the_same_draws_and_others_give_others():

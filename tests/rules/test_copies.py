@@ -1,0 +1,101 @@
+"""What passes between devices passes through rlft/placement.py.
+
+A read of a single number (``float(x)``, ``if x``) cannot be seen in the text: tests/unit/policy/test_crossings.py
+counts those of a decision and of a micro-batch.
+"""
+
+import ast
+import re
+
+import pytest
+from rules_source import Source, calls, sources
+
+PLACE = "rlft/placement.py"
+COPIES = {"cpu", "cuda", "numpy", "pin_memory", "new_tensor"}  # methods that are a copy, or are one on a GPU
+MAKERS = re.compile(r"torch\.(tensor|as_tensor|asarray|from_numpy)")
+DTYPE = re.compile(r"torch\.(float|bfloat|u?int|bool|double|long|half)\w*|(.*\.)?(\w*_)?dtype")
+
+# Where copies are made that no step of a rollout or an update repeats, or that the file itself is about.
+ONCE = {
+    ("rlft/build/policy.py", "to"): "the model is built",
+    ("rlft/policy/factory.py", "to"): "the model is built",
+    ("rlft/policy/factory.py", "tensor"): "the model is built",
+    ("rlft/policy/strict.py", "to"): "weights are loaded",
+    ("rlft/policy/denoise.py", "to"): "a schedule is made",
+    ("rlft/statefile.py", "cpu"): "a checkpoint is written",
+    ("rlft/data/normalize.py", "numpy"): "statistics of a dataset, which is on the host",
+    ("rlft/stages/training.py", "numpy"): "a video of a dataset, which is on the host",
+    ("rlft/runner.py", "to"): "the critic is calibrated after a rollout",
+    ("rlft/rollout/buffer.py", "to"): "indices of rows, and log-probabilities that are computed again",
+    ("rlft/rollout/buffer.py", "non_blocking"): "a decision is stored",
+    ("rlft/rollout/stats.py", "cpu"): "a chunk's outcome is counted",
+    ("rlft/rollout/stats.py", "numpy"): "a chunk's outcome is counted",
+    ("rlft/policy/actor_critic.py", "tensor"): "the steps that draw noise",
+}
+
+
+def copies(source: Source) -> list[tuple[int, str]]:
+    """(line, what) of every call that copies between devices, or may."""
+    found = []
+    for node, name in calls(source):
+        method = name.rpartition(".")[2]
+        keywords = {k.arg for k in node.keywords}
+        given = [ast.unparse(x) for x in (*node.args, *(k.value for k in node.keywords if k.arg != "dtype"))]
+        if isinstance(node.func, ast.Attribute):
+            if method in COPIES or (method == "to" and not all(DTYPE.fullmatch(x) for x in given)):
+                found.append((node.lineno, method))
+            if MAKERS.fullmatch(name) and "device" in keywords:
+                found.append((node.lineno, method))
+        if "non_blocking" in keywords:
+            found.append((node.lineno, "non_blocking"))
+        if "pin_memory" in keywords:
+            found.append((node.lineno, "pin_memory"))
+    return found
+
+
+def test_copies_between_devices_are_made_in_one_module():
+    found = [
+        f"{source.name}:{line} {what}"
+        for source in sources("rlft")
+        if source.name != PLACE
+        for line, what in copies(source)
+        if (source.name, what) not in ONCE
+    ]
+    assert found == []
+
+
+def test_exceptions_are_needed():
+    made = {(source.name, what) for source in sources("rlft") for _, what in copies(source)}
+    assert set(ONCE) <= made
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("x.to(device)", "to"),
+        ("x.to(self.device, torch.float32)", "to"),
+        ("x.to(device=other.device)", "to"),
+        ("x.to('cuda')", "to"),
+        ("x.cpu()", "cpu"),
+        ("x.cuda()", "cuda"),
+        ("x.numpy()", "numpy"),
+        ("x.pin_memory()", "pin_memory"),
+        ("x.new_tensor([1.0])", "new_tensor"),
+        ("torch.as_tensor(x, device=d)", "as_tensor"),
+        ("torch.tensor([1], device=d)", "tensor"),
+        ("torch.empty(3, pin_memory=True)", "pin_memory"),
+        ("a.copy_(b, non_blocking=True)", "non_blocking"),
+        ("x.to(torch.float32)", None),
+        ("x.to(error.dtype)", None),
+        ("x.to(dtype)", None),
+        ("x.to(dtype=torch.bfloat16)", None),
+        ("torch.as_tensor(x, dtype=torch.float32)", None),
+        ("torch.zeros(3, device=x.device)", None),
+        ("to_numpy(x)", None),
+        ("move(x, device)", None),
+    ],
+)
+def test_a_copy_is_seen(tmp_path, line, what):
+    path = tmp_path / "a.py"
+    path.write_text(line)
+    assert [found for _, found in copies(Source(path))] == ([] if what is None else [what])
