@@ -126,7 +126,8 @@ class SftTrainer:
             seen = replace(obs, images=move(obs.images, device))
         elif self.prefixes is None:
             seen = move(self.policy.transform(rows.obs), device)
-        return _Batch(rows.index, *move((rows.actions, rows.is_pad), device), seen, generator)
+        actions, is_pad = move((rows.actions, rows.is_pad), device)
+        return _Batch(rows.index, actions, is_pad, seen, generator)
 
     def _prefix(self, batch: _Batch) -> Prefix:
         seen = batch.seen
