@@ -88,7 +88,7 @@ class Placement:
         """Copy to where the simulator takes its input: tensors on ``sim`` for GPU physics, numpy arrays otherwise."""
         if self.sim_tensors:
             return move(value, self.sim)
-        return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+        return to_numpy(value) if isinstance(value, torch.Tensor) else value
 
     def activate(self) -> None:
         """Make the policy's GPU the one that this thread means where none is named; pinning opens a context on it."""

@@ -121,7 +121,7 @@ class PPORunner:
         buffer, stats = self.sampler.collect(self.state.iteration)
         critic = self.model.critic
         if critic.privileged_dim and not bool(critic.calibrated):
-            critic.calibrate(buffer.column("privileged").flatten(0, 1).to(self.model.explored_dims.device))
+            critic.calibrate(self.sampler.placement.to_policy(buffer.column("privileged").flatten(0, 1)))
             # The stored values are another function's than the one that is trained: collect the same rollout again.
             self.state.env_steps += stats.env_steps
             buffer, stats = self.sampler.collect(self.state.iteration)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +19,10 @@ from rlft.types import EnvSpec, VecEnv
 
 if TYPE_CHECKING:
     from rlft.evaluate import EvalResult, Evaluator
+    from rlft.policy.actor_critic import ActorCritic
     from rlft.policy.pi0 import Pi0Policy
     from rlft.progress import Progress
+    from rlft.rollout.sampler import RolloutSampler
     from rlft.rollout.store import StoreChoice
     from rlft.runner import PPORunner
     from rlft.tracking import Tracker
@@ -66,7 +69,6 @@ def build_runner(
     from rlft.guards import Probe
     from rlft.learn.ppo import PpoUpdater
     from rlft.policy.weights import save_pretrained
-    from rlft.rollout.sampler import RolloutSampler
     from rlft.runner import PPORunner, RunState
 
     placement = build_placement(cfg)
@@ -74,7 +76,46 @@ def build_runner(
     policy = build_policy(cfg, spec, placement)
     model = build_actor_critic(cfg, policy, spec, placement)
     store = rollout_store(cfg, placement, policy, spec)
-    sampler = RolloutSampler(
+    evaluator = build_evaluator(cfg, eval_env, placement)
+
+    def probe(episodes: int) -> Probe:
+        shorter = build_evaluator(probe_settings(cfg, episodes), eval_env, placement)
+        clean, noisy = (shorter.run(policy, "probe", explore=how) for how in (None, model))
+        return Probe(clean.episodes, noisy.success, clean.success)
+
+    def save(state: RunState, best: bool) -> None:
+        write, directory = partial(save_pretrained, policy), run_dir(cfg) / "rl" / "checkpoints"
+        keep = cfg.train.keep_checkpoints
+        checkpoint.save(directory, state.iteration, write, runner.state_dict(), keep=keep, best=best)
+
+    runner = PPORunner(
+        cfg,
+        model,
+        build_sampler(cfg, envs, model, placement, store),
+        PpoUpdater(model, cfg.train, cfg.exploration.logprob, cfg.guard, exact=exact_products(cfg)),
+        store=store,
+        evaluate=partial(evaluate, evaluator, policy),
+        probe=probe,
+        save=save,
+        tracker=tracker,
+        progress=progress,
+    )
+    return runner
+
+
+def probe_settings(cfg: RunConfig, episodes: int) -> RunConfig:
+    """The settings of a probe: evaluation's own, with fewer episodes."""
+    select = "stratified" if cfg.eval.select == "all" else cfg.eval.select
+    return replace(cfg, eval=replace(cfg.eval, episodes=min(episodes, cfg.eval.episodes), select=select))
+
+
+def build_sampler(
+    cfg: RunConfig, envs: Sequence[VecEnv], model: ActorCritic, placement: Placement, store: StoreChoice
+) -> RolloutSampler:
+    """What collects rollouts from these environments."""
+    from rlft.rollout.sampler import RolloutSampler
+
+    return RolloutSampler(
         envs,
         model,
         placement,
@@ -87,30 +128,6 @@ def build_runner(
         randomizer=build_randomizer(cfg, "rollout", placement, run_dir(cfg)),
         even_batches=cfg.model.compile,
     )
-    evaluator = build_evaluator(cfg, eval_env, placement)
-    directory, keep = run_dir(cfg) / "rl" / "checkpoints", cfg.train.keep_checkpoints
-
-    def save(state: RunState, best: bool) -> None:
-        write = partial(save_pretrained, policy)
-        checkpoint.save(directory, state.iteration, write, runner.state_dict(), keep=keep, best=best)
-
-    def probe(episodes: int) -> Probe:
-        clean, noisy = (evaluator.run(policy, "probe", first=episodes, explore=how) for how in (None, model))
-        return Probe(clean.episodes, noisy.success, clean.success)
-
-    runner = PPORunner(
-        cfg,
-        model,
-        sampler,
-        PpoUpdater(model, cfg.train, cfg.exploration.logprob, cfg.guard, exact=exact_products(cfg)),
-        store=store,
-        evaluate=partial(evaluate, evaluator, policy),
-        probe=probe,
-        save=save,
-        tracker=tracker,
-        progress=progress,
-    )
-    return runner
 
 
 def rollout_store(cfg: RunConfig, placement: Placement, policy: Pi0Policy, spec: EnvSpec) -> StoreChoice:

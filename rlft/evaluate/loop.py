@@ -58,21 +58,19 @@ class Evaluator:
         label: str,
         *,
         fingerprint: str | None = None,
-        first: int | None = None,
         explore: ActorCritic | None = None,
         on_progress: Callable[[int, int, int], None] = lambda done, total, successes: None,
     ) -> EvalResult:
-        """Evaluate a policy on the episodes of the protocol.
+        """Evaluate a policy on all episodes of the protocol.
 
         Args:
             policy: acts deterministically but for its starting noise, which is named by the episode.
             label: goes into the result.
             fingerprint: of the policy's weights; goes into the result, too.
-            first: only so many episodes, from the first; None: all.
             explore: the policy with its exploration noise: act as in a rollout.
             on_progress: called with (episodes done, episodes in all, successes).
         """
-        started, episodes = time.perf_counter(), self.episodes[:first]
+        started = time.perf_counter()
         results: list[EpisodeResult] = []
         successes = 0
 
@@ -80,10 +78,10 @@ class Evaluator:
             nonlocal successes
             results.append(result)
             successes += result.success_once
-            on_progress(len(results), len(episodes), successes)
+            on_progress(len(results), len(self.episodes), successes)
 
         act = partial(self._act, policy) if explore is None else partial(self._explore, explore)
-        restarted = self._play(act, episodes, range(self.env.spec.num_envs), keep)
+        restarted = self._play(act, self.episodes, range(self.env.spec.num_envs), keep)
         seconds = time.perf_counter() - started
         return summarise(
             label,

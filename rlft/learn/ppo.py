@@ -12,7 +12,7 @@ import torch
 from rlft.config.learning import GuardConfig, TrainConfig
 from rlft.errors import DivergedError
 from rlft.learn.optimizers import make_adamw
-from rlft.placement import prefetched
+from rlft.placement import prefetched, to_host
 from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.base import Prefix
 from rlft.policy.denoise import log_prob_terms
@@ -202,7 +202,7 @@ class PpoUpdater:
             batch = buffer.gather(rows)
             evaluation = self.model.evaluate(self.prefix_of(batch), batch.chain, batch.drawn_step, batch.privileged)
             log_prob = evaluation.log_prob.joint(batch.n_executed)
-            largest.append((log_prob - batch.log_prob).abs().amax().cpu()[None])
+            largest.append(to_host((log_prob - batch.log_prob).abs().amax()[None]))
             buffer.set_log_prob(rows, log_prob)
         every = torch.cat(largest)
         return float(every.max()) if len(every) else math.nan

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rlft.placement import allocate, select_rows, synchronize
+from rlft.placement import allocate, move, select_rows, synchronize
 from rlft.policy.base import PolicyInput, Prefix, TensorRows
 
 
@@ -178,7 +178,7 @@ class RolloutBuffer:
 
     def set_log_prob(self, rows: torch.Tensor, log_prob: torch.Tensor) -> None:
         """Replace stored joint log-probabilities of flat rows."""
-        self._rows["log_prob"].flatten(0, 1)[rows.to(self.device)] = log_prob.to(self.device)
+        self._rows["log_prob"].flatten(0, 1)[move(rows, self.device)] = move(log_prob, self.device)
 
     def row_blocks(self, size: int) -> Iterator[torch.Tensor]:
         """All valid flat rows in order, in blocks."""
@@ -199,12 +199,12 @@ class RolloutBuffer:
             done = 0
             for part in block.split(micro_size or len(block)):
                 done += len(part)
-                batch = self.gather(rows[part.to(rows.device)])
+                batch = self.gather(rows[move(part, rows.device)])
                 yield Part(batch, weight=len(part) / len(block), completes=done == len(block))
 
     def gather(self, rows: torch.Tensor) -> Minibatch:
         """Collect flat rows (t * E + e) and move them to the policy's device."""
-        rows = rows.to(self.device)
+        rows = move(rows, self.device)
         parts: dict[str, Any] = {f.name: None for f in fields(Minibatch)}
         for name in parts.keys() & self._rows.keys():
             parts[name] = select_rows(self._rows[name].flatten(0, 1), rows, self.policy_device)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from rlft.errors import RlftError
+from rlft.placement import to_numpy
 from rlft.rollout.observations import indices, put_rows
 from rlft.rollout.outcome import Outcome
 from rlft.seeding import seed_for
@@ -120,7 +120,7 @@ class RolloutGroup:
         try:
             step = self.env.step_chunk(actions)
         except ValueError:
-            self._check_finite(np.asarray(torch.as_tensor(actions).cpu()))
+            self._check_finite(to_numpy(actions))
             raise
         outcome = Outcome.of(step, actions)
         ended = indices(outcome.ended)

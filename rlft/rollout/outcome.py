@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rlft.placement import move
+from rlft.placement import move, to_numpy
 from rlft.types import Array, ChunkStep
 
 FLAGS = ("terminated", "truncated", "success", "invalid")
@@ -50,8 +50,8 @@ class Outcome:
         # float32 holds counts below 2^24 exactly, and a chunk is shorter.
         columns = [move(actions, step.rewards.device).flatten(1), step.rewards]
         columns += [column[:, None] for column in (step.n_executed, *flags.values())]
-        packed = torch.cat([column.float() for column in columns], dim=1).cpu().numpy()
-        sent, rewards, counts = np.split(packed, [A * d, A * d + A], axis=1)
+        packed = torch.cat([column.float() for column in columns], dim=1)
+        sent, rewards, counts = np.split(to_numpy(packed), [A * d, A * d + A], axis=1)
         n_executed, *bits = counts.T
         flags = {name: column.astype(bool) for name, column in zip(FLAGS, bits, strict=True)}
         return cls(sent.reshape(n, A, d), rewards, n_executed.astype(np.int64), **flags)

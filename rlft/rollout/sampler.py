@@ -178,9 +178,27 @@ class RolloutSampler:
         self._tally.add(stats, group.ids, executed.outcome)
 
     def _decide(
-        self, obs: Observation, iteration: int, t: int, ids: Sequence[int], purpose: str = "rollout-noise"
+        self, obs: Observation, iteration: int, t: int, ids: Sequence[int]
     ) -> tuple[PolicyInput, Prefix, torch.Tensor | None, PolicySample]:
-        """One decision per row; the random numbers are named by (iteration, t, environment), not by the batch."""
+        """One decision per row."""
+        inputs, prefix, (noise, steps, privileged) = self._look(obs, "rollout-noise", iteration, t, ids)
+        return inputs, prefix, privileged, self.model.sample(prefix, noise, steps, privileged)
+
+    def _value(self, obs: Observation, iteration: int, t: int, ids: Sequence[int]) -> torch.Tensor:
+        """Value of n observations that nothing is decided on, float32 ``[n]``."""
+        if not self.model.critic.feature_dim:  # the network need not look
+            with torch.no_grad():
+                return self.model.critic(None, self.placement.to_policy(obs.privileged))
+        _, prefix, draws = self._look(obs, "final-value-noise", iteration, t, ids)
+        return self.model.value(prefix, *draws)
+
+    def _look(
+        self, obs: Observation, purpose: str, iteration: int, t: int, ids: Sequence[int]
+    ) -> tuple[PolicyInput, Prefix, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+        """Encode n observations, and draw: noise, the step of a single-step sampler; and the privileged state.
+
+        The random numbers are named by (iteration, t, environment), not by the batch.
+        """
         policy, schedule = self.model.policy, self.model.schedule
         shape = (schedule.num_steps + 1, policy.horizon, policy.action_width)
         noise, drawn = [], []
@@ -191,9 +209,7 @@ class RolloutSampler:
         inputs = policy.prepare(obs)
         with torch.no_grad():
             prefix = policy.encode(inputs)
-        draws = (torch.stack(noise), torch.stack(drawn), obs.privileged)
-        x, steps, privileged = self.placement.to_policy(draws)
-        return inputs, prefix, privileged, self.model.sample(prefix, x, steps, privileged)
+        return inputs, prefix, self.placement.to_policy((torch.stack(noise), torch.stack(drawn), obs.privileged))
 
     def _final_values(
         self, executed: Executed, iteration: int, t: int, ids: Sequence[int], episodes: Sequence[tuple[int, ...]]
@@ -209,8 +225,8 @@ class RolloutSampler:
             if self.even_batches:
                 missing = len(ids) - len(rows)
                 obs, chosen = take_rows(obs, [*range(len(rows)), *[0] * missing]), chosen + chosen[:1] * missing
-            _, _, _, sample = self._decide(obs, iteration, t, chosen, purpose="final-value-noise")
-            values.index_copy_(0, self.placement.to_policy(torch.tensor(rows)), sample.value[: len(rows)])
+            found = self._value(obs, iteration, t, chosen)[: len(rows)]
+            values.index_copy_(0, self.placement.to_policy(torch.tensor(rows)), found)
         return values
 
     def _store(

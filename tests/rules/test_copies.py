@@ -25,12 +25,7 @@ ONCE = {
     ("rlft/statefile.py", "cpu"): "a checkpoint is written",
     ("rlft/data/normalize.py", "numpy"): "statistics of a dataset, which is on the host",
     ("rlft/stages/training.py", "numpy"): "a video of a dataset, which is on the host",
-    ("rlft/runner.py", "to"): "the critic is calibrated after a rollout",
-    ("rlft/rollout/buffer.py", "to"): "indices of rows, and log-probabilities that are computed again",
     ("rlft/rollout/buffer.py", "non_blocking"): "a decision is stored",
-    ("rlft/rollout/stats.py", "cpu"): "a chunk's outcome is counted",
-    ("rlft/rollout/stats.py", "numpy"): "a chunk's outcome is counted",
-    ("rlft/policy/actor_critic.py", "tensor"): "the steps that draw noise",
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-READS = ("cpu", "tolist")  # as methods: on the CPU they are not dispatched. numpy() of a tensor on a GPU is an error
+READS = ("cpu", "numpy", "tolist")  # as methods: on the CPU they are not dispatched
 WAITS = ("_local_scalar_dense", "nonzero")  # item, float, bool, int; a size that the data decides
 
 

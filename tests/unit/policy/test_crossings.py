@@ -11,31 +11,26 @@ from rlft.learn.ppo import ppo_losses
 from rlft.placement import Placement
 from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.critic import Critic
-from rlft.policy.denoise import make_schedule, reduce_log_prob
+from rlft.policy.denoise import make_schedule
 from rlft.policy.factory import build_policy
 from rlft.policy.noise import NoiseHead
 from rlft.types import Observation
 
 K, A = 3, 4
 KINDS = pytest.mark.parametrize("kind", ["small", "small_pi05"])
-SAMPLERS = ("flow_noise", "flow_sde", "flow_sde_single", "flow_cps")
-
-
-def methods(*known: str):
-    """All samplers; those of ``known`` still ask their schedule, which is on the device, for its steps."""
-    mark = pytest.mark.xfail(strict=True, reason="the stochastic steps are read from the device, or sent there anew")
-    return pytest.mark.parametrize("method", [pytest.param(m, marks=[mark] * (m in known)) for m in SAMPLERS])
+METHODS = pytest.mark.parametrize("method", ["flow_noise", "flow_sde", "flow_sde_single", "flow_cps"])
+DENSITIES = pytest.mark.parametrize("density", ["executed", "masked", "chain"])
 
 
 def on_the_device(kind="small"):
     return build_policy(kind, make_stats(), horizon=H, device=META)
 
 
-def actor_critic(kind, method):
+def actor_critic(kind, method, density="masked"):
     policy = on_the_device(kind)
     noise = NoiseHead(policy.feature_dim, D, 0.08, 0.16, learned=True)
     model = ActorCritic(policy, noise, Critic(policy.feature_dim, 0, (8,)), make_schedule(method, K, 0.5).to(META), A,
-                        torch.tensor(policy.act_dims))  # fmt: skip
+                        policy.act_dims, density=density)  # fmt: skip
     return model.to(META)
 
 
@@ -63,7 +58,7 @@ def crossings(work):
 
 
 @KINDS
-@methods(*SAMPLERS[1:])
+@METHODS
 def test_a_decision_on_a_cpu_simulators_observation_sends_its_inputs_and_reads_nothing(kind, method):
     model, obs = actor_critic(kind, method), make_observation(size=64)
     found = crossings(lambda: decide(model, obs))
@@ -72,7 +67,7 @@ def test_a_decision_on_a_cpu_simulators_observation_sends_its_inputs_and_reads_n
 
 
 @KINDS
-@methods(*SAMPLERS[1:])
+@METHODS
 def test_a_gpu_simulators_pictures_never_see_the_host_and_its_state_only_where_it_is_text(kind, method):
     model = actor_critic(kind, method)
     for size in (56, 64):  # of the model's size, or to be resized
@@ -84,10 +79,11 @@ def test_a_gpu_simulators_pictures_never_see_the_host_and_its_state_only_where_i
 
 
 @KINDS
-@methods(*SAMPLERS)
+@METHODS
+@DENSITIES
 @pytest.mark.parametrize("train_vlm", [False, True])
-def test_a_micro_batch_neither_reads_nor_sends(kind, method, train_vlm):
-    model = actor_critic(kind, method)
+def test_a_micro_batch_neither_reads_nor_sends(kind, method, density, train_vlm):
+    model = actor_critic(kind, method, density)
     policy = model.policy
     policy.set_trainable(vlm=train_vlm)
     inputs, cfg = policy.prepare(make_observation()), TrainConfig()
@@ -97,7 +93,7 @@ def test_a_micro_batch_neither_reads_nor_sends(kind, method, train_vlm):
     def update():
         with torch.enable_grad():
             e = model.evaluate(policy.encode(inputs), chain, steps, None)
-            ratio = reduce_log_prob(e.log_prob, executed) - row
+            ratio = e.log_prob.joint(executed) - row
             ppo_losses(ratio, row, e.value, row, row, e.entropy, cfg).total.backward()
 
     found = crossings(update)
