@@ -1,0 +1,191 @@
+"""Models for the GPU benchmark: real size with random weights on a GPU, the small sizes anywhere else.
+
+Everything that it asks of the library goes through the few functions here. Observations come from
+:class:`benchmarks.gpu_env.StillEnv`, which costs nothing: rollouts, decisions and updates are the library's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import ppo_parts
+from benchmarks.gpu_env import ACT_STEPS, Scale, StillEnv, environment
+from benchmarks.harness import Pairs, in_turns
+from rlft import build
+from rlft.config.schema import RunConfig
+from rlft.data.normalize import NormStats
+from rlft.placement import parse_device, synchronize
+from rlft.policy.base import PolicyInput
+from rlft.policy.pi0 import Pi0Policy
+from rlft.policy.tokenizer import build_small_tokenizer
+from rlft.rollout.buffer import RolloutBuffer
+from rlft.rollout.sampler import RolloutSampler
+
+DENOISE_STEPS = 4  # K
+STILL = "1.0e-9"  # a learning rate too small to move a bfloat16 weight: every repetition does the same work
+VOCAB = 384  # of the tokenizer that stands in for PaliGemma's, which is not free to download
+
+
+@dataclass
+class Side:
+    """A run's parts on still pictures; made by :meth:`Models.side`.
+
+    Attributes:
+        cfg: its settings.
+        env: the environments.
+        model: policy, noise head and critic.
+        updater: PPO's, with its optimisers.
+    """
+
+    cfg: RunConfig
+    env: StillEnv
+    model: Any
+    updater: Any
+    tokens: int = 0
+
+    def sampler(self, store: str, decisions: int = 1) -> RolloutSampler:
+        """A sampler of T decisions that keeps ``prefix`` or ``images``."""
+        changes = {"store_prefix": store == "prefix", "num_decisions": decisions}
+        return ppo_parts.make_sampler(self.cfg, [self.env], self.model, **changes)
+
+    def rollout(self, store: str, decisions: int = 1) -> RolloutBuffer:
+        """A finished rollout whose log-probabilities are the update path's: the first ratio is 1."""
+        buffer = self.raw_rollout(store, decisions)
+        self.updater.recompute_old(buffer)
+        return buffer
+
+    def raw_rollout(self, store: str, decisions: int = 1) -> RolloutBuffer:
+        """A finished rollout as the sampler leaves it."""
+        from rlft.learn.gae import assign_advantages
+
+        buffer, _ = self.sampler(store, decisions).collect(0)
+        assign_advantages(buffer, self.cfg.train)
+        return buffer
+
+    def update(self, buffer: RolloutBuffer) -> float:
+        """One epoch over the rollout; the samples that passed."""
+        samples = self.updater.update(buffer, 1, torch.Generator().manual_seed(0))["samples"]
+        synchronize(parse_device(self.cfg.model.device))
+        return float(samples)
+
+
+@dataclass
+class Models:
+    """One set of weights, and policies of every horizon and number of cameras around it.
+
+    Args:
+        scale: sizes.
+        name: ``pi0`` or ``pi05``.
+    """
+
+    scale: Scale
+    name: str
+
+    @cached_property
+    def _tokenizer(self) -> str:
+        """A directory with a tokenizer, as long as this object lives."""
+        directory = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, directory)
+        build_small_tokenizer(VOCAB).save_pretrained(directory)
+        return directory
+
+    def settings(self, horizon: int, cameras: int, *overrides: str) -> RunConfig:
+        """The settings of ``train_rl.py`` for this model; the task only names cameras and lengths."""
+        s = self.scale
+        names = ", ".join(f"{{name: camera_{i}}}" for i in range(cameras))
+        cfg = ppo_parts.settings(
+            [
+                "task=push_cube",
+                f"policy={s.kinds[self.name]}",
+                "model.dtype=bfloat16",
+                f"model.device={s.device}",
+                f"model.tokenizer_path={self._tokenizer}",
+                f"env.cameras=[{names}]",
+                f"act_steps={ACT_STEPS}",
+                f"n_action_steps={horizon}",
+                f"num_steps={DENOISE_STEPS}",
+                f"env.num_envs={s.rows}",
+                f"env.n_steps_rollout={ACT_STEPS}",
+                f"env.max_episode_len={ACT_STEPS}",
+                "eval.num_envs=1",
+                "sim.overlap=false",
+                f"train.batch_size={s.rows}",
+                f"train.micro_batch_size={s.micro}",
+                "train.update_epochs=1",
+                "train.n_critic_warmup_itr=0",
+                "train.use_early_stop=false",
+                "train.recompute_old_logprob=false",
+                f"train.actor_optimizer.lr={STILL}",
+                f"sft.optimizer.lr={STILL}",
+                f"sft.batch_size={s.sft_batch}",
+                "sft.warmup_steps=0",
+                *overrides,
+            ]
+        )
+        build.settle_cameras(cfg)
+        return cfg
+
+    @cached_property
+    def _first(self) -> Pi0Policy:
+        """The weights. They are drawn where they will live: on a GPU that takes seconds, on a host minutes."""
+        cfg = self.settings(self.scale.horizons[0], self.scale.cameras[0])
+        logging.getLogger("rlft.data.normalize").setLevel(logging.ERROR)  # it warns of weights that know no data
+        device = parse_device(cfg.model.device)
+        with torch.device(device):
+            return build.fresh_policy(cfg, NormStats.from_spec(environment(cfg, 1).spec), device)
+
+    def policy(self, cfg: RunConfig) -> Pi0Policy:
+        """A policy of other horizon and cameras around the same weights: no weight depends on either."""
+        first = self._first
+        first.config.chunk_size = first.config.n_action_steps = cfg.n_action_steps
+        first.config.device = parse_device(cfg.model.device).type
+        policy = Pi0Policy(first.model, NormStats.from_spec(environment(cfg, 1).spec), first.tokenizer)
+        policy.prepare(environment(cfg, 1).reset([0], [0]))  # the tokenizer meets the prompt
+        return policy
+
+    def side(self, horizon: int, cameras: int, *overrides: str) -> Side:
+        """The parts of a run with these weights."""
+        from rlft.learn.ppo import PpoUpdater
+
+        cfg = self.settings(horizon, cameras, *overrides)
+        env, policy = environment(cfg, cfg.env.num_envs), self.policy(cfg)
+        model = build.build_actor_critic(cfg, policy, env.spec, build.build_placement(cfg))
+        updater = PpoUpdater(model, cfg.train, cfg.exploration.logprob)
+        return Side(cfg, env, model, updater, policy.tokenizer.length)
+
+
+def prepared(policy: Pi0Policy, cfg: RunConfig, n: int) -> PolicyInput:
+    """Model inputs of n rows."""
+    return policy.prepare(environment(cfg, n).reset(range(n), [0] * n))
+
+
+def noise_like(policy: Pi0Policy, n: int) -> Tensor:
+    """Standard normal ``[n, H, D]`` on the policy's device, the same in every call."""
+    shape = (n, policy.horizon, policy.action_width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(policy.device)
+
+
+def lerobot_inputs(policy: Pi0Policy, inputs: PolicyInput) -> list[Any]:
+    """The same inputs as lerobot's core takes them: pictures in [-1, 1], prompts padded to its own length."""
+    images = [image.float() / 127.5 - 1.0 for image in inputs.images.unbind(1)]
+    present = [torch.ones(len(inputs), dtype=torch.bool, device=policy.device) for _ in images]
+    short = policy.config.tokenizer_max_length - inputs.tokens.shape[1]
+    tokens = torch.nn.functional.pad(inputs.tokens, (0, short))
+    mask = torch.nn.functional.pad(inputs.token_mask, (0, short))
+    return [images, present, tokens, mask, *([] if policy.is_pi05 else [inputs.state])]
+
+
+def compare(ours: Callable[[], float], theirs: Callable[[], float], scale: Scale, warm_up: int = 1) -> Pairs:
+    """Both sides in turns; each returns its units of work, and has waited for its device."""
+    rates = in_turns({"ours": ours, "theirs": theirs}, scale.rounds, warm_up)
+    return Pairs(rates["ours"], rates["theirs"])
