@@ -1,7 +1,8 @@
-"""PutOnPlateInScene25's scene class with N environments whose actors, robot and contact forces are scripted tensors.
+"""PutOnPlateInScene25's scene class with N environments whose physics is a scripted buffer and scripted contacts.
 
 Everything but physics is real: the class's own reset, the GPU backend's stage, success terms. It shows that what
-belongs to an environment is read and written at its index, without a GPU.
+belongs to an environment is read and written at its index, without a GPU. Actors have nothing but what the batched
+simulation indexes them by; a call to one of them fails.
 """
 
 from __future__ import annotations
@@ -12,32 +13,65 @@ import numpy as np
 import torch
 
 CPU = torch.device("cpu")
+TIMESTEP = 1 / 500
 
 
-class ScriptedActor:
-    """N bodies; a state is written where ManiSkill's batched actor writes it: ascending rows of ``env_idx``.
+class ScriptedPhysics:
+    """SAPIEN's GPU system: one buffer of body states, copied from and to the simulation when asked; contact queries.
 
-    As on the GPU, poses are read from and written to a buffer (``raw``), which is copied from and to the simulation
-    (``simulated``) when asked.
+    Bodies are numbered as they are built, one environment after another from the last to the first, so that rows
+    confused with environments, or things, show.
+
+    Attributes:
+        raw: what is read and written, float ``[bodies, 13]``.
+        simulated: what the simulation has.
+        counts: how often the buffer was handed out and queries were made and asked.
     """
 
-    def __init__(self, name, num_envs, pose):
-        self.name = name
-        self.raw = torch.tensor([[*pose.p, *pose.q]] * num_envs)
-        self.simulated = self.raw.clone()
+    timestep = TIMESTEP
 
-    @property
-    def pose(self):
-        return SimpleNamespace(p=self.raw[:, :3], q=self.raw[:, 3:])
+    def __init__(self, scene):
+        self._scene, self._bodies = scene, []
+        self.raw = self.simulated = torch.zeros(0, 13)
+        self.counts = {"buffer": 0, "created": 0, "asked": 0}
+        self.cuda_rigid_body_data = SimpleNamespace(torch=self._buffer)
 
-    def set_state(self, state, env_idx):
-        mask = torch.zeros(len(self.raw), dtype=torch.bool)
-        mask[env_idx] = True
-        self.raw[mask] = state[:, :7]
+    def body(self, name, env, pose):
+        """Add a body."""
+        self._bodies.append(SimpleNamespace(name=name, env=env, row=len(self._bodies)))
+        state = torch.tensor([[*pose.p, *pose.q, *[0.0] * 6]])
+        self.raw, self.simulated = torch.cat([self.raw, state]), torch.cat([self.simulated, state])
+        return self._bodies[-1]
+
+    def gpu_create_contact_pair_impulse_query(self, pairs):
+        self.counts["created"] += 1
+        assert all(a.env == b.env for a, b in pairs)
+        assert len({(a.row, b.row) for a, b in pairs}) == len(pairs)
+        query = SimpleNamespace(pairs=pairs, impulses=torch.full((len(pairs), 3), torch.nan))
+        query.cuda_impulses = SimpleNamespace(torch=lambda: query.impulses)
+        return query
+
+    def gpu_query_contact_pair_impulses(self, query):
+        self.counts["asked"] += 1
+        found = self._scene.contacts()
+        query.impulses.zero_()
+        for k, (a, b) in enumerate(query.pairs):
+            if (a.name, b.name) in found:
+                query.impulses[k] = found[a.name, b.name][a.env] * self.timestep
+
+    def gpu_apply_rigid_dynamic_data(self):
+        self.simulated[:] = self.raw
+
+    def fetch(self):
+        self.raw[:] = self.simulated
+
+    def _buffer(self):
+        self.counts["buffer"] += 1
+        return self.raw
 
 
 class ScriptedBuilder:
-    """Builds scripted actors instead of bodies."""
+    """Builds N scripted bodies."""
 
     def __init__(self, scene):
         self._scene, self.initial_pose = scene, None
@@ -48,26 +82,36 @@ class ScriptedBuilder:
         return lambda *args, **kwargs: self
 
     def build(self, name):
-        return ScriptedActor(name, self._scene.num_envs, self.initial_pose)
+        bodies = [self._scene.physics.body(name, i, self.initial_pose) for i in reversed(range(self._scene.num_envs))][
+            ::-1
+        ]
+        return SimpleNamespace(name=name, _bodies=bodies, _body_data_index=torch.tensor([body.row for body in bodies]))
 
     build_static = build
 
 
 class ScriptedRobot:
-    """Joint positions, written in ascending order of the environments being reset."""
+    """Joint positions, written in ascending order of the environments being reset; fingers that open along y."""
 
     def __init__(self, scene):
+        from mani_skill.utils.structs import Pose
+
         self._scene = scene
         self.qpos = torch.zeros(scene.num_envs, 8)
         self.robot = SimpleNamespace(set_pose=lambda pose: None)
-        tip = SimpleNamespace(pose=SimpleNamespace(p=torch.zeros(scene.num_envs, 3)))
-        self.finger1_link = self.finger2_link = tip
+        for finger in FINGERS:
+            bodies = [
+                SimpleNamespace(name=finger, env=i, row=-1 - FINGERS.index(finger)) for i in range(scene.num_envs)
+            ]
+            turned = Pose.create(torch.tensor([[0.0, 0, 0, 1, 0, 0, 0]] * scene.num_envs))
+            setattr(self, f"{finger}_link", SimpleNamespace(_bodies=bodies, pose=turned))
 
     def reset(self, init_qpos):
         self.qpos[self._scene.reset_mask] = init_qpos
 
-    def is_grasping(self, actor):
-        return self._scene.held.get(actor.name, torch.zeros(self._scene.num_envs, dtype=torch.bool))
+
+FINGERS = ("finger1", "finger2")
+OPENING = {"finger1": 1.0, "finger2": -1.0}  # along y
 
 
 class ScriptedScene:
@@ -75,6 +119,7 @@ class ScriptedScene:
 
     Attributes:
         env: a :class:`rlft_envs.put_on_plate.scene.PutOnPlate`.
+        physics: what it runs on.
         forces: (object, plate) -> contact force in every environment, newtons.
         held: object -> whether the fingers hold it, in every environment.
     """
@@ -97,18 +142,19 @@ class ScriptedScene:
                 pass
 
         self.num_envs, self.forces, self.held = num_envs, {}, {}
+        self.physics = ScriptedPhysics(self)
         self.reset_mask = torch.zeros(num_envs, dtype=torch.bool)
         self.env = Scripted()
         self.env.scene = SimpleNamespace(
             create_actor_builder=lambda: ScriptedBuilder(self),
             can_render=lambda: False,
-            get_pairwise_contact_forces=self._contact,
-            _gpu_fetch_all=self._fetch,
-            px=SimpleNamespace(gpu_apply_rigid_dynamic_data=self._apply),
+            parallel_in_single_scene=False,
+            _gpu_fetch_all=self.physics.fetch,
+            px=self.physics,
         )
         self.env.agent = ScriptedRobot(self)
         self.env._elapsed_steps = torch.zeros(num_envs, dtype=torch.int32)
-        self.env.stage = GpuStage(self.env, self.env._first_set.models())
+        self.env.stage = GpuStage(self.env, *self.env._first_set.models())
         self.env._allocate()
 
     def start(self, ids, seeds, numbers=None):
@@ -119,49 +165,47 @@ class ScriptedScene:
         self.env._episode_seed = np.array(seeds)
         self.env._elapsed_steps[idx] = 0
         self.env._initialize_episode(idx, {} if numbers is None else {"episode_id": torch.tensor(numbers)})
-        self._apply()
+        self.physics.gpu_apply_rigid_dynamic_data()
 
     def step(self, drift=0.0):
         """A control step whose physics moves everything along x, metres."""
-        for actor in self.env.stage.actors:
-            actor.simulated[:, 0] += drift
+        self.physics.simulated[:, 0] += drift
         self.env._after_control_step()
-        self._fetch()
+        self.physics.fetch()
         self.env._elapsed_steps += 1
 
     def actor_pose(self, role, i):
         """The pose of whoever plays a role in environment i, ``[7]``."""
-        actor = next(actor for actor, here in self.env.stage.playing(role) if here[i])
-        return actor.raw[i].numpy().copy()
+        return self.physics.raw[self._row(role, i), :7].numpy().copy()
 
     def put_on(self, i):
         """Lay environment i's object onto its plate."""
-        actor = next(actor for actor, here in self.env.stage.playing("source") if here[i])
-        actor.raw[i, :3] = torch.tensor(self.actor_pose("target", i)[:3]) + torch.tensor([0.0, 0.0, 0.02])
-        self._apply()
+        on_top = torch.tensor(self.actor_pose("target", i)[:3]) + torch.tensor([0.0, 0.0, 0.02])
+        self.physics.raw[self._row("source", i), :3] = on_top
+        self.physics.gpu_apply_rigid_dynamic_data()
 
     def rows(self):
         """Everything that belongs to an environment, by name: ``[E, ...]`` each."""
         env = self.env
-        actors = {actor.name: actor.raw.numpy().copy() for actor in env.stage.actors}
         return {
-            "poses": np.stack(list(actors.values()), axis=1),
+            "poses": np.stack([self.physics.raw[actor._body_data_index].numpy() for actor in env.stage.actors], axis=1),
             "qpos": env.agent.qpos.numpy().copy(),
             "source_size": env._source_size.numpy().copy(),
             "instruction": np.array(env.get_language_instruction()),
         }
 
-    def _fetch(self):
-        for actor in self.env.stage.actors:
-            actor.raw[:] = actor.simulated
+    def contacts(self):
+        """(name, name) -> force of the second on the first, float ``[E, 3]``, newtons."""
+        found = {pair: force[:, None] * torch.tensor([0.0, 0.0, 1.0]) for pair, force in self.forces.items()}
+        for name, held in self.held.items():
+            for finger in FINGERS:
+                found[finger, name] = held[:, None] * torch.tensor([0.0, OPENING[finger], 0.0])
+        return found
 
-    def _apply(self):
-        for actor in self.env.stage.actors:
-            actor.simulated[:] = actor.raw
-
-    def _contact(self, a, b):
-        force = self.forces.get((a.name, b.name), torch.zeros(self.num_envs))
-        return force[:, None] * torch.tensor([0.0, 0.0, 1.0])
+    def _row(self, role, i):
+        c = self.env.running[i]
+        key = {"source": c.object, "target": c.plate, "extra": c.extra}[role].key
+        return next(actor for actor in self.env.stage.actors if actor.name == key)._body_data_index[i]
 
 
 def scripted(env_id, num_envs, root, obj_set="train"):

@@ -172,10 +172,10 @@ class Configurations:
             instruction=template.format(object=thing.name, plate=plate.name),
         )
 
-    def models(self) -> list[Model]:
-        """Everything that these configurations can show: objects, then plates."""
+    def models(self) -> tuple[list[Model], list[Model]]:
+        """Everything that these configurations can show: objects, and plates."""
         objects, plates = self.numbering.objects, self.numbering.plates
-        return [self.library.objects[k] for k in objects] + [self.library.plates[k] for k in plates]
+        return [self.library.objects[k] for k in objects], [self.library.plates[k] for k in plates]
 
     def labels(self, i: int) -> Mapping[str, str]:
         """What an evaluation groups number i by: ``object``, ``plate``, ``table`` and ``variant``."""

@@ -1,15 +1,30 @@
 """Pictures of real tables behind the simulated robot, and textures blended over it. Imported lazily, with torch.
 
-E environments, pictures ``[E, h, w, 3]``. The blends are the published ones, stated in the camera's own pixels.
+E environments, pictures ``[E, h, w, 3]``. The blends are the published ones, stated in the camera's own pixels. Nothing
+is read back from the device: boxes are tensors, and a texture is looked up at every pixel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
 import torch
 
 from rlft_envs.pictures import fit_picture
 from rlft_envs.put_on_plate.library import Table
 from rlft_envs.put_on_plate.variants import Variant
+
+BLOCK = 16
+"""Environments whose textures are blended at once: float pictures of all of them would fill gigabytes."""
+
+
+@lru_cache(maxsize=64)
+def picture(path: Path, height: int, width: int) -> np.ndarray:
+    """:func:`fit_picture` of a file, kept: a split has 21 tables, and every reset asks again. Do not write into it."""
+    return fit_picture(path, height, width)
 
 
 class Backdrop:
@@ -30,12 +45,17 @@ class Backdrop:
         self._textures = torch.zeros(num_envs, *self._texture_size, 3, dtype=torch.uint8, device=device)
         self._mix = torch.zeros(num_envs, device=device)
 
-    def show(self, i: int, table: Table, texture: Table | None) -> None:
-        """Give environment i its photograph, and its texture."""
-        self._photographs[i] = torch.from_numpy(fit_picture(table.picture, *self._size))
-        if texture is not None:
-            self._textures[i] = torch.from_numpy(fit_picture(texture.texture, *self._texture_size))
-            self._mix[i] = texture.mix * self._variant.texture_ratio
+    def show(self, env_idx: Sequence[int], tables: Sequence[Table], textures: Sequence[Table | None]) -> None:
+        """Give each of these environments its photograph, and its texture: all of them have one, or none."""
+        device = self._mix.device
+        ids = torch.as_tensor(env_idx, device=device)
+        photographs = np.stack([picture(table.picture, *self._size) for table in tables])
+        self._photographs[ids] = torch.from_numpy(photographs).to(device)
+        known = [texture for texture in textures if texture is not None]
+        if known:
+            blended = np.stack([picture(texture.texture, *self._texture_size) for texture in known])
+            self._textures[ids] = torch.from_numpy(blended).to(device)
+            self._mix[ids] = torch.tensor([t.mix * self._variant.texture_ratio for t in known]).to(device)
 
     def compose(self, rgb: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
         """The picture: uint8 ``[E, h, w, 3]``, from what was rendered and where it is seen, bool ``[E, h, w]``."""
@@ -43,7 +63,8 @@ class Backdrop:
         if self._variant.texture_mode is None:
             return overlay(rgb, photographs, foreground)
         blend = blend_box if self._variant.texture_mode == "box" else blend_whole
-        return blend(rgb, photographs, foreground, self._textures.to(rgb.device), self._mix.to(rgb.device))
+        everything = (rgb, photographs, foreground, self._textures.to(rgb.device), self._mix.to(rgb.device))
+        return torch.cat([blend(*part) for part in zip(*(rows.split(BLOCK) for rows in everything))])
 
 
 def overlay(rgb: torch.Tensor, background: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
@@ -69,16 +90,19 @@ def blend_box(
         texture: uint8 ``[E, h, w, 3]``.
         mix: weight of the texture, float ``[E]``, 0..1.
     """
-    out = overlay(rgb, background, foreground)
-    for e, (top, bottom, left, right) in boxes(foreground):
-        seen = foreground[e, top:bottom, left:right, None]
-        stretched = torch.nn.functional.interpolate(
-            texture[e].permute(2, 0, 1)[None].float(), size=(bottom - top, right - left), mode="bilinear"
-        )[0].permute(1, 2, 0)
-        blended = stretched * mix[e] + rgb[e, top:bottom, left:right] * (1 - mix[e])
-        inside = out[e, top:bottom, left:right]
-        out[e, top:bottom, left:right] = torch.where(seen, blended.clamp(0, 255).to(torch.uint8), inside)
-    return out
+    h, w = foreground.shape[1:]
+    top, bottom, left, right = boxes(foreground)
+    y, x = _stretched(h, top, bottom)[:, :, None], _stretched(w, left, right)[:, None, :]
+    stretched = torch.nn.functional.grid_sample(
+        texture.permute(0, 3, 1, 2).float(),
+        torch.stack(torch.broadcast_tensors(x, y), dim=3),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    ).permute(0, 2, 3, 1)
+    share = mix[:, None, None, None]
+    blended = stretched * share + rgb * (1 - share)
+    return overlay(blended.clamp(0, 255).to(torch.uint8), background, foreground)
 
 
 def blend_whole(
@@ -95,18 +119,38 @@ def blend_whole(
     """
     out = overlay(rgb, background, foreground)
     h, w = foreground.shape[1:]
-    for e, (top, bottom, left, right) in boxes(foreground):
-        y, x = max((top + bottom - 1) // 2, 1), max((left + right - 1) // 2, 1)
-        blended = out[e] * (1 - mix[e]) + texture[e, y : y + h, x : x + w] * mix[e]
-        out[e] = blended.clamp(0, 255).to(torch.uint8)
-    return out
+    top, bottom, left, right = boxes(foreground)
+    middle_y, middle_x = (
+        (low + high - 1).div(2, rounding_mode="floor") for low, high in ((top, bottom), (left, right))
+    )
+    y = middle_y.clamp(min=1)[:, None] + torch.arange(h, device=rgb.device)
+    x = middle_x.clamp(min=1)[:, None] + torch.arange(w, device=rgb.device)
+    e = torch.arange(len(rgb), device=rgb.device)[:, None, None]
+    share = mix[:, None, None, None]
+    blended = out * (1 - share) + texture[e, y[:, :, None], x[:, None, :]] * share
+    return torch.where((bottom > top)[:, None, None, None], blended.clamp(0, 255).to(torch.uint8), out)
 
 
-def boxes(foreground: torch.Tensor) -> list[tuple[int, tuple[int, int, int, int]]]:
-    """The environments that show something, each with top, bottom, left and right of it; half-open, pixels."""
-    found = []
-    for e in range(len(foreground)):
-        rows, columns = foreground[e].any(dim=1).nonzero()[:, 0], foreground[e].any(dim=0).nonzero()[:, 0]
-        if len(rows):
-            found.append((e, (int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)))
-    return found
+def boxes(foreground: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Top, bottom, left and right of what is seen, int ``[E]`` each; half-open, pixels.
+
+    Where nothing is seen the bottom is 0 and the top is the picture's height, and so to the side.
+    """
+    return *_extent(foreground.any(dim=2)), *_extent(foreground.any(dim=1))
+
+
+def _extent(seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """First, and one past the last, of what is True in each row of ``[E, n]``."""
+    n = seen.shape[1]
+    at = torch.arange(n, device=seen.device)
+    return torch.where(seen, at, n).amin(dim=1), torch.where(seen, at + 1, 0).amax(dim=1)
+
+
+def _stretched(n: int, start: torch.Tensor, stop: torch.Tensor) -> torch.Tensor:
+    """Where each of n pixels in a row looks in a texture that is stretched over ``start..stop``.
+
+    Returns:
+        float ``[E, n]``, as ``grid_sample`` counts without aligned corners: -1 is the texture's first edge, 1 its last.
+    """
+    place = torch.arange(n, device=start.device) + 0.5
+    return (place - start[:, None]) / (stop - start).clamp(min=1)[:, None] * 2 - 1

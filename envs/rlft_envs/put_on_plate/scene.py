@@ -28,7 +28,7 @@ from rlft_envs.errors import EnvSetupError
 from rlft_envs.put_on_plate.configurations import Configuration, Configurations, numbered
 from rlft_envs.put_on_plate.overlays import Backdrop
 from rlft_envs.put_on_plate.rest import STAGE_AT, STAGE_POSE, Dropped, rest_poses
-from rlft_envs.put_on_plate.stage import Cast, CpuStage, GpuStage, Stage, look
+from rlft_envs.put_on_plate.stage import Cast, CpuStage, GpuStage, Stage
 from rlft_envs.put_on_plate.terms import EpisodeRecord, on_target, upright_size
 from rlft_envs.put_on_plate.variants import MOVES_AFTER, variant_of
 from rlft_envs.rewards import grasp_potential
@@ -112,7 +112,7 @@ class PutOnPlate(BaseEnv):
         table.initial_pose = STAGE_AT
         self._table = table.build_static(name="arena")
         roles = ("source", "target", *(("extra",) if self.variant.extra in ("object", "plate") else ()))
-        self.stage: Stage = GpuStage(self, self._first_set.models()) if self.gpu_sim_enabled else CpuStage(self, roles)
+        self.stage: Stage = GpuStage(self, *self._first_set.models()) if self.gpu_sim_enabled else CpuStage(self, roles)
         self._allocate()
 
     def _allocate(self) -> None:
@@ -122,8 +122,8 @@ class PutOnPlate(BaseEnv):
         self._sets = [self._first_set] * E
         self._record = EpisodeRecord(E, device)
         self._source_size, self._target_size = torch.zeros(2, E, 3, device=device)
-        self._moves = torch.zeros(E, dtype=torch.bool, device=device)
-        self._moves_to = torch.zeros(E, 7, device=device)
+        # Whose object jumps, where to, and how many steps each has run: on the host, which so knows without asking.
+        self._moves, self._moves_to, self._age = np.zeros(E, bool), np.zeros((E, 7), np.float32), np.zeros(E, int)
         self._backdrop: Backdrop | None = None
 
     # An episode's start.
@@ -133,57 +133,62 @@ class PutOnPlate(BaseEnv):
         return super().reset(seed=int(self._main_rng.randint(2**31)) if seed is None else seed, options=options)
 
     def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
-        rows = [int(i) for i in env_idx]
+        rows = env_idx.tolist()
         if "obj_set" in options:
             for i in rows:
                 self._sets[i] = self.configurations(options["obj_set"])
+        numbers = options.get("episode_id")
+        asked = None if numbers is None else torch.as_tensor(numbers).reshape(-1).tolist()
         for k, i in enumerate(rows):
-            self.running[i] = self._choose(k, i, options)
+            self.running[i] = self._choose(i, int(self._episode_seed[k]), None if asked is None else asked[k])
+        self._age[rows] = 0
         self._set_scene_config()  # the falls depend on these defaults, which are global to the process
-        casts = [self._cast(i) for i in rows]
-        self.stage.show(rows, casts)
+        self.stage.show(rows, self._casts(rows))
         self._record.reset(env_idx)
         if self.scene.can_render():
             self._show_backdrop(rows)
         self._place_robot(rows)
 
-    def _choose(self, k: int, i: int, options: dict) -> Configuration:
-        """The configuration of environment i, the k-th of those being reset: as asked, or drawn by its seed."""
+    def _choose(self, i: int, seed: int, number: int | None) -> Configuration:
+        """The configuration that environment i shows next: as numbered, or drawn by its seed."""
         among = self._sets[i]
-        if "episode_id" in options:
-            asked = torch.as_tensor(options["episode_id"]).reshape(-1)
-            return among[int(asked[k]) % len(among)]
-        return among[int(np.random.default_rng(int(self._episode_seed[k])).integers(len(among)))]
+        drawn = int(np.random.default_rng(seed).integers(len(among))) if number is None else number
+        return among[drawn % len(among)]
 
-    def _cast(self, i: int) -> Cast:
-        """Who plays what in environment i, and where they lie; also takes their sizes down."""
-        c = self.running[i]
-        assert c is not None
-        dropped = {"source": Dropped(c.object, c.object_at, c.yaw), "target": Dropped(c.plate, c.plate_at)}
-        if c.extra is not None and c.extra_at is not None:
-            dropped["extra"] = Dropped(c.extra, c.extra_at, c.yaw if c.extra_is == "object" else 0.0)
-        poses = rest_poses(tuple(dropped.values()), TABLE_MESH)
-        sizes = torch.tensor([c.object.size, c.plate.size])
-        upright = upright_size(sizes, torch.tensor(poses[:2, 3:])).to(self.device)
-        self._source_size[i], self._target_size[i] = upright
-        self._moves[i] = c.moves_to is not None
-        if c.moves_to is not None:
-            after = rest_poses((Dropped(c.object, c.moves_to, c.yaw), dropped["target"]), TABLE_MESH)
-            self._moves_to[i] = torch.tensor(after[0], device=self.device)
-        return {role: (thing.model, pose) for (role, thing), pose in zip(dropped.items(), poses)}
+    def _shown(self, rows: list[int]) -> list[Configuration]:
+        """What these environments show."""
+        return [c for c in (self.running[i] for i in rows) if c is not None]
+
+    def _casts(self, rows: list[int]) -> list[Cast]:
+        """Who plays what in these environments, and where they lie; also takes down their sizes, and who jumps."""
+        shown = self._shown(rows)
+        dropped = [_dropped(c) for c in shown]
+        poses = [rest_poses(tuple(things.values()), TABLE_MESH) for things in dropped]
+        sizes = torch.tensor([(c.object.size, c.plate.size) for c in shown])
+        turned = torch.from_numpy(np.stack([lying[:2, 3:] for lying in poses]))
+        upright = upright_size(sizes.reshape(-1, 3), turned.reshape(-1, 4)).reshape(-1, 2, 3).to(self.device)
+        ids = torch.as_tensor(rows, device=self.device)
+        self._source_size[ids], self._target_size[ids] = upright.unbind(dim=1)
+        for i, c, things in zip(rows, shown, dropped):
+            self._moves[i] = c.moves_to is not None
+            if c.moves_to is not None:
+                after = (Dropped(c.object, c.moves_to, c.yaw), things["target"])
+                self._moves_to[i] = rest_poses(after, TABLE_MESH)[0]
+        return [
+            {role: (thing.model, pose) for (role, thing), pose in zip(things.items(), lying)}
+            for things, lying in zip(dropped, poses)
+        ]
 
     def _show_backdrop(self, rows: list[int]) -> None:
         size = self.scene.sensors[CAMERA].config
         if self._backdrop is None:
             self._backdrop = Backdrop(self.variant, self.num_envs, size.height, size.width, self.device)
-        for i in rows:
-            c = self.running[i]
-            assert c is not None
-            self._backdrop.show(i, c.table, c.texture)
+        shown = self._shown(rows)
+        self._backdrop.show(rows, [c.table for c in shown], [c.texture for c in shown])
 
     def _place_robot(self, rows: list[int]) -> None:
         """Robots go home; rows in ascending order, as ManiSkill writes them."""
-        offsets = [c.qpos_offset for c in (self.running[i] for i in sorted(rows)) if c is not None]
+        offsets = [c.qpos_offset for c in self._shown(sorted(rows))]
         qpos = torch.tensor(HOME) + torch.nn.functional.pad(torch.tensor(offsets), (0, 2))
         self.agent.robot.set_pose(ROBOT_AT)
         self.agent.reset(init_qpos=qpos.to(self.device))
@@ -192,21 +197,14 @@ class PutOnPlate(BaseEnv):
 
     def _after_control_step(self) -> None:
         """Objects that jump do so when their step is over, before it is looked at."""
-        jumping = self._moves & (self._elapsed_steps + 1 == MOVES_AFTER)
-        if not bool(jumping.any()):
-            return
-        if self.gpu_sim_enabled:
-            self.scene._gpu_fetch_all()  # else everything else would be put back to before the step
-        for actor, here in self.stage.playing("source"):
-            ids = (jumping & here).nonzero()[:, 0]
-            if len(ids):
-                actor.set_state(torch.nn.functional.pad(self._moves_to[ids], (0, 6)), ids)
-        if self.gpu_sim_enabled:
-            self.scene.px.gpu_apply_rigid_dynamic_data()
+        self._age += 1
+        jumping = np.flatnonzero(self._moves & (self._age == MOVES_AFTER))
+        if len(jumping):
+            self.stage.move(jumping.tolist(), self._moves_to[jumping])
 
     def evaluate(self) -> dict[str, torch.Tensor]:
         """Success now, latched and instantaneous terms (:class:`EpisodeRecord`), distances in metres: ``[E]`` each."""
-        seen = look(self.stage, self.agent, self.scene)
+        seen = self.stage.look()
         stepped = self._elapsed_steps > 0  # a batched simulation still reports the last episode's contacts before
         grasped = seen.grasped & stepped
         placed = stepped & on_target(seen.source, seen.target, self._source_size, self._target_size, seen.force)
@@ -260,3 +258,11 @@ class PutOnPlate(BaseEnv):
         if not isinstance(self.stage, CpuStage):
             raise EnvSetupError("planners work on one environment; use sim.backend=cpu")
         return self.stage.actors
+
+
+def _dropped(c: Configuration) -> dict[str, Dropped]:
+    """Role -> what a configuration drops onto the table."""
+    things = {"source": Dropped(c.object, c.object_at, c.yaw), "target": Dropped(c.plate, c.plate_at)}
+    if c.extra is not None and c.extra_at is not None:
+        things["extra"] = Dropped(c.extra, c.extra_at, c.yaw if c.extra_is == "object" else 0.0)
+    return things

@@ -8,6 +8,8 @@ SIDEWAYS = 0.01  # metres that the object's centre may lie beyond the plate's lo
 ABOVE = 0.05  # metres of air that may be between the two boxes
 TOUCH = 0.03  # newtons
 HELD_STEPS = 5
+PRESS = 0.5  # newtons
+PRESS_ANGLE = 85.0  # degrees between the force on a finger and the way it opens
 
 
 def on_target(
@@ -33,6 +35,22 @@ def on_target(
     near = torch.linalg.norm(offset[:, :2], dim=1) <= target_size.max(dim=1).values / 2 + SIDEWAYS
     gap = offset[:, 2] - (target_size[:, 2] + source_size[:, 2]) / 2
     return near & (offset[:, 2] > 0) & (gap <= ABOVE) & (force > TOUCH)
+
+
+def holding(forces: torch.Tensor, opening: torch.Tensor) -> torch.Tensor:
+    """Whether two fingers press on a thing: ManiSkill's ``WidowX250S.is_grasping``, for forces that are known.
+
+    Args:
+        forces: of the thing on each finger, float ``[2, E, 3]``, newtons.
+        opening: unit vectors along which each finger opens, float ``[2, E, 3]``.
+
+    Returns:
+        bool ``[E]``.
+    """
+    size = torch.linalg.norm(forces, dim=2)
+    cosine = (forces * opening).sum(dim=2) / size.clamp(min=PRESS)  # a smaller force counts for nothing anyway
+    angle = torch.rad2deg(torch.arccos(cosine.clamp(-1, 1)))
+    return ((size >= PRESS) & (angle <= PRESS_ANGLE)).all(dim=0)
 
 
 def upright_size(size: torch.Tensor, quaternion: torch.Tensor) -> torch.Tensor:
