@@ -1,4 +1,4 @@
-"""Paired before/after statistics: the same seeds counted twice, and McNemar's exact test. Pure functions."""
+"""Paired before/after statistics: the same episodes counted twice, and McNemar's exact test. Pure functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mcnemar_exact(gained: int, lost: int) -> float:
 
 @dataclass(frozen=True)
 class PairedOutcome:
-    """How the same seeds fared before and after. Counts of seeds.
+    """How the same episodes fared before and after. Counts of episodes.
 
     Attributes:
         both: success before and after.
@@ -40,7 +40,7 @@ class PairedOutcome:
 
     @property
     def pairs(self) -> int:
-        """Number of seeds."""
+        """Number of episodes."""
         return self.both + self.gained + self.lost + self.neither
 
     @property
@@ -50,19 +50,18 @@ class PairedOutcome:
 
     @property
     def gain_points(self) -> float:
-        """Percentage points that the success rate of these seeds rose by."""
+        """Percentage points that the success rate of these episodes rose by."""
         return 100.0 * (self.gained - self.lost) / self.pairs if self.pairs else 0.0
 
 
 def pair_outcomes(before: Mapping[int, bool], after: Mapping[int, bool]) -> PairedOutcome:
-    """Count the four outcomes over the seeds that both hold.
+    """Count the four outcomes over the episodes that both hold.
 
     Args:
-        before: seed -> success.
-        after: seed -> success.
+        before: episode's index -> success.
+        after: episode's index -> success.
     """
-    seeds = before.keys() & after.keys()
-    outcomes = [(before[seed], after[seed]) for seed in seeds]
+    outcomes = [(before[index], after[index]) for index in before.keys() & after.keys()]
     return PairedOutcome(
         both=outcomes.count((True, True)),
         gained=outcomes.count((False, True)),

@@ -72,8 +72,8 @@ def comparison(run: RunFiles) -> dict[str, Any] | None:
 
 
 def paired_outcomes(before: Evaluation, after: Evaluation) -> PairedOutcome:
-    """The four counts over the seeds that both evaluations ran."""
-    return pair_outcomes(*({e.seed: e.success for e in evaluation.episodes} for evaluation in (before, after)))
+    """The four counts over the episodes, by their index in the protocol; two of them may share a seed."""
+    return pair_outcomes(*(dict(enumerate(e.success for e in evaluation.episodes)) for evaluation in (before, after)))
 
 
 def differences(before: Evaluation, after: Evaluation) -> list[str]:

@@ -23,7 +23,7 @@ def test_mcnemar_stays_exact_for_many_seeds():
     assert mcnemar_exact(60, 1) == pytest.approx(124 / 2**61, rel=1e-12)
 
 
-def test_pairs_are_formed_by_seed_and_not_by_order():
+def test_pairs_are_formed_by_index_and_not_by_order():
     before = {1: True, 2: False, 3: False, 4: True, 9: True}
     after = {4: False, 3: True, 2: False, 1: True, 8: True}
     assert pair_outcomes(before, after) == PairedOutcome(both=1, gained=1, lost=1, neither=1)

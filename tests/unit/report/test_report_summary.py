@@ -6,10 +6,12 @@ import pytest
 from report_run_builder import make_run, write_evaluation
 
 from rlft.metrics import write_stage
+from rlft.report.evalfiles import Episode, Evaluation
 from rlft.report.provenance import describe, git_commit, record_command
 from rlft.report.rundir import read_run
 from rlft.report.series import evaluated_success, logged, rollout_success
-from rlft.report.summary import comparison, summarise
+from rlft.report.statistics import PairedOutcome
+from rlft.report.summary import comparison, paired_outcomes, summarise
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,17 @@ def test_numbers_equal_an_independent_computation(whole_run: Path):
     }
 
 
-def test_before_and_after_are_paired_by_seed(whole_run: Path):
+def test_episodes_that_share_a_seed_are_all_counted():
+    """Seeds are 31 bits of a hash: among 100,000 episodes some are equal."""
+    seeds = (7, 7, 8)
+    before, after = (
+        Evaluation(label, tuple(map(Episode, seeds, won, (9, 9, 9))), {}, "same", {})
+        for label, won in (("sft", (True, False, False)), ("rl", (True, True, False)))
+    )
+    assert paired_outcomes(before, after) == PairedOutcome(both=1, gained=1, lost=0, neither=1)
+
+
+def test_before_and_after_are_paired_by_episode(whole_run: Path):
     compared = comparison(read_run(whole_run))
     # Before: episodes 0..7 succeed; after: all but 0, 1, 18, 19.
     assert {key: compared[key] for key in ("both", "gained", "lost", "neither", "pairs")} == {
