@@ -189,6 +189,7 @@ class ScriptedScene:
         env = self.env
         return {
             "poses": np.stack([self.physics.raw[actor._body_data_index].numpy() for actor in env.stage.actors], axis=1),
+            "roles": env.stage.roles.T.numpy().copy(),
             "qpos": env.agent.qpos.numpy().copy(),
             "source_size": env._source_size.numpy().copy(),
             "instruction": np.array(env.get_language_instruction()),
