@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
+
 from rlft.types import EnvSettings, VecEnv
 from rlft_envs.assets import point_maniskill_at
 from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.maniskill.devices import physics_device, render_device
 from rlft_envs.maniskill.vulkan import check_vulkan
 from rlft_envs.rewards import REWARD_MODES
 from rlft_envs.simulators import SIMULATORS
+
+log = logging.getLogger(__name__)
 
 
 def make_vec_env(settings: EnvSettings) -> VecEnv:
@@ -30,6 +36,8 @@ def make_vec_env(settings: EnvSettings) -> VecEnv:
         raise EnvSetupError(f"env.cameras names repeat: {[camera.name for camera in settings.cameras]}")
     if settings.simulator == "maniskill":
         check_vulkan()
+        settings = replace(settings, render_backend=render_device(settings))  # once, the same for every worker
+        log.info("ManiSkill: %s renders on %s", physics_device(settings), settings.render_backend)
     if settings.sim_backend == "gpu":
         if settings.simulator != "maniskill":
             raise EnvSetupError(f"env.simulator = {settings.simulator!r} has no GPU physics; use sim.backend=cpu")

@@ -35,7 +35,7 @@ DEVICE_FILES = {
     "rlft/types.py": "defaults of the contract",
     "rlft/config/schema.py": "defaults of the settings",
     "rlft/config/learning.py": "defaults of the settings",
-    "envs/rlft_envs/maniskill/setup.py": "names of physics backends and of SAPIEN's own render devices",
+    "envs/rlft_envs/maniskill/devices.py": "names of physics backends and of SAPIEN's own render devices",
 }
 
 
@@ -78,7 +78,7 @@ GLOBAL_STREAM = {
     (
         "envs/rlft_envs/maniskill/variations.py",
         "torch.rand",
-    ): "inside ManiSkill's reset, which has seeded the stream for the episode",
+    ): "inside ManiSkill's reset, which has seeded the stream, or row_draws.py, which replaces it",
     ("rlft/build/policy.py", "torch.manual_seed"): "within fork_rng: layers initialise from the global stream",
     ("rlft/policy/factory.py", "torch.manual_seed"): "within fork_rng, as above",
 }

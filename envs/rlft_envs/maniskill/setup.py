@@ -18,7 +18,6 @@ from rlft_envs.rewards import needs_dense
 
 os.environ.setdefault("MS_SKIP_ASSET_DOWNLOAD_PROMPT", "1")  # read when assets are missing: never ask on stdin
 
-import sapien
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils import assets, sapien_utils
 from mani_skill.utils.registration import REGISTERED_ENVS
@@ -28,6 +27,7 @@ from rlft_envs.assets import download_command
 from rlft_envs.maniskill.bridge import adapted
 from rlft_envs.maniskill.cameras import keeping_views
 from rlft_envs.maniskill.coarse_visuals import coarsen_robot
+from rlft_envs.maniskill.devices import physics_device, render_device
 from rlft_envs.maniskill.variations import Variation, varied
 from rlft_envs.maniskill.vulkan import check_vulkan
 
@@ -78,7 +78,7 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
     variation, visual_cell = Variation.parse(kwargs.pop("variation", None)), kwargs.pop("visual_cell", None)
     if variation is not None:
         task = varied(task, settings.env_id, variation)
-    renderer = _renderer_name(settings)
+    physics, renderer = physics_device(settings), render_device(settings)
     if settings.env_id.startswith(PREFIX):
         kwargs["assets_root"] = settings.assets_root
     kwargs |= {
@@ -87,7 +87,7 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
         "reward_mode": "normalized_dense" if needs_dense(settings.reward) else "none",
         "control_mode": settings.control_mode,
         "render_mode": "rgb_array" if renderer != "none" else None,
-        "sim_backend": _physics_name(settings),
+        "sim_backend": physics,
         "render_backend": renderer,
         "sensor_configs": _sensor_configs(settings),
         "human_render_camera_configs": {
@@ -166,29 +166,6 @@ def _download(settings: EnvSettings) -> str:
     return download_command(root) if ours else f".venv/bin/python -m mani_skill.utils.download_asset {env_id}"
 
 
-def _physics_name(settings: EnvSettings) -> str:
-    if settings.sim_backend == "cpu":
-        return "physx_cpu"
-    if settings.sim_backend != "gpu":
-        raise EnvSetupError(f"sim.backend = {settings.sim_backend!r}; allowed: cpu, gpu")
-    device = settings.sim_device.split(":")
-    return "physx_cuda" if len(device) == 1 else f"physx_cuda:{device[1]}"
-
-
-def _renderer_name(settings: EnvSettings) -> str:
-    if settings.render_backend is not None:
-        return settings.render_backend
-    if not settings.cameras:
-        return "none"  # 0.3 GB less
-    if settings.sim_backend == "gpu":
-        return _physics_name(settings).replace("physx", "sapien")
-    try:
-        sapien.Device("cuda")
-    except RuntimeError:
-        return "sapien_cpu"
-    return "sapien_cuda"
-
-
 def _sensor_configs(settings: EnvSettings) -> dict[str, Any]:
     configs: dict[str, Any] = {"shader_pack": settings.shader}
     for camera in settings.cameras:
@@ -218,7 +195,7 @@ def _explain(settings: EnvSettings, error: Exception) -> str:
     if "rendering device" in text or "vulkan" in text.lower():
         remedy = "SAPIEN found no Vulkan device that can render; Mesa before 24 cannot (see README, set-up)"
     elif "find device" in text:
-        remedy = f"sim.device = {settings.sim_device!r} does not exist here; use sim.device=cpu"
+        remedy = f"sim.device={settings.sim_device}, sim.render_backend={settings.render_backend}: no such device here"
     elif isinstance(error, FileNotFoundError):
         remedy = f"download its assets with: {_download(settings)}"
     elif "is not a valid attribute of CameraConfig" in text:

@@ -1,0 +1,80 @@
+"""Which device simulates and which one renders, by ManiSkill's names. Knows the settings only; imports no simulator."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from rlft.types import EnvSettings
+from rlft_envs.errors import EnvSetupError
+
+if TYPE_CHECKING:
+    import torch
+
+GPU_NAMES = ("gpu", "cuda", "sapien_cuda")  # what ManiSkill calls a rendering GPU, each also with ":N"
+
+
+def physics_device(settings: EnvSettings) -> str:
+    """``physx_cpu``, or ``physx_cuda:N``: always with the index, since "cuda" would be whichever comes first.
+
+    Raises:
+        EnvSetupError: an unknown backend, or GPU physics on what is no GPU.
+    """
+    return "physx_cpu" if (gpu := _gpu(settings)) is None else f"physx_cuda:{gpu}"
+
+
+def render_device(settings: EnvSettings) -> str:
+    """``sapien_cuda:N``, ``sapien_cpu``, ``none`` (0.3 GB less; the default without cameras), or what was given.
+
+    GPU physics renders on its own GPU: the renderer reads the poses from its memory. With CPU physics the default is
+    the first GPU where torch sees one, else the CPU. Nothing falls back later: a GPU that cannot render is an error.
+
+    Raises:
+        EnvSetupError: GPU physics is asked to render elsewhere.
+    """
+    gpu, asked = _gpu(settings), settings.render_backend
+    if asked is None:
+        if not settings.cameras:
+            return "none"
+        if gpu is not None:
+            return f"sapien_cuda:{gpu}"
+        import torch
+
+        return "sapien_cuda:0" if torch.cuda.device_count() else "sapien_cpu"
+    name, _, index = asked.partition(":")
+    if name in GPU_NAMES:
+        if index and gpu is not None and index != str(gpu):
+            raise _elsewhere(asked, gpu)
+        return f"sapien_cuda:{index or gpu or 0}"
+    if gpu is not None and not (name == "none" and not settings.cameras):
+        raise _elsewhere(asked, gpu)
+    return asked
+
+
+def on_gpu(device: torch.device) -> AbstractContextManager[object]:
+    """Inside, a GPU is torch's current one, which is the one that ManiSkill synchronises; a CPU changes nothing."""
+    import torch
+
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _gpu(settings: EnvSettings) -> int | None:
+    """The index of the GPU that runs the physics; None for CPU physics."""
+    if settings.sim_backend not in ("cpu", "gpu"):
+        raise EnvSetupError(f"sim.backend = {settings.sim_backend!r}; allowed: cpu, gpu")
+    if settings.sim_backend == "cpu":
+        return None
+    found = re.fullmatch(r"cuda(?::(\d+))?", settings.sim_device)
+    if found is None:
+        raise EnvSetupError(
+            f"sim.device = {settings.sim_device!r} runs no GPU physics (sim.backend=gpu); name a GPU, such as cuda:0"
+        )
+    return int(found[1] or 0)
+
+
+def _elsewhere(asked: str, gpu: int) -> EnvSetupError:
+    return EnvSetupError(
+        f"sim.render_backend = {asked!r}, but GPU physics on sim.device=cuda:{gpu} renders on that GPU; leave "
+        "sim.render_backend out"
+    )
