@@ -18,6 +18,7 @@ pytestmark = pytest.mark.simulator
 
 STATE_ONLY = replace(PUSH_CUBE, num_envs=1, cameras=(), make_kwargs={})
 PICK_CUBE = replace(STATE_ONLY, env_id="PickCube-v1")
+GPU = {"num_envs": 4, "sim_backend": "gpu", "sim_device": "cuda:1"}
 GOALS = {"PushCube-v1": "goal_region", "PickCube-v1": "goal_site"}
 OBJECTS = {"PushCube-v1": "obj", "PickCube-v1": "cube"}
 
@@ -164,6 +165,9 @@ def test_dense_reward_starts_from_the_first_state(build):
         ({"state_terms": ("tcp_poss",)}, "did you mean tcp_pos"),
         ({"make_kwargs": {"gravity": 3}}, "gravity"),
         ({"sim_backend": "tpu"}, "allowed: cpu, gpu"),
+        ({**GPU, "render_backend": "cuda:0"}, r"sim\.render_backend = 'cuda:0', .* sim\.device=cuda:1"),
+        ({**GPU, "make_kwargs": {"enhanced_determinism": True}}, "every partial reset would draw the same numbers"),
+        ({**GPU, "make_kwargs": {"reconfiguration_freq": 1}}, r"env\.make_kwargs\.reconfiguration_freq = 1: with GPU"),
         ({"env_id": "PickSingleYCB-v1"}, "python -m mani_skill.utils.download_asset PickSingleYCB-v1"),
     ],
 )

@@ -59,11 +59,11 @@ class Factory:
     def build(self):
         if not self.batched:
             return make_vec_env(self.settings)
-        from batched_maniskill import BatchedManiSkill
+        from batched_maniskill import build_by_row
 
         from rlft_envs.maniskill.batched import ManiSkillGpuVecEnv
 
-        return ManiSkillGpuVecEnv(self.settings, build=BatchedManiSkill)
+        return ManiSkillGpuVecEnv(self.settings, build=build_by_row)
 
 
 TOYS = [Factory("toy", TOY), Factory("toy-workers", replace(TOY, num_workers=2))]

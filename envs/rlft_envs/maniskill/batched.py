@@ -1,22 +1,27 @@
 """ManiSkill's GPU backend: all environments in one batched simulation, torch tensors on ``sim.device``.
 
 **GPU physics itself has not been run with this class.** It is written to the API of mani_skill 3.0.1 and passes the
-VecEnv conformance suite on a stand-in that has the same batched API over ManiSkill's CPU physics
-(tests/contract/batched_maniskill.py); nothing else about it was measured.
+VecEnv conformance suite on a stand-in that has the same batched API over ManiSkill's CPU physics, and whose own random
+stream differs from the CPU's as a GPU's does (tests/contract/batched_maniskill.py); nothing else about it was measured.
 
-Three properties of the batched simulation shape the code:
+Four properties of the batched simulation shape the code:
 
 - Every step moves every environment. One that ended inside a chunk repeats its last action with the others; at the
   chunk's end it is put back to the state in which it ended, so that one render shows true final observations.
 - A partial reset of 3.0.1 restores its mask before it resets the controllers, so that controllers with a moving target
   (``*_target_delta_*``) lose it in environments that were not reset. Targets are saved and put back.
-- A reset of several environments at once draws from one stream, seeded by the first. Environments are therefore
-  reset one by one (some milliseconds each): then a seed names an episode, and the same one as on the CPU.
+- A reset of several environments draws for all of them from one stream, on the simulation's device. The task is
+  subclassed so that each draws from its own (:mod:`rlft_envs.maniskill.row_draws`): one reset serves all, and a seed
+  names the start of an episode, the same one as with CPU physics. Physics from there on is the GPU's own, and geometry
+  that a task draws when it is built belongs to the slot.
+- A buffer of PhysX that is too small is reported on file descriptor 2 and nowhere else
+  (:mod:`rlft_envs.maniskill.gpu_errors`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,7 +29,9 @@ import torch
 
 from rlft.types import Array, ChunkStep, EnvSettings, EnvSpec, Observation
 from rlft_envs.checks import check_action_shape, check_env_ids, check_reset
-from rlft_envs.maniskill.env import describe, episode_options
+from rlft_envs.maniskill.devices import on_gpu
+from rlft_envs.maniskill.env import describe
+from rlft_envs.maniskill.gpu_errors import PhysxWatch
 from rlft_envs.maniskill.reading import (
     read_privileged,
     read_state,
@@ -47,20 +54,24 @@ class ManiSkillGpuVecEnv:
 
     def __init__(self, settings: EnvSettings, build: Callable[[EnvSettings], Any] = build_base_env) -> None:
         self._settings = settings
-        self._env = build(settings)
+        self._watch = PhysxWatch()
+        with self._watch, on_gpu(torch.device(settings.sim_device)):
+            self._env = build(settings)
+        self._watch.sizes = self._env.sim_config.gpu_memory_config.dict()
         self._spec = describe(self._env, settings)
         self._task = instructions(self._env, settings)
         E, device = settings.num_envs, self._env.device
         self._terminated, self._truncated, self._success, self._success_now, self._invalid = torch.zeros(
             5, E, dtype=torch.bool, device=device
         )
-        self._started = torch.zeros(E, dtype=torch.bool, device=device)
+        self._unstarted = set(range(E))
         self._elapsed = torch.zeros(E, dtype=torch.int64, device=device)
         self._dense = torch.zeros(E, device=device)
         self._last_action = torch.zeros(E, self._spec.act_dim, device=device)
         self._final_state: Tree = clone_tree(self._simulation_state())
         self._metrics: dict[str, torch.Tensor] = {}
-        self._obs = self._observe()
+        with self._simulator():
+            self._obs = self._observe()
         self._frames: dict[int, list[np.ndarray]] = {}
         self._closed = False
 
@@ -72,43 +83,55 @@ class ManiSkillGpuVecEnv:
     def reset(
         self, env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None = None
     ) -> Observation:
-        """See :meth:`rlft.types.VecEnv.reset`."""
-        for env_id, seed, episode_id in zip(env_ids, seeds, check_reset(env_ids, seeds, episode_ids, self._spec)):
-            self._reset_one(int(env_id), int(seed), episode_id)
-        self._task = instructions(self._env, self._settings)
-        self._obs.task = self._task
+        """See :meth:`rlft.types.VecEnv.reset`. However many are reset, the simulator resets once."""
+        numbers = check_reset(env_ids, seeds, episode_ids, self._spec)
         ids = torch.as_tensor(list(env_ids), dtype=torch.int64, device=self._env.device)
-        for flags in (self._terminated, self._truncated, self._success, self._success_now, self._invalid):
-            flags[ids] = False
-        self._started[ids] = True
-        self._elapsed[ids] = 0
-        rest = torch.zeros_like(self._last_action)
-        self._dense[ids] = self._env.get_reward(obs={}, action=rest, info=self._env.get_info()).float()[ids]
-        self._last_action[ids] = 0.0
-        for values in self._metrics.values():
-            values[ids] = 0.0
-        self._refresh(ids)
+        if len(ids) == 0:
+            return _rows(self._obs, ids)
+        with self._simulator():
+            # ManiSkill writes rows in ascending order of the environments, whatever the order of env_idx.
+            each = sorted(zip(env_ids, seeds, numbers), key=lambda one: one[0])
+            options = {} if episode_ids is None else {"episode_id": torch.tensor([number for _, _, number in each])}
+            info = self._reset(ids.sort().values, [int(seed) for _, seed, _ in each], options)
+            self._task = instructions(self._env, self._settings)
+            self._obs.task = self._task
+            for flags in (self._terminated, self._truncated, self._success, self._success_now, self._invalid):
+                flags[ids] = False
+            self._unstarted.difference_update(env_ids)
+            self._elapsed[ids] = 0
+            rest = torch.zeros_like(self._last_action)
+            self._dense[ids] = self._env.get_reward(obs={}, action=rest, info=info).float()[ids]
+            self._last_action[ids] = 0.0
+            for values in self._metrics.values():
+                values[ids] = 0.0
+            self._refresh(ids)
         return _rows(self._obs, ids)
 
     def step_chunk(self, actions: Array) -> ChunkStep:
-        """See :meth:`rlft.types.VecEnv.step_chunk`. Actions may be a numpy array or a tensor on any device."""
+        """See :meth:`rlft.types.VecEnv.step_chunk`. Actions may be a numpy array or a tensor on any device.
+
+        The host waits for the GPU once per control step, to learn who ended and whether anything still runs.
+        """
         chunk = self._check(actions)
         E, A = chunk.shape[:2]
         rewards = torch.zeros(E, A, device=chunk.device)
         n_executed = torch.zeros(E, dtype=torch.int64, device=chunk.device)
         stepped = running = ~self._ended
-        for j in range(A):
-            if not bool(running.any()):
-                break
-            rewards[:, j] = self._step(chunk[:, j], running)
-            n_executed += running
-            just_ended = running & self._ended
-            if bool(just_ended.any()):
-                ids = just_ended.nonzero()[:, 0]
-                put_rows(self._final_state, take_rows(self._simulation_state(), ids), ids)
-            running = running & ~just_ended
-        self._restore_ended()
-        self._refresh(stepped.nonzero()[:, 0])
+        any_runs = bool(running.any())
+        with self._simulator():
+            for j in range(A):
+                if not any_runs:
+                    break
+                rewards[:, j] = self._step(chunk[:, j], running)
+                n_executed += running
+                just_ended = running & self._ended
+                running = running & ~just_ended
+                any_ended, any_runs = torch.stack([just_ended.any(), running.any()]).tolist()
+                if any_ended:
+                    ids = just_ended.nonzero()[:, 0]
+                    put_rows(self._final_state, take_rows(self._simulation_state(), ids), ids)
+            self._restore_ended()
+            self._refresh(stepped.nonzero()[:, 0])
         return ChunkStep(
             obs=_rows(self._obs, torch.arange(E, device=chunk.device)),
             rewards=rewards,
@@ -125,7 +148,8 @@ class ManiSkillGpuVecEnv:
         """See :meth:`rlft.types.VecEnv.record`."""
         check_env_ids(env_ids, self._spec.num_envs)
         if env_ids:
-            render_human_view(self._env)  # fails here rather than inside an episode
+            with self._simulator():
+                render_human_view(self._env)  # fails here rather than inside an episode
         self._frames = {env_id: self._frames.get(env_id, []) for env_id in env_ids}
 
     def take_frames(self, env_id: int) -> np.ndarray:
@@ -148,9 +172,8 @@ class ManiSkillGpuVecEnv:
 
     def _check(self, actions: Array) -> torch.Tensor:
         check_action_shape(tuple(actions.shape), self._spec)
-        if not bool(self._started.all()):
-            waiting = (~self._started).nonzero()[:, 0].tolist()
-            raise RuntimeError(f"environments {waiting} are stepped before a reset")
+        if self._unstarted:
+            raise RuntimeError(f"environments {sorted(self._unstarted)} are stepped before a reset")
         chunk = torch.as_tensor(actions, dtype=torch.float32, device=self._env.device)
         finite = torch.isfinite(chunk)
         if not bool(finite.all()):
@@ -160,13 +183,28 @@ class ManiSkillGpuVecEnv:
             )
         return chunk
 
-    def _reset_one(self, env_id: int, seed: int, episode_id: int | None) -> None:
-        """Reset one environment, and undo what the reset does to the controllers of the others."""
-        index = torch.tensor([env_id], dtype=torch.int64, device=self._env.device)
+    @contextmanager
+    def _simulator(self) -> Iterator[None]:
+        """Around calls of the simulator: its GPU is torch's current one, and PhysX's complaints stop the run."""
+        with self._watch, on_gpu(self._env.device):
+            yield
+
+    def _reset(self, ids: torch.Tensor, seeds: list[int], options: dict[str, Any]) -> dict[str, Any]:
+        """Reset environments, and undo what the reset does to the controllers of the others.
+
+        Args:
+            ids: ascending.
+            seeds: one per id.
+            options: beside ``env_idx``; one row per id.
+
+        Returns:
+            the task's info, of all environments.
+        """
         before = clone_tree(self._env.agent.get_controller_state())
-        self._env.reset(seed=seed, options={"env_idx": index, **episode_options(episode_id)})
-        put_rows(before, take_rows(self._env.agent.get_controller_state(), index), index)
+        _, info = self._env.reset(seed=seeds, options={"env_idx": ids, **options})
+        put_rows(before, take_rows(self._env.agent.get_controller_state(), ids), ids)
         self._env.agent.set_controller_state(before)
+        return info
 
     def _step(self, action: torch.Tensor, running: torch.Tensor) -> torch.Tensor:
         """One simulation step; returns the rewards ``[E]``, 0 where not running, and updates every flag."""
@@ -192,7 +230,10 @@ class ManiSkillGpuVecEnv:
         return torch.where(running & ~self._invalid, reward, torch.zeros_like(reward))
 
     def _record(self, running: torch.Tensor) -> None:
-        recorded = [env_id for env_id in self._frames if bool(running[env_id])]
+        if not self._frames:
+            return
+        runs = running.tolist()
+        recorded = [env_id for env_id in self._frames if runs[env_id]]
         if recorded:
             view = render_human_view(self._env)
             for env_id in recorded:

@@ -77,7 +77,8 @@ def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
     """Render the named cameras once: uint8 ``[E, height, width, 3]`` each.
 
     Objects that the task hides from the robot (goal markers) are hidden. A task that composes its pictures (a real
-    photograph behind the simulated robot) does so. Without names nothing is rendered.
+    photograph behind the simulated robot) does so. Without names nothing is rendered. The pictures are copies: a
+    batched simulation hands out the renderer's own buffer, which the next capture overwrites.
     """
     if not names:
         return {}
@@ -90,7 +91,10 @@ def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
         camera = env.scene.sensors[name]
         camera.capture()
         seen = camera.get_obs(rgb=True, depth=False, position=False, segmentation=compose is not None)
-        images[name] = seen["rgb"] if compose is None else compose(name, seen["rgb"], seen["segmentation"][..., 0])
+        image = seen["rgb"] if compose is None else compose(name, seen["rgb"], seen["segmentation"][..., 0])
+        images[name] = image.clone(memory_format=torch.contiguous_format)
+    if image.is_cuda:
+        torch.cuda.synchronize(image.device)  # as upstream, so that physics does not queue behind the pictures
     return images
 
 

@@ -28,6 +28,7 @@ from rlft_envs.maniskill.bridge import adapted
 from rlft_envs.maniskill.cameras import keeping_views
 from rlft_envs.maniskill.coarse_visuals import coarsen_robot
 from rlft_envs.maniskill.devices import physics_device, render_device
+from rlft_envs.maniskill.row_draws import drawing_by_row
 from rlft_envs.maniskill.variations import Variation, varied
 from rlft_envs.maniskill.vulkan import check_vulkan
 
@@ -78,6 +79,9 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
     variation, visual_cell = Variation.parse(kwargs.pop("variation", None)), kwargs.pop("visual_cell", None)
     if variation is not None:
         task = varied(task, settings.env_id, variation)
+    if settings.sim_backend == "gpu":
+        _refuse_on_gpu(kwargs)
+        task = drawing_by_row(task)  # outermost, so that a variation's draws are by row too
     physics, renderer = physics_device(settings), render_device(settings)
     if settings.env_id.startswith(PREFIX):
         kwargs["assets_root"] = settings.assets_root
@@ -164,6 +168,19 @@ def _download(settings: EnvSettings) -> str:
     ours = env_id in WIDOWX_TASKS or env_id.startswith(PREFIX)
     root = settings.assets_root
     return download_command(root) if ours else f".venv/bin/python -m mani_skill.utils.download_asset {env_id}"
+
+
+def _refuse_on_gpu(kwargs: Mapping[str, Any]) -> None:
+    """What upstream takes for a batched simulation, and what breaks its seeds or its partial resets."""
+    for name, why in (
+        ("enhanced_determinism", "until environment 0 is reset, every partial reset would draw the same numbers"),
+        ("reconfiguration_freq", "a reset of some environments cannot rebuild the scene of all"),
+    ):
+        if kwargs.get(name):
+            raise EnvSetupError(
+                f"env.make_kwargs.{name} = {kwargs[name]!r}: with GPU physics {why}; leave it out, or use "
+                "sim.backend=cpu"
+            )
 
 
 def _sensor_configs(settings: EnvSettings) -> dict[str, Any]:

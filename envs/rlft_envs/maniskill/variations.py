@@ -141,7 +141,8 @@ def _set_contact(actor: Any, variation: Variation) -> None:
 def _place(object_: Any, goal: Any, env_id: str, env_idx: Any, variation: Variation) -> None:
     """Move object and goal of the environments that are being reset.
 
-    Draws come from torch's stream, which ManiSkill has seeded for this episode, after the task's own draws.
+    Draws come after the task's own, from the same stream: torch's, which ManiSkill has seeded for the episode, or in a
+    batched simulation each row's own (:mod:`rlft_envs.maniskill.row_draws`).
     Setting a pose touches only the environments under reset, but reading one gives all: hence the selection.
     """
     import torch
