@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from rlft.config.schema import RunConfig
+from rlft.errors import DivergedError, RlftError
 from rlft.evaluate import EvalResult
 from rlft.guards import BestEvaluation, HealthWarnings, Probe, check_probe
 from rlft.learn.gae import assign_advantages
@@ -170,8 +171,15 @@ class PPORunner:
             self.save(self.state, best)
 
     def _check(self, result: EvalResult | None) -> None:
-        if result is not None:
+        """Stop a run that has fallen; at its end there is nothing to stop, and it is only said."""
+        if result is None:
+            return
+        try:
             self.state.best.check_drop(result.success, result.ci95, self.cfg.guard)
+        except DivergedError as error:
+            if not self._last:
+                raise
+            log.warning("%s", error)
 
     def _due(self, every: int) -> bool:
         return self._last or (every > 0 and self.state.iteration % every == 0)
@@ -189,6 +197,11 @@ class PPORunner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from :meth:`state_dict`; the policy's weights are loaded with the policy."""
         run = dict(state["run"])
+        if "best" not in run:
+            raise RlftError(
+                "this checkpoint was written by an earlier version of rlft, whose runs cannot be continued; its "
+                "pretrained_model/ can be: start anew from it with model.path"
+            )
         self.state = RunState(**{**run, "best": BestEvaluation(**run["best"])})
         self.model.noise.load_state_dict(state["heads"]["noise"])
         self.model.critic.load_state_dict(state["heads"]["critic"])

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from rlft.build.envs import overlaps, policy_threads
 from rlft.build.evaluation import build_evaluator
 from rlft.build.policy import build_actor_critic, build_policy, exact_products
@@ -41,9 +43,10 @@ def dataset_dir(cfg: RunConfig) -> Path:
 
 
 def build_placement(cfg: RunConfig) -> Placement:
-    """The devices, parsed and checked; the policy's becomes this thread's own."""
+    """The devices, parsed and checked; the policy's becomes this thread's own, and products get their precision."""
     placement = Placement.from_config(cfg)
     placement.activate()
+    torch.set_float32_matmul_precision(cfg.model.matmul)
     return placement
 
 

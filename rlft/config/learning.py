@@ -162,6 +162,7 @@ class SftConfig:
     warmup_steps: int = opt(100, "Linear learning-rate warm-up, steps.", ge=0)
     final_lr_ratio: float = opt(0.05, "Final learning rate over the peak (cosine decay).", ge=0.0, le=1.0)
     max_grad_norm: float = opt(1.0, "Gradient clipping norm.", gt=0.0)
+    max_skipped_updates: int = opt(5, "Non-finite steps skipped in a row before the run stops (exit 3).", ge=1)
     train_expert_only: bool = opt(False, "Freeze the VLM (prefix under no_grad).")
     cache_prefix: bool | None = opt(
         None, "Frozen VLM: encode each frame once and keep its prefix; null: where all frames fit in memory."

@@ -14,6 +14,7 @@ import torch
 from rlft.config.learning import SftConfig
 from rlft.data.dataset import DemoSet
 from rlft.data.randomize.randomizer import PictureRandomizer
+from rlft.errors import DivergedError, RlftError
 from rlft.learn.optimizers import make_adamw
 from rlft.learn.prefix_cache import prefix_cache
 from rlft.placement import move, prefetched, to_host
@@ -81,16 +82,17 @@ class SftTrainer:
         self.parameters = policy.actor_parameters()
         self.optimizer = make_adamw(self.parameters, cfg.optimizer)
         self.step_count = 0
+        self.skipped = self.skipped_in_a_row = 0
         self._batches = self._from(0)
 
     def step(self) -> dict[str, float]:
-        """One batch, one update.
+        """One batch, one update; none where loss or gradient are not finite.
 
         Returns:
-            loss, gradient norm and learning rate; with a randomizer also how much it changed.
+            loss, gradient norm, learning rate and skipped steps so far; with a randomizer also how much it changed.
 
         Raises:
-            FloatingPointError: the loss is not finite.
+            DivergedError: too many steps in a row were not finite.
             ConfigError: pictures are to be randomised, but do not change.
         """
         self.optimizer.param_groups[0]["lr"] = self.cfg.optimizer.lr * self.lr_factor(self.step_count)
@@ -102,14 +104,24 @@ class SftTrainer:
         self.optimizer.collect()
         norm = torch.nn.utils.clip_grad_norm_(self.optimizer.masters, self.cfg.max_grad_norm)
         numbers = dict(zip(("loss", "grad_norm"), to_host(torch.stack([loss.detach(), norm])).tolist(), strict=True))
-        if not math.isfinite(numbers["loss"]):
-            raise FloatingPointError(
-                f"SFT loss is {numbers['loss']} at step {self.step_count}; lower sft.optimizer.lr or check the dataset"
-            )
-        self.optimizer.step()
+        if all(map(math.isfinite, numbers.values())):
+            self.skipped_in_a_row = 0
+            self.optimizer.step()
+        else:
+            self._skip(numbers)
         self.step_count += 1
-        scalars = {**numbers, "lr": self.optimizer.param_groups[0]["lr"]}
+        scalars = {**numbers, "lr": self.optimizer.param_groups[0]["lr"], "skipped": float(self.skipped)}
         return scalars if self.randomizer is None else scalars | self.randomizer.scalars()
+
+    def _skip(self, numbers: Mapping[str, float]) -> None:
+        self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+        found = f"SFT loss {numbers['loss']}, gradient norm {numbers['grad_norm']} at step {self.step_count}"
+        if self.skipped_in_a_row >= self.cfg.max_skipped_updates:
+            raise DivergedError(
+                f"{found}; {self.skipped_in_a_row} steps in a row were not finite (sft.max_skipped_updates); lower "
+                "sft.optimizer.lr or check the dataset"
+            )
+        log.warning("step skipped: %s", found)
 
     def _from(self, step: int) -> Iterator[_Batch]:
         """The batches of a step and all later ones; on a GPU each is copied while the one before it is used."""
@@ -155,13 +167,14 @@ class SftTrainer:
             on_step: called after every step with (steps done, scalars).
 
         Returns:
-            mean loss of the last tenth of the steps run.
+            mean loss of the last tenth of the applied steps.
         """
         losses: list[float] = []
         self.policy.train()
         while self.step_count < self.cfg.steps:
             scalars = self.step()
-            losses.append(scalars["loss"])
+            if self.skipped_in_a_row == 0:
+                losses.append(scalars["loss"])
             on_step(self.step_count, scalars)
         self.policy.eval()
         tail = losses[-max(1, len(losses) // 10) :]
@@ -173,6 +186,7 @@ class SftTrainer:
             "step": self.step_count,
             "optimizer": self.optimizer.state_dict(),
             "prefix_block": None if self.prefixes is None else self.prefixes.block,
+            "skipped": self.skipped,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -180,6 +194,11 @@ class SftTrainer:
 
         Kept ones are encoded in blocks of as many frames as before, whatever this device would choose.
         """
+        if "prefix_block" not in state:
+            raise RlftError(
+                "this checkpoint was written by an earlier version of rlft, whose runs cannot be continued; its "
+                "pretrained_model/ can be: start anew from it with model.path"
+            )
         kept, block = self.prefixes is not None, state["prefix_block"]
         if self.prefixes is not None and block is not None:
             self.prefixes.set_block(int(block))
@@ -190,6 +209,6 @@ class SftTrainer:
                 "once" if kept else "anew in every step",
                 str(not kept).lower(),
             )
-        self.step_count = int(state["step"])
+        self.step_count, self.skipped = int(state["step"]), int(state["skipped"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._batches = self._from(self.step_count)

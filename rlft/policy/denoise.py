@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -183,6 +184,13 @@ def log_prob_terms(schedule: Schedule, act_steps: int, explored_dims: int) -> in
     return (drawing + 1) * act_steps * explored_dims
 
 
+@lru_cache(maxsize=16)
+def ode_schedule(num_steps: int, device: torch.device) -> Schedule:
+    """The Euler steps of an evaluation on a device, made once: their copies would be waited for in every decision."""
+    with torch.inference_mode(False):  # a tensor of inference mode could not be used in training later
+        return make_schedule("ode", num_steps, 0.0).to(device)
+
+
 @torch.no_grad()
 def integrate_ode(policy: FlowPolicy, prefix: Prefix, noise: torch.Tensor, num_steps: int) -> torch.Tensor:
     """Deterministic denoising by Euler steps, for evaluation.
@@ -196,7 +204,7 @@ def integrate_ode(policy: FlowPolicy, prefix: Prefix, noise: torch.Tensor, num_s
     Returns:
         the action chunk, model units, ``[n, H, D]``.
     """
-    schedule, x = make_schedule("ode", num_steps, 0.0).to(noise.device), noise
+    schedule, x = ode_schedule(num_steps, noise.device), noise
     for k in range(num_steps):
         t, t_next, c = (a.expand(len(x)) for a in (schedule.t[k], schedule.t[k + 1], schedule.noise_coef[k]))
         velocity, _ = policy.velocity(prefix, x, t)

@@ -91,6 +91,7 @@ def train_sft(cfg: RunConfig) -> None:
             "final_loss": final_loss,
             "seconds": time.perf_counter() - started,
             "frames": len(demos),
+            "precision": precision(cfg),
             "parameters": sum(p.numel() for p in policy.parameters()),
             "trained_parameters": sum(p.numel() for p in trainer.parameters),
         }
@@ -132,6 +133,7 @@ def _rl_facts(runner: PPORunner, seconds: float) -> dict[str, Any]:
     return {
         "iterations": state.iteration,
         "env_steps": state.env_steps,
+        "precision": precision(runner.cfg),
         "buffer": {"store": runner.store.store, "reason": runner.store.reason},
         "seconds": seconds,
         "trained_parameters": _count(model),
@@ -140,6 +142,11 @@ def _rl_facts(runner: PPORunner, seconds: float) -> dict[str, Any]:
         "rollout_seconds": state.rollout_seconds,
         "update_seconds": state.update_seconds,
     }
+
+
+def precision(cfg: RunConfig) -> dict[str, str]:
+    """What weights and products are rounded to, for the record."""
+    return {"dtype": cfg.model.dtype, "matmul": cfg.model.matmul}
 
 
 def _count(model: ActorCritic) -> int:

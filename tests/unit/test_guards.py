@@ -9,7 +9,7 @@ from helpers.toy_world import toy_env, toy_model, toy_sampler
 
 from rlft.config.learning import GuardConfig, TrainConfig
 from rlft.config.schema import RunConfig
-from rlft.errors import DivergedError
+from rlft.errors import DivergedError, RlftError
 from rlft.guards import BestEvaluation, HealthWarnings, Probe, check_probe
 from rlft.learn.ppo import PpoUpdater
 from rlft.metrics import wilson_interval
@@ -111,6 +111,21 @@ def test_a_fallen_run_is_saved_and_stopped():
     with pytest.raises(DivergedError, match="max_success_drop"):
         runner.run()
     assert recorder.saved == [(1, True), (2, False)]
+
+
+def test_at_the_end_there_is_nothing_to_stop(caplog):
+    runner, recorder = run([50, 90, 40], n_train_itr=2, save_model_freq=1)
+    runner.run()
+    assert recorder.saved == [(1, True), (2, False)]
+    assert "has fallen from 90.0% at iteration 1 to 40.0%" in caplog.text
+
+
+def test_a_run_of_an_earlier_version_is_refused_in_words():
+    runner, _ = run([], n_train_itr=1)
+    state = runner.state_dict()
+    state["run"]["best_success"] = state["run"].pop("best")["success"]
+    with pytest.raises(RlftError, match=r"earlier version of rlft.*model\.path"):
+        runner.load_state_dict(state)
 
 
 def test_the_probe_comes_before_the_first_rollout_and_is_logged():

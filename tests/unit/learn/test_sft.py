@@ -1,5 +1,7 @@
 """The supervised warm-up learns what it is shown, and continues bit for bit."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from rlft.config.learning import OptimizerConfig, SftConfig
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats
+from rlft.errors import DivergedError
 from rlft.learn import sft
 from rlft.learn.sft import SftTrainer
 from rlft.policy.factory import build_policy
@@ -103,10 +106,21 @@ def test_batches_that_are_gathered_ahead_are_the_same(monkeypatch, cache):
     assert [second.step()["loss"] for _ in range(3)] == losses[3:]
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_weights_are_lost():
-    t = trainer()
+def test_a_step_that_is_not_finite_changes_nothing_and_too_many_stop_the_run():
+    t = trainer(max_skipped_updates=3)
+    whole = t.demos.action.clone()
     t.demos.action[:] = float("nan")
     before = weights(t)
-    with pytest.raises(FloatingPointError, match=r"nan at step 0.*sft\.optimizer\.lr"):
-        t.step()
+    for count in (1, 2):
+        scalars = t.step()
+        assert math.isnan(scalars["loss"])
+        assert scalars["skipped"] == count
     assert all(torch.equal(v, before[k]) for k, v in weights(t).items())
+    t.demos.action[:] = whole
+    assert t.step()["skipped"] == 2.0  # goes on, and begins to count anew
+    t.demos.action[:] = float("nan")
+    t.step()
+    t.step()
+    with pytest.raises(DivergedError, match=r"loss nan.*at step 5; 3 steps in a row.*sft\.optimizer\.lr") as stop:
+        t.step()
+    assert stop.value.exit_code == 3
