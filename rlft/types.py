@@ -87,6 +87,8 @@ class EnvSettings:
         step_timeout_s: a worker that needs longer than this for one message is called hung.
         max_restarts: how often one worker may be restarted before the run stops.
         reward: reward settings.
+        reward_per_chunk: only the sum of a chunk's rewards will be looked at: the simulator may compute its dense
+            reward once, at the last executed step (mode ``dense_difference`` only).
         episode_ends_on_success: whether success terminates the episode.
         make_kwargs: further keyword arguments of the simulator's constructor.
         first_env: index of environment 0 in the whole rollout; for messages.
@@ -111,6 +113,7 @@ class EnvSettings:
     step_timeout_s: float = 120.0
     max_restarts: int = 3
     reward: RewardSettings = field(default_factory=RewardSettings)
+    reward_per_chunk: bool = False
     episode_ends_on_success: bool = True
     make_kwargs: Mapping[str, Any] = field(default_factory=dict)
     first_env: int = 0

@@ -36,6 +36,7 @@ class EnvGroup:
     """
 
     def __init__(self, settings: EnvSettings, env_ids: Sequence[int]) -> None:
+        self._reward_per_chunk = settings.reward_per_chunk
         self._ids = [settings.first_env + i for i in env_ids]
         self._envs: list[SingleEnv] = [build_single_env(settings) for _ in self._ids]
         self._envs[0].observe()  # the first picture compiles shaders for seconds; let that be part of starting
@@ -105,7 +106,7 @@ class EnvGroup:
         """Run one environment's chunk to its end, or to the end of its episode; render once."""
         out = self.outcomes
         for j, action in enumerate(actions):
-            result = env.step(action)
+            result = env.step(action, reward_due=not self._reward_per_chunk or j + 1 == len(actions))
             out.n_executed[slot] = j + 1
             out.success_now[slot] = result.success
             out.success[slot] |= result.success

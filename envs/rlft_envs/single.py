@@ -1,6 +1,6 @@
 """One environment on the CPU: what a simulator has to provide, and the episode rules that all of them share.
 
-A simulator implements five small hooks. Time limit, reward, success and the end of an episode are decided here,
+A simulator implements some small hooks. Time limit, reward, success and the end of an episode are decided here,
 once, so that they mean the same everywhere.
 """
 
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rlft.types import EnvSettings, EnvSpec
-from rlft_envs.rewards import step_reward
+from rlft_envs.errors import EnvSetupError
+from rlft_envs.rewards import needs_dense, step_reward
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,11 @@ class Outcome:
     """What a simulator reports after one step.
 
     Attributes:
-        dense: normalised dense reward of the state reached; 0 where the reward is sparse.
         success: the task is solved now.
         fail: the task can no longer be solved.
         metrics: task metric name -> value.
     """
 
-    dense: float
     success: bool
     fail: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
@@ -80,9 +79,17 @@ class SingleEnv(ABC):
         seed: the seed of the running episode; None before the first reset.
         episode_id: the numbered configuration that was asked for; None where the seed decided.
         elapsed: steps executed in the running episode.
+
+    Raises:
+        EnvSetupError: only the sums of a chunk's rewards are asked for, and the reward's mode has to see every step.
     """
 
     def __init__(self, settings: EnvSettings) -> None:
+        if settings.reward_per_chunk and settings.reward.mode != "dense_difference":
+            raise EnvSetupError(
+                f"reward_per_chunk goes with env.reward.mode=dense_difference, not with {settings.reward.mode!r}: "
+                "only differences add up to the same sum when steps are left out"
+            )
         self.settings = settings
         self.seed: int | None = None
         self.episode_id: int | None = None
@@ -98,13 +105,17 @@ class SingleEnv(ABC):
             episode_id: in ``0..spec.num_episode_ids-1``: the configuration, which is then not drawn.
         """
         self.seed, self.episode_id, self.elapsed, self._succeeded = seed, episode_id, 0, False
-        self._dense = self._start_episode(seed, episode_id)
+        self._start_episode(seed, episode_id)
+        self._dense = self._dense_reward() if needs_dense(self.settings.reward) else 0.0
 
-    def step(self, action: np.ndarray) -> StepResult:
+    def step(self, action: np.ndarray, reward_due: bool = True) -> StepResult:
         """Execute one action.
 
         Args:
             action: float32 ``[d]`` in the controller's units; finite.
+            reward_due: False leaves the dense reward to a later step unless the episode ends here. In mode
+                ``dense_difference`` that step then reports the whole difference: the sum is that of the steps between,
+                up to rounding, and a dense reward that is not a number is noticed only there.
 
         Raises:
             RuntimeError: no episode was started.
@@ -113,12 +124,15 @@ class SingleEnv(ABC):
             raise RuntimeError("step() before reset(seed)")
         outcome = self._advance(action)
         self.elapsed += 1
-        first = float(outcome.success and not self._succeeded)
-        reward = float(step_reward(self.settings.reward, outcome.dense, self._dense, first))
-        self._dense = outcome.dense
-        self._succeeded |= outcome.success
         terminated = outcome.fail or (outcome.success and self.settings.episode_ends_on_success)
         truncated = not terminated and self.elapsed >= self.settings.max_episode_steps
+        dense = self._dense
+        if needs_dense(self.settings.reward) and (reward_due or terminated or truncated):
+            dense = self._dense_reward()
+        first = float(outcome.success and not self._succeeded)
+        reward = float(step_reward(self.settings.reward, dense, self._dense, first))
+        self._dense = dense
+        self._succeeded |= outcome.success
         return StepResult(reward, terminated, truncated, outcome.success, outcome.metrics)
 
     @property
@@ -144,9 +158,13 @@ class SingleEnv(ABC):
         """Free memory; may be called twice."""
 
     @abstractmethod
-    def _start_episode(self, seed: int, episode_id: int | None) -> float:
-        """Reset the simulation; return the normalised dense reward of the first state (0 where sparse)."""
+    def _start_episode(self, seed: int, episode_id: int | None) -> None:
+        """Reset the simulation."""
 
     @abstractmethod
     def _advance(self, action: np.ndarray) -> Outcome:
         """Step the simulation by one action, without rendering."""
+
+    @abstractmethod
+    def _dense_reward(self) -> float:
+        """The task's normalised dense reward of the state reached; not asked for where the reward is sparse."""

@@ -19,7 +19,6 @@ import numpy as np
 
 from rlft.types import CameraSettings, EnvSettings, EnvSpec
 from rlft_envs.errors import EnvSetupError, unknown
-from rlft_envs.rewards import needs_dense
 from rlft_envs.single import ObservationRow, Outcome, SingleEnv
 
 ENV_IDS = ("ToyReach-v0",)
@@ -95,6 +94,7 @@ class ToyEnv(SingleEnv):
         self._fault = None if fault is None else Fault(**fault)
         self._pos: np.ndarray = np.zeros(2)
         self._goal: np.ndarray = np.zeros(2)
+        self._reward_is_broken = False
         self._spec = EnvSpec(
             env_id=settings.env_id,
             num_envs=settings.num_envs,
@@ -136,7 +136,7 @@ class ToyEnv(SingleEnv):
     def close(self) -> None:
         """Nothing to free."""
 
-    def _start_episode(self, seed: int, episode_id: int | None) -> float:
+    def _start_episode(self, seed: int, episode_id: int | None) -> None:
         rng = np.random.default_rng(seed)
         self._pos, self._goal = rng.uniform(-0.8, 0.8, size=(2, 2))
         if self._numbered:
@@ -144,20 +144,18 @@ class ToyEnv(SingleEnv):
             start, goal = divmod(number, len(GOALS))
             centres = np.array([list(STARTS.values())[start], list(GOALS.values())[goal]])
             self._pos, self._goal = centres + rng.uniform(-JITTER, JITTER, size=(2, 2))
+        self._reward_is_broken = False
         self._fail_if_told(seed, 0)
-        return self._dense_reward()
 
     def _advance(self, action: np.ndarray) -> Outcome:
         self._pos = np.clip(self._pos + MAX_STEP * np.clip(action, -1.0, 1.0), -1.0, 1.0)
-        dense = self._dense_reward()
-        if self._fail_if_told(self.seed, self.elapsed + 1) == "nan_reward":
-            dense = float("nan")
+        self._reward_is_broken |= self._fail_if_told(self.seed, self.elapsed + 1) == "nan_reward"
         distance = float(np.linalg.norm(self._pos - self._goal))
-        return Outcome(dense=dense, success=distance < GOAL_RADIUS, metrics={"distance": distance})
+        return Outcome(success=distance < GOAL_RADIUS, metrics={"distance": distance})
 
     def _dense_reward(self) -> float:
-        if not needs_dense(self.settings.reward):
-            return 0.0
+        if self._reward_is_broken:
+            return float("nan")
         return float(1.0 - np.tanh(np.linalg.norm(self._pos - self._goal)))
 
     def _fail_if_told(self, seed: int | None, step: int) -> str | None:

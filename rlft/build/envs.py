@@ -44,6 +44,7 @@ def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
         step_timeout_s=sim.step_timeout_s,
         max_restarts=sim.max_restarts,
         reward=RewardSettings(e.reward.mode, e.reward.scale, e.reward.success_bonus),
+        reward_per_chunk=e.reward.mode == "dense_difference" and cfg.train.gamma_per == "chunk",
         episode_ends_on_success=e.episode_ends_on_success,
         make_kwargs=e.make_kwargs,
         assets_root=None if (root := assets_root(cfg.assets.root)) is None else str(root),

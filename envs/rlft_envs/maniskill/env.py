@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils import common
 
 from rlft.types import EnvSettings, EnvSpec
+from rlft_envs.maniskill.control import ControlStep
 from rlft_envs.maniskill.physics import renew_physics
 from rlft_envs.maniskill.reading import read_privileged, read_state, render_cameras, render_human_view, task_metrics
 from rlft_envs.maniskill.setup import build_base_env, instructions
-from rlft_envs.rewards import needs_dense
 from rlft_envs.single import ObservationRow, Outcome, SingleEnv
 
 
@@ -49,6 +51,9 @@ class ManiSkillEnv(SingleEnv):
         super().__init__(settings)
         self.env = build_base_env(settings)
         self._spec = describe(self.env, settings)
+        self._control = ControlStep(self.env)
+        self._action = torch.zeros(1, len(self._spec.action_low))
+        self._info: dict[str, Any] = {}
 
     @property
     def unwrapped(self) -> BaseEnv:
@@ -82,19 +87,23 @@ class ManiSkillEnv(SingleEnv):
         """Free the scene."""
         self.env.close()
 
-    def _start_episode(self, seed: int, episode_id: int | None) -> float:
+    def _start_episode(self, seed: int, episode_id: int | None) -> None:
         renew_physics(self.env)
-        _, info = self.env.reset(seed=seed, options=episode_options(episode_id))
-        if not needs_dense(self.settings.reward):
-            return 0.0
-        rest = torch.zeros(1, len(self._spec.action_low))
-        return float(self.env.get_reward(obs={}, action=rest, info=info))
+        _, self._info = self.env.reset(seed=seed, options=episode_options(episode_id))
+        self._action = torch.zeros(1, len(self._spec.action_low))
 
     def _advance(self, action: np.ndarray) -> Outcome:
-        _, reward, _, _, info = self.env.step(torch.as_tensor(action, dtype=torch.float32)[None])
+        """What ``BaseEnv.step`` does, without its observation and reward; see :class:`ControlStep`."""
+        action = np.asarray(action, dtype=np.float32)
+        self._control(action)
+        self._action = torch.from_numpy(action[None])
+        self.env._elapsed_steps += 1
+        self._info = info = self.env.get_info()
         return Outcome(
-            dense=float(reward),
             success=bool(info["success"]) if "success" in info else False,
             fail=bool(info["fail"]) if "fail" in info else False,
             metrics={name: float(value) for name, value in task_metrics(info).items()},
         )
+
+    def _dense_reward(self) -> float:
+        return float(self.env.get_reward(obs={}, action=self._action, info=self._info))

@@ -35,12 +35,14 @@ class Counter(SingleEnv):
 
     def _start_episode(self, seed, episode_id):
         self.at, self.executed = 0.0, []
-        return 0.0
 
     def _advance(self, action):
         self.executed.append(action)
         self.at += float(action[0])
-        return Outcome(0.0, self.goal <= self.at < self.lost)
+        return Outcome(self.goal <= self.at < self.lost)
+
+    def _dense_reward(self):
+        return 0.0
 
 
 class Stepper:
@@ -114,7 +116,7 @@ def test_a_success_that_is_lost_again_is_a_failure():
     class Slipping(Counter):
         def _advance(self, action):
             outcome = super()._advance(action)
-            return Outcome(0.0, outcome.success and len(self.executed) < 5)
+            return Outcome(outcome.success and len(self.executed) < 5)
 
     found = run(Slipping())
     assert found.outcome == "executed_not_solved"
