@@ -19,6 +19,7 @@ from rlft.report.provenance import git_commit
 NAMES = (
     "env_chunk_render",
     "env_vs_ideal",
+    "env_step",
     "ppo_update",
     "update_memory",
     "sample_actions",

@@ -180,3 +180,16 @@ def test_an_empty_instruction_is_refused():
     with pytest.raises(EnvSetupError, match=r"env\.instruction is empty"):
         ManiSkillEnv(replace(STATE_ONLY, instruction=" "))
     assert all(text.strip() for text in INSTRUCTIONS.values())
+
+
+def test_the_dense_reward_may_be_left_to_the_chunks_last_step(build):
+    each = build(replace(STATE_ONLY, reward=RewardSettings("dense_difference", 3.0, 1.0)))
+    once = build(replace(STATE_ONLY, reward=RewardSettings("dense_difference", 3.0, 1.0), reward_per_chunk=True))
+    actions = np.random.default_rng(0).uniform(-1, 1, (6, 5, 4)).astype(np.float32)
+    for env in (each, once):
+        env.reset(0)
+    for chunk in actions:
+        sums = [sum(env.step(a, env is each or j == 4).reward for j, a in enumerate(chunk)) for env in (each, once)]
+        assert sums[0] == pytest.approx(sums[1], abs=1e-6)
+        assert abs(sums[0]) > 1e-4
+        np.testing.assert_array_equal(each.unwrapped.get_state(), once.unwrapped.get_state())

@@ -148,3 +148,11 @@ def test_a_compiled_policy_gets_even_batches(compiled, monkeypatch):
     monkeypatch.setattr(Pi0Policy, "compile_denoise_step", lambda policy: None)  # takes a minute
     runner, _ = toy_runner(toy_settings(f"model.compile={compiled}"))
     assert runner.sampler.even_batches is compiled
+
+
+@pytest.mark.parametrize(
+    ("overrides", "once"),
+    [((), True), (("env.reward.mode=sparse",), False), (("train.gamma_per=step",), False)],
+)
+def test_the_dense_reward_is_computed_once_a_chunk_where_only_its_sum_counts(overrides, once):
+    assert build.env_settings(load("train_rl", ["task=toy", *overrides]), 1).reward_per_chunk is once

@@ -1,0 +1,54 @@
+"""The dense reward once per chunk: the same sums, fewer evaluations, and refused where sums would change."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rlft.types import EnvSettings, RewardSettings
+from rlft_envs.errors import EnvSetupError
+from rlft_envs.group import EnvGroup
+from rlft_envs.toy import ToyEnv
+
+SETTINGS = EnvSettings("toy", "ToyReach-v0", 3, 23, "pd_ee_delta_pos", reward=RewardSettings(scale=3.0))
+A = 5
+
+
+def play(settings, monkeypatch, towards_goal=True):
+    """Chunks until every episode has ended: the outcomes per chunk, and how often the dense reward was computed."""
+    asked = []
+    real = ToyEnv._dense_reward
+    monkeypatch.setattr(ToyEnv, "_dense_reward", lambda env: asked.append(env) or real(env))
+    group = EnvGroup(settings, range(3))
+    group.reset(range(3), [1, 2, 3], [None] * 3)
+    asked.clear()
+    chunks, rng = [], np.random.default_rng(0)
+    while not group.outcomes.ended.all():
+        away = np.stack([env._goal - env._pos for env in group._envs])[:, None]
+        actions = np.clip(3 * away, -1, 1) if towards_goal else rng.uniform(-1, 1, (3, 1, 2))
+        group.step_chunk((0.6 * np.repeat(actions, A, 1)).astype(np.float32))
+        chunks.append(group.outcomes.chunk_step(None))
+    return chunks, len(asked)
+
+
+@pytest.mark.parametrize("towards_goal", [True, False])
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_chunks_sum_is_that_of_its_steps(monkeypatch, towards_goal, ends):
+    settings = replace(SETTINGS, episode_ends_on_success=ends)
+    each, asked_each = play(settings, monkeypatch, towards_goal)
+    once, asked_once = play(replace(settings, reward_per_chunk=True), monkeypatch, towards_goal)
+    assert len(each) == len(once)
+    for a, b in zip(each, once):
+        np.testing.assert_allclose(a.rewards.sum(1), b.rewards.sum(1), rtol=0, atol=1e-6)
+        for name in ("n_executed", "terminated", "truncated", "success", "success_now"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert any(chunk.success.any() for chunk in each) is towards_goal
+    assert asked_each == sum(int(chunk.n_executed.sum()) for chunk in each)
+    assert asked_once == sum(int((chunk.n_executed > 0).sum()) for chunk in once)
+    assert any(chunk.rewards[:, -1].any() for chunk in once)  # the differences stand at the last executed step
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse"])
+def test_other_modes_refuse(mode):
+    with pytest.raises(EnvSetupError, match=f"reward_per_chunk goes with .*not with '{mode}'"):
+        ToyEnv(replace(SETTINGS, reward=RewardSettings(mode), reward_per_chunk=True))
