@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.child import run_apart, run_rows
-from benchmarks.harness import Settings
+from benchmarks.harness import Settings, slowness
 from benchmarks.table import table
 from rlft.metrics import machine_facts, to_json, write_text_atomically
 from rlft.report.provenance import git_commit
@@ -64,18 +64,21 @@ def run_all(names: Sequence[str], settings: Settings, out: Path, command: Sequen
     """
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
+    slower = slowness()
+    sys.stderr.write(f"this machine takes {slower:.1f} times as long as the reference: budgets are multiplied by it\n")
     result: dict[str, Any] = {
         "command": list(command),
         "git_commit": git_commit(Path(__file__)),
         "quick": settings.quick,
         "seconds": 0.0,
+        "slowness": slower,
         "machine": machine_facts() | {"cpu": cpu_model()},
         "benchmarks": {},
         "rows": [],
     }
     for name in names:
         sys.stderr.write(f"{name} ...\n")
-        rows, outcome = run_apart(name, settings, out)
+        rows, outcome = run_apart(name, settings, out, slower)
         result["rows"] += rows
         result["benchmarks"][name] = outcome
         result["seconds"] = time.monotonic() - started

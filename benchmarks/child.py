@@ -36,18 +36,19 @@ def run_rows(name: str, settings: Settings, rows: Path) -> None:
             file.flush()
 
 
-def run_apart(name: str, settings: Settings, out: Path) -> tuple[list[dict[str, Any]], Outcome]:
+def run_apart(name: str, settings: Settings, out: Path, slowness: float = 1.0) -> tuple[list[dict[str, Any]], Outcome]:
     """Run a benchmark in a process of its own, and end it with all its children when its budget is spent.
 
     Args:
         name: a module of this package.
         settings: how thorough.
         out: the directory for its log.
+        slowness: what its ``BUDGET_S`` is multiplied by; see :func:`benchmarks.harness.slowness`.
 
     Returns:
         the rows that it yielded, also where it failed, and how it went.
     """
-    budget = float(importlib.import_module(f"benchmarks.{name}").BUDGET_S)
+    budget = slowness * importlib.import_module(f"benchmarks.{name}").BUDGET_S
     rows, log = out / f"{name}.rows", out / f"{name}.log"
     rows.unlink(missing_ok=True)
     words = [sys.executable, "-m", "benchmarks", name, "--rows", str(rows), *(["--quick"] if settings.quick else [])]

@@ -1,7 +1,7 @@
 """What a benchmark is made of: settings, rows, and a comparison of two sides in alternating pairs.
 
-A benchmark is a module of this package with ``BUDGET_S`` (seconds; it is stopped beyond them) and
-``run(settings) -> Iterator[Row]``. It runs in a process of its own and may import whatever it needs inside ``run``.
+A benchmark is a module of this package with ``BUDGET_S`` (seconds on the reference machine, times :func:`slowness`; it
+is stopped beyond them) and ``run(settings) -> Iterator[Row]``. It runs in a process of its own and may import whatever it needs inside ``run``.
 Every row that was yielded is kept, also when the benchmark fails later.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from rlft.metrics import to_json
 
+CALIBRATION_S = 0.12  # of calibration_work on a free core of the machine of results/bench_cpu.json
 PAIRS = 5
 QUICK_PAIRS = 2
 
@@ -177,6 +178,31 @@ def alternate(ours: Callable[[], float], theirs: Callable[[], float], pairs: int
     """Measure two sides in turns; see :func:`in_turns`."""
     rates = in_turns({"ours": ours, "theirs": theirs}, pairs, warm_up)
     return Pairs(rates["ours"], rates["theirs"])
+
+
+def calibration_work() -> None:
+    """A fixed amount of what benchmarks do: Python, small tensor operations, matrix products; one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    total, row, matrix = 0, torch.ones(8), torch.full((256, 256), 1e-3)
+    for i in range(500_000):
+        total += i & 7
+    for _ in range(10_000):
+        row = row * 0.5 + 0.5
+    for _ in range(60):
+        matrix = matrix @ matrix
+
+
+def slowness(work: Callable[[], None] = calibration_work, rounds: int = 5) -> float:
+    """How many times longer than on the reference machine work takes here and now; at least 1.
+
+    What else the machine does counts: budgets are multiplied by this, so that a slow or busy machine is not cut short.
+    The median over the rounds, after one that is not counted.
+    """
+    work()
+    seconds = [1.0 / rate(lambda: work() or 1.0) for _ in range(rounds)]
+    return max(1.0, statistics.median(seconds) / CALIBRATION_S)
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:

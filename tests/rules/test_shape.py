@@ -33,6 +33,7 @@ DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 DEVICE_FILES = {
     "rlft/placement.py": "parses and checks them",
     "rlft/types.py": "defaults of the contract",
+    "rlft/waiting.py": "has to look at them before torch is loaded",
     "rlft/config/schema.py": "defaults of the settings",
     "rlft/config/learning.py": "defaults of the settings",
     "envs/rlft_envs/maniskill/devices.py": "names of physics backends and of SAPIEN's own render devices",
