@@ -15,7 +15,7 @@ demo: setup  ## the whole pipeline on the CPU, into outputs/; ARGS="seed=1 outpu
 test: setup  ## all tests
 	@$(PY) -m pytest
 
-bench: setup  ## speed against stock code into outputs/bench/bench.json, about 8 minutes; ARGS="NAME --quick" for a part
+bench: setup  ## speed against stock code into outputs/bench/bench.json, up to 12 minutes; ARGS="NAME --quick" for a part
 	@$(PY) -m benchmarks $(ARGS)
 
 check: setup  ## style, types, generated docs

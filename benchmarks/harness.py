@@ -1,8 +1,8 @@
 """What a benchmark is made of: settings, rows, and a comparison of two sides in alternating pairs.
 
-A benchmark is a module of this package with ``BUDGET_S`` (seconds on the reference machine, times :func:`slowness`; it
-is stopped beyond them) and ``run(settings) -> Iterator[Row]``. It runs in a process of its own and may import whatever it needs inside ``run``.
-Every row that was yielded is kept, also when the benchmark fails later.
+A benchmark is a module of this package with ``BUDGET_S`` and ``run(settings) -> Iterator[Row]``. It is stopped after
+``BUDGET_S`` seconds times :func:`slowness`. It runs in a process of its own and may import whatever it needs inside
+``run``. Every row that was yielded is kept, also when the benchmark fails later.
 """
 
 from __future__ import annotations
@@ -194,15 +194,22 @@ def calibration_work() -> None:
         matrix = matrix @ matrix
 
 
-def slowness(work: Callable[[], None] = calibration_work, rounds: int = 5) -> float:
-    """How many times longer than on the reference machine work takes here and now; at least 1.
+def slowness(work: Callable[[], None] = calibration_work, rounds: int = 5) -> tuple[float, float]:
+    """How many times longer than on the reference machine work takes here and now.
 
-    What else the machine does counts: budgets are multiplied by this, so that a slow or busy machine is not cut short.
     The median over the rounds, after one that is not counted.
+
+    Returns:
+        by the clock on the wall, what else the machine does included; and by the processor's time alone.
     """
     work()
-    seconds = [1.0 / rate(lambda: work() or 1.0) for _ in range(rounds)]
-    return max(1.0, statistics.median(seconds) / CALIBRATION_S)
+    wall, processor = [], []
+    for _ in range(rounds):
+        at, spent = time.perf_counter(), time.process_time()
+        work()
+        wall.append(time.perf_counter() - at)
+        processor.append(time.process_time() - spent)
+    return statistics.median(wall) / CALIBRATION_S, statistics.median(processor) / CALIBRATION_S
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""How idle threads of a CPU run wait. Imports no torch: it has to come before libgomp is loaded, which reads it once."""
+"""How idle threads of a CPU run wait. Imports no torch: libgomp, which torch loads, reads its environment once."""
 
 from __future__ import annotations
 

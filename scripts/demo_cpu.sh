@@ -2,7 +2,7 @@
 # The whole pipeline on the CPU: demonstrations of a light cube, a warm-up on them, PPO on a cube 200 times heavier.
 # Usage: scripts/demo_cpu.sh [key=value ...]    e.g. seed=1 output.dir=outputs/demo_seed1
 set -euo pipefail
-CONFIG=demo_cpu RUN=outputs/demo STAGES=8
+CONFIG=demo_cpu RUN=outputs/demo STAGES=8 PIPELINE=demo
 source "$(dirname "${BASH_SOURCE[0]}")/run_stages.sh"
 
 WARM=$RUN/sft/checkpoints/last/pretrained_model

@@ -3,7 +3,7 @@
 # Needs the assets of SimplerEnv and PutOnPlateInScene25: scripts/download_assets.py, or RLFT_ASSETS.
 # Usage: scripts/put_on_plate_cpu.sh [key=value ...]    e.g. seed=1 output.dir=outputs/put_on_plate_seed1
 set -euo pipefail
-CONFIG=put_on_plate_cpu RUN=outputs/put_on_plate STAGES=5
+CONFIG=put_on_plate_cpu RUN=outputs/put_on_plate STAGES=5 PIPELINE=put_on_plate
 source "$(dirname "${BASH_SOURCE[0]}")/run_stages.sh"
 
 WARM=$RUN/sft/checkpoints/last/pretrained_model

@@ -1,4 +1,5 @@
-# Sourced by run files that are a whole pipeline. They set CONFIG (configs/<CONFIG>.yaml), RUN and STAGES first.
+# Sourced by run files that are a whole pipeline. They set CONFIG (configs/<CONFIG>.yaml), RUN, STAGES
+# and PIPELINE (benchmarks/results/<PIPELINE>_seed*.json: how long it took elsewhere) first.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PY=.venv/bin/python
 for word in "$@"; do [[ $word == output.dir=* ]] && RUN=${word#output.dir=}; done
@@ -17,3 +18,4 @@ if [[ -e $RUN ]]; then
   echo "$RUN exists: move it away, or give another output.dir=..." >&2
   exit 2
 fi
+"$PY" -m benchmarks.estimate "$PIPELINE" || true  # some seconds; the run does not depend on it

@@ -69,7 +69,7 @@ make_venv() {
 wanted() { cat requirements.lock pyproject.toml scripts/setup.sh | sha256sum | cut -d' ' -f1; }
 
 install_packages() {
-    say "installing the pinned packages (3 GB to fetch, 7 GB on disk; about five minutes)"
+    say "installing the pinned packages (3 GB to fetch, 7 GB on disk; five minutes or more, as the network allows)"
     # The lock is complete, so nothing is to be resolved; two packages of it disagree about OpenCV (see its head).
     local pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-deps)
     "${pip[@]}" -r requirements.lock | awk -v total="$(grep -c '==' requirements.lock)" '

@@ -89,7 +89,7 @@ def fakes(tmp_path, monkeypatch):
     start = f"import benchmarks; benchmarks.__path__.append({str(tmp_path)!r}); import benchmarks.__main__ as m; "
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
     monkeypatch.setattr(command, "NAMES", tuple(FAKES))
-    monkeypatch.setattr(command, "slowness", lambda: 1.5)
+    monkeypatch.setattr(command, "slowness", lambda: (1.5, 1.0))
     real = child.subprocess.Popen
 
     def popen(words, **kwargs):
@@ -127,6 +127,12 @@ def test_failures_are_said_the_others_run_and_no_row_is_lost(fakes, tmp_path, ca
     assert "3 of 4 goals met" in printed
 
 
+def test_a_fast_machine_keeps_its_budgets(fakes, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "slowness", lambda: (0.4, 0.4))
+    command.main(["good", "--out", str(tmp_path / "out"), "--quick"])
+    assert json.loads((tmp_path / "out" / "bench.json").read_text())["benchmarks"]["good"]["budget_s"] == 60.0
+
+
 def test_success_is_zero_even_where_a_goal_is_missed(fakes, tmp_path):
     assert command.main(["good", "--out", str(tmp_path / "out")]) == 0
 
@@ -137,15 +143,16 @@ def test_an_unknown_name_is_refused(capsys):
     assert "no benchmark is called nothing; there are: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(2.5, 2.5), (0.4, 1.0)])
-def test_a_machine_is_as_slow_as_the_median_of_what_work_takes(monkeypatch, seconds, expected):
-    now, waits = [0.0], iter([100.0, 1.0, 9.0, 1.0])  # the first is not counted
-    monkeypatch.setattr(harness.time, "perf_counter", lambda: now[0])
+def test_a_machine_is_as_slow_as_the_median_of_what_work_takes(monkeypatch):
+    wall, processor, waits = [0.0], [0.0], iter([100.0, 0.0, 9.0, 1.0])  # the first is not counted
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: wall[0])
+    monkeypatch.setattr(harness.time, "process_time", lambda: processor[0])
 
     def work():
-        now[0] += harness.CALIBRATION_S * (seconds + next(waits) - 1.0)
+        wall[0] += harness.CALIBRATION_S * (2.5 + next(waits))
+        processor[0] += harness.CALIBRATION_S * 2.5
 
-    assert harness.slowness(work, rounds=3) == pytest.approx(expected)
+    assert harness.slowness(work, rounds=3) == pytest.approx((3.5, 2.5))
 
 
 def test_the_calibration_takes_time_but_not_long():

@@ -1,0 +1,115 @@
+"""Warm-up steps/s at the demo's size: threads that sleep while they wait (our default) against libgomp's own.
+
+Each side is a process of its own, for libgomp reads its environment once. Measured on the machine as it is, and with a
+busy Python loop beside for every core. The sides take turns; the one that waits does nothing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+
+from benchmarks.harness import Row, Settings, alternate
+from rlft.waiting import SPINNING
+
+BUDGET_S = 70
+STEPS = {"quiet": 30, "busy": 10}  # of one measurement
+GOALS = {"quiet": 0.97, "busy": 1.5}
+
+
+def run(settings: Settings) -> Iterator[Row]:
+    """A machine that does nothing else, then one whose cores are all busy."""
+    cores = len(os.sched_getaffinity(0))
+    sides = {"ours": Side({"OMP_WAIT_POLICY": "PASSIVE"}, cores), "theirs": Side({}, cores)}
+    try:
+        for side in sides.values():
+            side.wait_ready()
+        for case in ("quiet", "busy"):
+            ours, theirs = (side.steps(STEPS[case]) for side in sides.values())
+            with busy_loops(cores if case == "busy" else 0):
+                pairs = alternate(ours, theirs, settings.pairs)
+            beside = f"{cores} busy loops beside" if case == "busy" else "nothing beside"
+            yield pairs.row(
+                "busy_machine",
+                f"warm-up of the demo's policy, B = 64, {cores} threads, {beside}",
+                unit="steps/s",
+                baseline="libgomp's own way of waiting",
+                goal=GOALS[case],
+                explanation="The load of the machine before the benchmark stands in bench.json; it has to be near 0.",
+                facts={"cores": cores},
+            )
+    finally:
+        for side in sides.values():
+            side.close()
+
+
+class Side:
+    """A process that warms the demo's policy up.
+
+    Args:
+        waiting: how its idle threads wait: environment variables.
+        threads: of torch.
+    """
+
+    def __init__(self, waiting: dict[str, str], threads: int) -> None:
+        kept = {name: os.environ.pop(name) for name in SPINNING if name in os.environ}
+        os.environ.update(waiting | {"OMP_NUM_THREADS": str(threads)})  # inherited
+        try:
+            context = multiprocessing.get_context("spawn")
+            self._connection, theirs = context.Pipe()
+            self._process = context.Process(target=_serve, args=(theirs, threads), daemon=True)
+            self._process.start()
+        finally:
+            for name in waiting:
+                del os.environ[name]
+            os.environ.update(kept)
+
+    def wait_ready(self) -> None:
+        """Wait until the policy is built."""
+        self._connection.recv()
+
+    def steps(self, n: int) -> Callable[[], float]:
+        """Work for :func:`benchmarks.harness.alternate`: n optimiser steps."""
+
+        def work() -> float:
+            self._connection.send(n)
+            return float(self._connection.recv())
+
+        return work
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.join()
+
+
+@contextmanager
+def busy_loops(n: int) -> Iterator[None]:
+    """So many processes that only count."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def _serve(connection: Connection, threads: int) -> None:
+    import torch
+
+    from benchmarks.sft_step import OurSide
+
+    torch.set_num_threads(threads)
+    side = OurSide("demo", expert_only=False, cached=False)
+    side.step()
+    connection.send("ready")
+    while True:
+        n = connection.recv()
+        side.run(n)
+        connection.send(n)
