@@ -100,7 +100,7 @@ def not_covered(env: BaseEnv) -> str | None:
     for part in controller.controllers.values() if type(controller) is CombinedController else [controller]:
         if type(part) not in PARTS:
             return f"{type(part).__name__} is not covered"
-        if getattr(part.config, "interpolate", False):
+        if isinstance(part, PDJointPosController) and part.config.interpolate:
             return f"{type(part).__name__} interpolates its targets"
     return None
 
