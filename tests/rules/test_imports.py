@@ -33,7 +33,8 @@ ALLOWED = {
     "rlft.evaluate": (*BASE, "rlft.config", "rlft.metrics", "rlft.placement", "rlft.policy", "rlft.rollout"),
     "rlft.plan": ("rlft.config", "rlft.generated", "rlft.memory", "rlft.policy.sizes"),
     "rlft.report": ("rlft.errors", "rlft.generated", "rlft.metrics", "rlft.config"),
-    "rlft.cli": ("rlft.config", "rlft.errors"),
+    "rlft.waiting": ("rlft.config",),
+    "rlft.cli": ("rlft.config", "rlft.errors", "rlft.waiting"),
 }
 COMPOSERS = ("rlft.build", "rlft.runner", "rlft.stages")  # they connect the parts, so they know them
 
