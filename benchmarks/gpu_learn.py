@@ -19,7 +19,7 @@ from benchmarks.gpu_model import Models, Side
 from benchmarks.gpu_rows import LINES, Check, Found, claim, ratio, size
 from rlft.memory import free_bytes
 from rlft.placement import parse_device, synchronize
-from rlft.policy.denoise import integrate_ode, reduce_log_prob
+from rlft.policy.denoise import integrate_ode
 
 METHODS = {"single step": "flow_sde_single", "chain": "flow_noise"}
 LEROBOT_STEPS = 10  # K of lerobot's default
@@ -152,7 +152,7 @@ def first_log_ratio(side: Side, buffer: Any) -> float:
     for rows in buffer.row_blocks(side.cfg.train.micro_batch_size):
         batch = buffer.gather(rows)
         found = side.model.evaluate(batch.prefix, batch.chain, batch.drawn_step, batch.privileged)
-        worst = max(worst, float((reduce_log_prob(found.log_prob, batch.n_executed) - batch.log_prob).abs().max()))
+        worst = max(worst, float((found.log_prob.joint(batch.n_executed) - batch.log_prob).abs().max()))
     return worst
 
 

@@ -103,7 +103,7 @@ class Models:
         """The settings of ``train_rl.py`` for this model; the task only names cameras and lengths."""
         s = self.scale
         names = ", ".join(f"{{name: camera_{i}}}" for i in range(cameras))
-        cfg = ppo_parts.settings(
+        return ppo_parts.settings(
             [
                 "task=push_cube",
                 f"policy={s.kinds[self.name]}",
@@ -132,8 +132,6 @@ class Models:
                 *overrides,
             ]
         )
-        build.settle_cameras(cfg)
-        return cfg
 
     @cached_property
     def _first(self) -> Pi0Policy:
@@ -155,12 +153,13 @@ class Models:
 
     def side(self, horizon: int, cameras: int, *overrides: str) -> Side:
         """The parts of a run with these weights."""
+        from rlft.build.policy import exact_products
         from rlft.learn.ppo import PpoUpdater
 
         cfg = self.settings(horizon, cameras, *overrides)
         env, policy = environment(cfg, cfg.env.num_envs), self.policy(cfg)
         model = build.build_actor_critic(cfg, policy, env.spec, build.build_placement(cfg))
-        updater = PpoUpdater(model, cfg.train, cfg.exploration.logprob)
+        updater = PpoUpdater(model, cfg.train, cfg.exploration.logprob, cfg.guard, exact=exact_products(cfg))
         return Side(cfg, env, model, updater, policy.tokenizer.length)
 
 

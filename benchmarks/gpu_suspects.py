@@ -41,6 +41,7 @@ def checks(scale: Scale, cameras: int) -> list[Check]:
 
 def iterations(models: Models, horizon: int, cameras: int) -> Iterator[Found]:
     """The peak of each iteration of PPO's own loop: a second rollout beside the first shows here."""
+    from rlft.guards import Probe
     from rlft.rollout.store import StoreChoice
     from rlft.runner import PPORunner
 
@@ -56,7 +57,7 @@ def iterations(models: Models, horizon: int, cameras: int) -> Iterator[Found]:
             peaks.append(held_bytes(device))
             sizes.append(scalars["buffer/bytes"])
 
-    nothing: Any = SimpleNamespace(success=0.0, scalars=dict)
+    nothing: Any = SimpleNamespace(success=0.0, ci95=(0.0, 1.0), scalars=dict)
     tracker: Any = SimpleNamespace(log=log)
     progress: Any = SimpleNamespace(update=lambda *_, **__: None)
     runner = PPORunner(
@@ -66,7 +67,8 @@ def iterations(models: Models, horizon: int, cameras: int) -> Iterator[Found]:
         side.updater,
         store=StoreChoice("prefix", "benchmark"),
         evaluate=lambda _: nothing,
-        save=lambda _: None,
+        probe=lambda episodes: Probe(episodes, 1.0, 1.0),
+        save=lambda state, best: None,
         tracker=tracker,
         progress=progress,
     )

@@ -6,6 +6,7 @@ for all denoise steps, and as cheaply as we know how, so the gain is that of sto
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ import torch
 
 from benchmarks import real_ratio_model as model
 from benchmarks.harness import Row, Settings, alternate, rate
-from rlft.config.learning import TrainConfig
+from rlft.config.learning import GuardConfig, TrainConfig
 from rlft.learn.gae import assign_advantages
 from rlft.learn.ppo import PpoUpdater
 from rlft.policy.actor_critic import ActorCritic
@@ -92,7 +93,8 @@ class Side:
         self.buffer = rollout(self.policy, self.actor_critic, batch, prefix=prefix)
         cfg = TrainConfig(batch_size=batch, n_critic_warmup_itr=0, use_early_stop=False)
         assign_advantages(self.buffer, cfg)
-        self.updater = PpoUpdater(self.actor_critic, cfg, "sum")
+        # One rollout is updated on again and again: the policy has moved on from it, which the guard would stop.
+        self.updater = PpoUpdater(self.actor_critic, cfg, "sum", GuardConfig(max_first_log_ratio=math.inf))
 
     def update(self, epochs: int) -> dict[str, float]:
         """So many epochs over the rollout; the updater's scalars."""

@@ -238,8 +238,11 @@ class ActorCritic(nn.Module):
         action = normal_log_prob(self._explored(x), self._explored(mean), self._explored(std)).sum(-1)
         if self.density == "executed":
             return ChainLogProb(torch.zeros_like(action[:, 0]), action.masked_fill(~drawn[:, None], 0.0))
-        numbers = normal_log_prob(x, mean, std) * self.noise_mask
-        latent = numbers.sum((1, 2)).masked_fill(last | ~drawn, 0.0)
+        if self.density == "masked":  # nothing else is drawn
+            latent = action.sum(-1)
+        else:
+            latent = (normal_log_prob(x, mean, std) * self.noise_mask).sum((1, 2))
+        latent = latent.masked_fill(last | ~drawn, 0.0)
         return ChainLogProb(latent, action.masked_fill(~(last & drawn)[:, None], 0.0))
 
     def _initial_log_prob(self, x: torch.Tensor) -> ChainLogProb:

@@ -13,6 +13,7 @@ planners and the privileged state read it there. What is not in :data:`PARTS` is
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -105,7 +106,7 @@ def not_covered(env: BaseEnv) -> str | None:
     return None
 
 
-class Part:
+class Part(ABC):
     """One controller of an agent: some of its joints, some of its action dimensions.
 
     Args:
@@ -122,6 +123,7 @@ class Part:
             half = np.float32(0.5)
             self._middle, self._half_range = half * (high + low), half * (high - low)
 
+    @abstractmethod
     def act(self, action: np.ndarray, qpos: np.ndarray) -> None:
         """Drive the joints.
 
@@ -129,7 +131,6 @@ class Part:
             action: float32 ``[n]``, this controller's dimensions.
             qpos: float32 ``[dof]``, the robot's joint positions now.
         """
-        raise NotImplementedError
 
     def _units(self, action: np.ndarray) -> np.ndarray:
         """An action in physical units, never the caller's own memory."""

@@ -21,6 +21,7 @@ TOY = (
     "env.n_steps_rollout=20",
     "train.n_critic_warmup_itr=0",
     "train.update_epochs=1",
+    "guard.max_first_log_ratio=1e9",  # one rollout is updated on again
     "eval.num_envs=4",
 )
 

@@ -18,6 +18,7 @@ from rlft.guards import Probe
 from rlft.learn.ppo import PpoUpdater
 from rlft.learn.sft import SftTrainer
 from rlft.policy.actor_critic import ActorCritic
+from rlft.policy.base import PolicyInput
 from rlft.policy.critic import Critic
 from rlft.policy.denoise import make_schedule
 from rlft.policy.noise import NoiseHead
@@ -111,6 +112,7 @@ class TinyDemos:
     def sample(self, generator: torch.Generator, n: int):
         class Batch:
             obs, actions, is_pad = None, torch.zeros(n, 1, 2), torch.zeros(n, 1, dtype=torch.bool)
+            index = torch.zeros(n, dtype=torch.int64)
 
         return Batch()
 
@@ -130,8 +132,8 @@ class TinyPolicy(nn.Module):
     def actor_parameters(self):
         return [self.weight]
 
-    def prepare(self, obs):
-        return obs
+    def transform(self, obs):
+        return PolicyInput(*torch.zeros(4, 1))
 
     def actions_from_env(self, actions):
         return actions
