@@ -51,6 +51,13 @@ evaluated after PPO are those of its last iteration. Brackets are 95 % Wilson in
 the paired episodes.
 """
 
+DENSITY = """## Where noise is drawn, and which densities count
+
+`python -m benchmarks.densities`: success on the heavy cube after {iterations} PPO iterations from the same warm-up with
+each `exploration.density`, one seed each, on 128 evaluation seeds ([decision 4](decisions/0004-densities.md)).
+"""
+DENSITIES = ("executed", "masked", "chain")
+
 PLATE = """## Carrot on plate: real scenes, a WidowX
 
 `scripts/put_on_plate_cpu.sh` on the CPU: PutOnPlateInScene25Single-v1 with rendered pictures of 224 x 168. The policy
@@ -86,7 +93,8 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     plates = {name: result for name, result in results.items() if name.startswith("put_on_plate")}
     benches = {name: result for name, result in results.items() if name.startswith("bench")}
-    lines += ["", *_plate_section(plates), *planners.section(results.get("planner_success", {}))]
+    lines += ["", *_density_section(results.get("densities", {}))]
+    lines += [*_plate_section(plates), *planners.section(results.get("planner_success", {}))]
     lines += [*speed.section(benches), "## Machines and commands of the runs", ""]
     for name, result in {**demos, **plates}.items():
         versions = ", ".join(f"{k} {v}" for k, v in sorted((result.get("versions") or {}).items()))
@@ -125,6 +133,17 @@ def _cost_row(name: str, result: Mapping[str, Any]) -> str:
     minutes = "stopped and resumed" if resumed else f"{result['seconds']['total'] / 60:.1f}"
     cells = [name, result["collect"]["episodes"], rl["iterations"], rl["env_steps"], f"{speed:.0f}", minutes]
     return _row([str(cell) for cell in cells])
+
+
+def _density_section(found: Mapping[str, Any]) -> list[str]:
+    if not found:
+        return []
+    head = ["predicted H, executed A", *DENSITIES]
+    lines = [*DENSITY.format(iterations=found["iterations"]).splitlines(), "", _row(head), _row(["---"] * len(head))]
+    for horizon in sorted({row["horizon"] for row in found["rows"]}):
+        rates = {row["density"]: {"evaluations": {"rl": row}} for row in found["rows"] if row["horizon"] == horizon}
+        lines.append(_row([f"{horizon}, 5", *(_rate(rates[density], "rl") for density in DENSITIES)]))
+    return [*lines, ""]
 
 
 def _plate_section(plates: Mapping[str, Mapping[str, Any]]) -> list[str]:
