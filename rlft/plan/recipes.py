@@ -52,6 +52,10 @@ TAIL = """\
   `exploration.method=flow_sde_single` is the nearest to theirs here.
 - Its log-probability is averaged over the chain, and π0's ratio is taken for each number of a chunk; here both are the
   chunk's joint probability (`exploration.logprob=sum`), so that the same clip range is tighter.
+- Both codes average the value's features over all denoise steps and draw noise in numbers whose density they leave
+  out; `critic.value_at=first` and `exploration.density=masked` are unbiased there, or cheaper
+  ([the algorithm](algorithm.md)). Only `pi0_original` keeps `all` and `executed`, which its averaged log-probability is
+  made of. `train.target_kl` stops an iteration's updates at 0.2 joint nats.
 - It bootstraps past every end of an episode, successes too; here only past the clock's. It also clips the loss of very
   unlikely actions (`clip_ratio_c`) and uses a Huber loss for the value; neither is a setting here.
 - Its π0.5 sees no state and its value head reads the prefix; here π0.5 has the state in its prompt and the value head

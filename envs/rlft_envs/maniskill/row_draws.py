@@ -106,10 +106,12 @@ class RowDraws(TorchFunctionMode):
 
     def __enter__(self) -> RowDraws:
         self._token = _rows_drawn.set(self)
+        UniformPlacementSampler.sample = _sample_by_row
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
+        UniformPlacementSampler.sample = _sample
         _rows_drawn.reset(self._token)
 
     @property
@@ -255,9 +257,6 @@ def _sample_by_row(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         self.fixture_positions = torch.cat([one.fixture_positions for one in ones], dim=1)
         self.fixtures_radii = ones[0].fixtures_radii
     return torch.cat(places)
-
-
-UniformPlacementSampler.sample = _sample_by_row  # upstream's own outside of RowDraws
 
 
 def _refused(task: str, draw: str, shape: tuple, rows: int) -> EnvSetupError:

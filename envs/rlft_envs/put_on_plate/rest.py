@@ -6,7 +6,7 @@ on the CPU, and only the result is placed: nothing else moves, and the result de
 
 A fall takes about 10 ms, and falls are computed one after another. Measured: threads gain nothing, since SAPIEN keeps
 the interpreter's lock while it steps, and several configurations in one physics scene come to rest elsewhere (up to
-0.4 m, for what rolls) in no less time. So falls are kept: a table's picture does not matter to them.
+0.4 m, for what rolls). So falls are kept: a table's picture does not matter to them.
 """
 
 from __future__ import annotations
