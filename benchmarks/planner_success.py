@@ -35,7 +35,8 @@ def settings_for(task: str, obj_set: str | None) -> EnvSettings:
     """A task's settings as for a dataset, but state-only; its time limit is that of its file in configs/task/."""
     words = [f"env.id={task}", "env.cameras=[]", *([] if obj_set is None else [f"env.make_kwargs.obj_set={obj_set}"])]
     settings = build.env_settings(load("collect_demos", words), 1)
-    return replace(settings, render_backend="none", privileged=False, reward=RewardSettings(mode="sparse"))
+    reward = RewardSettings(mode="sparse")
+    return replace(settings, render_backend="none", privileged=False, reward=reward, reward_per_chunk=False)
 
 
 def attempt_all(task: str, obj_set: str | None, seeds: Sequence[int]) -> list[dict[str, Any]]:

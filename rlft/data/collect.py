@@ -111,6 +111,7 @@ def collect(
         privileged=False,
         max_episode_steps=cfg.collect.max_steps,
         reward=RewardSettings(mode="sparse"),
+        reward_per_chunk=False,
     )
     parts = run_dir / PARTS
     journal = Journal.open(parts, _key(cfg, settings))
