@@ -49,6 +49,16 @@ def test_the_result_does_not_depend_on_the_number_of_environments(select, ends_o
     assert 0 < one.successes < 22
 
 
+def test_exploring_episodes_are_named_too_and_go_otherwise():
+    """A probe plays the same episodes with the rollout's noise, whatever the number of environments."""
+    model = toy_model()
+    noisy = [toy_evaluator(num_envs=n, limit=20).run(model.policy, "probe", explore=model) for n in (3, 12)]
+    clean = toy_evaluator(num_envs=3, limit=20).run(model.policy, "probe")
+    assert named(noisy[0]) == named(noisy[1])
+    assert [e.seed for e in noisy[0].per_episode] == [e.seed for e in clean.per_episode]
+    assert [e.episode_return for e in noisy[0].per_episode] != [e.episode_return for e in clean.per_episode]
+
+
 def test_progress_counts_every_episode_once():
     seen = []
     result = toy_evaluator(num_envs=5, limit=20).run(

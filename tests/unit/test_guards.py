@@ -81,12 +81,12 @@ class Recorder:
 HEALTHY = Probe(8, noisy=0.5, clean=0.5)
 
 
-def run(successes, *, probe=HEALTHY, guard=None, **train):
+def run(successes, *, probe=HEALTHY, guard=None, model=None, env=None, **train):
     torch.set_num_threads(1)
     settings = {"n_critic_warmup_itr": 0, "batch_size": 10, "update_epochs": 1, "save_model_freq": 0, "val_freq": 1}
     cfg = RunConfig(train=TrainConfig(**(settings | train)), guard=guard or GuardConfig())
-    model, recorder = toy_model(), Recorder(successes)
-    sampler = toy_sampler(toy_env(2), model=model, num_decisions=5)
+    model, recorder = model or toy_model(), Recorder(successes)
+    sampler = toy_sampler(toy_env(2, **(env or {})), model=model, num_decisions=5)
     updater = PpoUpdater(model, cfg.train, "sum", cfg.guard)
     runner = PPORunner(
         cfg, model, sampler, updater, store=StoreChoice("prefix", ""), evaluate=recorder.evaluate,
@@ -138,6 +138,24 @@ def test_the_probe_comes_before_the_first_rollout_and_is_logged():
     runner, recorder = run([50, 50], probe=None, guard=GuardConfig(probe_episodes=0), n_train_itr=1)
     runner.run()
     assert "probe" not in [stage for stage, *_ in recorder.lines]
+
+
+def test_the_stored_values_are_the_calibrated_critics(monkeypatch):
+    """Privileged statistics come from the first rollout, whose values were of the critic before them: see B9."""
+    torch.set_num_threads(1)
+    model, stored = toy_model(privileged=True), {}
+    runner, _ = run([50, 50], n_train_itr=1, n_critic_warmup_itr=1, model=model, env={"privileged": True})
+    update = runner.updater.update
+
+    def look(buffer, *args):
+        privileged = buffer.column("privileged").flatten(0, 1)
+        stored["difference"] = (model.critic(None, privileged) - buffer.column("value").flatten()).abs().max()
+        return update(buffer, *args)
+
+    monkeypatch.setattr(runner.updater, "update", look)
+    runner.run()
+    assert bool(model.critic.calibrated)
+    assert float(stored["difference"].detach()) < 1e-6
 
 
 def test_a_run_goes_on_from_its_best(tmp_path):

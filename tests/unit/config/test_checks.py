@@ -99,6 +99,16 @@ def test_noise_bounds_are_in_order():
     assert "no probability density" in one(exploration__method="flow_sde", exploration__level=0.0)
 
 
+def test_a_chain_draws_something():
+    assert "set num_steps=2" in one(exploration__method="flow_cps", num_steps=1)
+    assert check(exploration__method="flow_cps", num_steps=2) == []
+
+
+def test_the_averaged_log_prob_is_over_what_the_published_code_counts():
+    assert "exploration.density=executed" in one(exploration__logprob="mean")
+    assert check(exploration__logprob="mean", exploration__density="executed") == []
+
+
 def test_a_stored_prefix_needs_a_frozen_vlm():
     assert "buffer.store=images" in one(buffer__store="prefix", model__train_vlm=True)
     assert check(buffer__store="auto", model__train_vlm=True) == []

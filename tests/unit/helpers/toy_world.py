@@ -36,12 +36,12 @@ def toy_env(num_envs=4, *, limit=6, **changes):
     return make_vec_env(toy_settings(num_envs, limit=limit, **changes))
 
 
-def toy_model(method="flow_noise", seed=0):
+def toy_model(method="flow_noise", seed=0, *, privileged=False):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         policy = StatePolicy(horizon=3, width=4)
         noise = NoiseHead(policy.feature_dim, policy.action_width, 0.3, 0.6, learned=True)
-        critic = Critic(policy.feature_dim, 0, [8])
+        critic = Critic(0, toy_env(1, privileged=True).spec.privileged_dim, [8]) if privileged else Critic(8, 0, [8])
     return ActorCritic(policy, noise, critic, make_schedule(method, 3, 0.5), ACT_STEPS, [0, 1])
 
 

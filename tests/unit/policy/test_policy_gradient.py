@@ -18,6 +18,8 @@ SIGMAS = 5.0  # a right mean passes this once in two million
 class SeesEverything(nn.Module):
     """A value head that reads the sum of its features: what was drawn shows in it."""
 
+    feature_dim = 8
+
     def forward(self, features, privileged):
         return features.sum(-1)
 
@@ -128,6 +130,23 @@ def test_the_whole_chains_gradient_is_exact(method):
     truth = pathwise(model, noise, reward)
     assert ((mean - truth).abs() < SIGMAS * error + 0.01).all(), (mean, truth, error)
     assert truth.abs().min() > 10 * error.max()  # every number of the chunk has an effect
+
+
+@pytest.mark.parametrize("value_at", ["first", "all"])
+@pytest.mark.parametrize("method", METHODS)
+def test_an_observation_that_nothing_is_decided_on_has_the_value_of_a_decision(method, value_at):
+    """In one pass of the network, where the value reads the first step alone."""
+    model = coupled(method, value_at=value_at)
+    noise, drawn, sample = draw(model, n=64)
+    passes, velocity = [], model.policy.velocity
+    model.policy.velocity = lambda *args: (passes.append(1), velocity(*args))[1]
+    value = model.value(NoPrefix(torch.zeros(64, 1)), noise, drawn, None)
+    single = method == "flow_sde_single"
+    if not single:
+        assert torch.equal(value, sample.value)
+    else:  # the features of another step: another estimate of the same expectation
+        assert torch.equal(value[drawn == 0], sample.value[drawn == 0])
+    assert len(passes) == (1 if single or value_at == "first" else K)
 
 
 @pytest.mark.parametrize("density", ["executed", "masked"])
