@@ -112,7 +112,9 @@ class PPORunner:
         if not train.skip_initial_eval:
             result = self._evaluate("sft")
             self.state.best.beaten_by(result.success, result.ci95, 0)
-        if self.cfg.guard.probe_episodes:
+        if (
+            self.cfg.guard.probe_episodes and self.cfg.model.path is not None
+        ):  # of random weights nobody expects success
             probe = self.probe(self.cfg.guard.probe_episodes)
             self.tracker.log("probe", 0, probe.scalars())
             check_probe(probe, self.cfg.guard)

@@ -126,7 +126,9 @@ class GuardConfig:
     """What warns of a run that goes wrong, refuses it, or stops it (exit 3) before more is lost."""
 
     probe_episodes: int = opt(
-        32, "Evaluation episodes before the first update, with exploration noise and without; 0: no probe.", ge=0
+        32,
+        "Evaluation episodes before the first update of model.path, with exploration noise and without; 0: no probe.",
+        ge=0,
     )
     min_noisy_success: float = opt(
         0.05, "Refuse to train where success with exploration noise is below this in the probe.", ge=0.0, le=1.0

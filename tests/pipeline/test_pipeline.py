@@ -29,6 +29,7 @@ TINY = [
     "eval.num_envs=2",
     "eval.episodes=4",
     "eval.num_videos=2",
+    "guard.min_noisy_success=0",
 ]
 
 

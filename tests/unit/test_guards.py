@@ -81,10 +81,11 @@ class Recorder:
 HEALTHY = Probe(8, noisy=0.5, clean=0.5)
 
 
-def run(successes, *, probe=HEALTHY, guard=None, model=None, env=None, **train):
+def run(successes, *, probe=HEALTHY, guard=None, model=None, env=None, path="warm", **train):
     torch.set_num_threads(1)
     settings = {"n_critic_warmup_itr": 0, "batch_size": 10, "update_epochs": 1, "save_model_freq": 0, "val_freq": 1}
     cfg = RunConfig(train=TrainConfig(**(settings | train)), guard=guard or GuardConfig())
+    cfg.model.path = path
     model, recorder = model or toy_model(), Recorder(successes)
     sampler = toy_sampler(toy_env(2, **(env or {})), model=model, num_decisions=5)
     updater = PpoUpdater(model, cfg.train, "sum", cfg.guard)
@@ -136,6 +137,9 @@ def test_the_probe_comes_before_the_first_rollout_and_is_logged():
     assert recorder.lines[1][2] == {"noisy_success": 0.0, "clean_success": 0.5, "episodes": 8.0}
     assert runner.state.env_steps == 0
     runner, recorder = run([50, 50], probe=None, guard=GuardConfig(probe_episodes=0), n_train_itr=1)
+    runner.run()
+    assert "probe" not in [stage for stage, *_ in recorder.lines]
+    runner, recorder = run([50, 50], probe=None, path=None, n_train_itr=1)
     runner.run()
     assert "probe" not in [stage for stage, *_ in recorder.lines]
 

@@ -82,6 +82,7 @@ def test_every_scalar_of_ppo_is_in_the_glossary_and_no_other(tmp_path: Path):
     torch.set_num_threads(1)
     train = TrainConfig(n_train_itr=2, n_critic_warmup_itr=1, batch_size=4, update_epochs=2, val_freq=1)
     cfg = RunConfig(train=train)
+    cfg.model.path = "warm"  # so that it is probed
     policy = ConstantTargetPolicy()
     with torch.random.fork_rng():
         torch.manual_seed(0)
