@@ -53,10 +53,14 @@ def render_device(settings: EnvSettings) -> str:
 
 
 def on_gpu(device: torch.device) -> AbstractContextManager[object]:
-    """Inside, a GPU is torch's current one, which is the one that ManiSkill synchronises; a CPU changes nothing."""
+    """Inside, a GPU is torch's current one, which is the one that ManiSkill synchronises; a CPU changes nothing.
+
+    Nor does a GPU that is not there: what builds the simulation refuses it in words of its own.
+    """
     import torch
 
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    there = device.type == "cuda" and torch.cuda.is_available()
+    return torch.cuda.device(device) if there else nullcontext()
 
 
 def _gpu(settings: EnvSettings) -> int | None:

@@ -87,6 +87,10 @@ def test_the_simulators_gpu_is_torchs_current_one(monkeypatch):
             Current.now = None
 
     monkeypatch.setattr(torch.cuda, "device", Current)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with on_gpu(torch.device("cuda:1")):
+        assert Current.now is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with on_gpu(torch.device("cuda:1")):
         assert Current.now == torch.device("cuda:1")
     with on_gpu(torch.device("cpu")):
