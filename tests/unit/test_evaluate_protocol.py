@@ -29,6 +29,7 @@ OUTSIDE = {
     "render_backend": "other",
     "privileged": True,
     "reward": RewardSettings("sparse", 1.0, 5.0),
+    "reward_per_chunk": True,
     "step_timeout_s": 1.0,
     "max_restarts": 9,
     "assets_root": "elsewhere",
