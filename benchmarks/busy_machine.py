@@ -1,7 +1,7 @@
-"""Warm-up steps/s at the demo's size: threads that sleep while they wait (our default) against libgomp's own.
+"""Warm-up steps/s at the demo's size: threads that wait as :mod:`rlft.waiting` chooses, against libgomp's own way.
 
 Each side is a process of its own, for libgomp reads its environment once. Measured on the machine as it is, and with a
-busy Python loop beside for every core. The sides take turns; the one that waits does nothing.
+busy Python loop beside for every core from before the sides start. They take turns; the one that waits does nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
 from benchmarks.harness import Row, Settings, alternate
-from rlft.waiting import SPINNING
+from rlft.waiting import SPINNING, busy_share, waiting
 
 BUDGET_S = 70
 SECONDS = {"quiet": 0.5, "busy": 1.0}  # of one measurement, at least; a step of a side that starves may take longer
@@ -24,29 +24,29 @@ GOALS = {"quiet": 0.97, "busy": 1.5}
 
 
 def run(settings: Settings) -> Iterator[Row]:
-    """A machine that does nothing else, then one whose cores are all busy."""
+    """A machine that does nothing else when the sides start, then one whose cores are all busy."""
     cores = len(os.sched_getaffinity(0))
-    sides = {"ours": Side({"OMP_WAIT_POLICY": "PASSIVE"}, cores), "theirs": Side({}, cores)}
-    try:
-        for side in sides.values():
-            side.wait_ready()
-        for case in ("quiet", "busy"):
-            ours, theirs = (side.steps(SECONDS[case]) for side in sides.values())
-            with busy_loops(cores if case == "busy" else 0):
-                pairs = alternate(ours, theirs, settings.pairs)
-            beside = f"{cores} busy loops beside" if case == "busy" else "nothing beside"
-            yield pairs.row(
-                "busy_machine",
-                f"warm-up of the demo's policy, B = 64, {cores} threads, {beside}",
-                unit="steps/s",
-                baseline="libgomp's own way of waiting",
-                goal=GOALS[case],
-                explanation="The load of the machine before the benchmark stands in bench.json; it has to be near 0.",
-                facts={"cores": cores},
-            )
-    finally:
-        for side in sides.values():
-            side.close()
+    for case, loops in (("quiet", 0), ("busy", cores)):
+        with busy_loops(loops):
+            ours = dict(waiting(busy_share()))
+            sides = Side(ours, cores), Side({}, cores)
+            try:
+                for side in sides:
+                    side.wait_ready()
+                pairs = alternate(*(side.steps(SECONDS[case]) for side in sides), settings.pairs)
+            finally:
+                for side in sides:
+                    side.close()
+        beside = f"{loops} busy loops beside" if loops else "nothing beside"
+        yield pairs.row(
+            "busy_machine",
+            f"warm-up of the demo's policy, B = 64, {cores} threads, {beside}",
+            unit="steps/s",
+            baseline="libgomp's own way of waiting",
+            goal=GOALS[case],
+            explanation="The load of the machine before the benchmark stands in bench.json; it has to be near 0.",
+            facts={"cores": cores, "chosen": ", ".join("=".join(pair) for pair in ours.items())},
+        )
 
 
 class Side:

@@ -13,7 +13,7 @@ from types import FrameType
 
 from rlft.config.schema import RunConfig
 from rlft.errors import RlftError
-from rlft.waiting import wait_asleep
+from rlft.waiting import choose_waiting
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CLEAR_LINE = "\r\x1b[K"  # a live progress line may stand where the next log line goes
@@ -46,7 +46,7 @@ def main(entry: str, run: Callable[[RunConfig], None], doc: str | None, argv: Se
             _write(dump(cfg))
             return 0
         signal.signal(signal.SIGTERM, _terminate)
-        wait_asleep(cfg)
+        choose_waiting(cfg)
         run(cfg)
     except RlftError as error:
         sys.stderr.write(f"{entry}: {error}\n")

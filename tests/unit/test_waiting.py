@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from rlft import waiting
 from rlft.config.load import load
-from rlft.waiting import SPINNING, wait_asleep
+from rlft.waiting import ASLEEP, SHORT_SPIN, SPINNING, busy_share, choose_waiting
 
 GPU = ("model.device=cuda:0",)
 
@@ -20,18 +21,22 @@ def unset(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "users", "then"),
+    ("overrides", "busy", "users", "then"),
     [
-        ((), {}, {"OMP_WAIT_POLICY": "PASSIVE"}),
-        ((), {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
-        ((), {"GOMP_SPINCOUNT": "100"}, {"GOMP_SPINCOUNT": "100"}),
-        (GPU, {}, {}),
+        ((), 0.9, {}, ASLEEP),
+        ((), 0.1, {}, SHORT_SPIN),
+        ((), 0.9, {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ((), 0.9, {"GOMP_SPINCOUNT": "100"}, {"GOMP_SPINCOUNT": "100"}),
+        (GPU, 0.9, {}, {}),
     ],
 )
-def test_threads_sleep_on_the_cpu_unless_the_user_says_otherwise(monkeypatch, overrides, users, then):
+def test_threads_wait_on_the_cpu_as_the_machine_asks_unless_the_user_says_otherwise(
+    monkeypatch, overrides, busy, users, then
+):
+    monkeypatch.setattr(waiting, "busy_share", lambda: busy)
     for name, value in users.items():
         monkeypatch.setenv(name, value)
-    wait_asleep(load("train_sft", ["task=toy", *overrides]))
+    choose_waiting(load("train_sft", ["task=toy", *overrides]))
     assert {name: os.environ[name] for name in SPINNING if name in os.environ} == then
 
 
@@ -52,4 +57,23 @@ def test_a_stage_says_so_before_libgomp_is_loaded():
     words = [sys.executable, "-c", LOOK]
     done = subprocess.run(words, env=environment | {"OMP_DISPLAY_ENV": "true"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr or "GOMP_SPINCOUNT = '50000'" in done.stderr
+
+
+def test_what_others_do_is_seen(monkeypatch, tmp_path):
+    """The second look at a made-up /proc/stat: of two cores one worked, and waiting for a disk is no work."""
+    stat = tmp_path / "stat"
+    looks = iter([(0, 0, 0, 0), (20, 0, 0, 20)])
+
+    def text():
+        busy0, disk0, busy1, idle1 = next(looks)
+        return f"cpu 1 1 1 1\ncpu0 {busy0} 0 0 {20 - busy0 if busy0 else 0} {disk0} 0 0 0 0 0\ncpu1 {busy1} 0 0 {idle1}"
+
+    monkeypatch.setattr(waiting, "LOOK_S", 0.0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(waiting, "STAT", stat)
+    stat.write_text("")
+    monkeypatch.setattr(type(stat), "read_text", lambda *_, **__: text() + " 0 0 0 0 0 0")
+    assert busy_share() == 0.5
+    monkeypatch.setattr(waiting, "STAT", tmp_path / "not there")
+    assert busy_share() == 0.0
