@@ -29,14 +29,14 @@ def run(settings: Settings) -> Iterator[Row]:
     for case, loops in (("quiet", 0), ("busy", cores)):
         with busy_loops(loops):
             ours = dict(waiting(busy_share()))
-            sides = Side(ours, cores), Side({}, cores)
+            mine, theirs = Side(ours, cores), Side({}, cores)
             try:
-                for side in sides:
-                    side.wait_ready()
-                pairs = alternate(*(side.steps(SECONDS[case]) for side in sides), settings.pairs)
+                mine.wait_ready()
+                theirs.wait_ready()
+                pairs = alternate(mine.steps(SECONDS[case]), theirs.steps(SECONDS[case]), settings.pairs)
             finally:
-                for side in sides:
-                    side.close()
+                mine.close()
+                theirs.close()
         beside = f"{loops} busy loops beside" if loops else "nothing beside"
         yield pairs.row(
             "busy_machine",
