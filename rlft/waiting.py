@@ -3,7 +3,8 @@
 A thread that has done its share of a product waits for the others by spinning. On a quiet machine that is right: the
 next product comes at once. Where other programs want the cores, it takes the core that its neighbour needs, and steps
 take many times as long. Sleeping at once is right there, and on a quiet machine costs a third of the speed. So the way
-is chosen by what else the machine does when a stage starts. ``benchmarks/busy_machine.py`` measures both.
+is chosen by what else the machine does when a stage starts; load that comes later meets spinning threads.
+``benchmarks/busy_machine.py`` measures both.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from pathlib import Path
 from rlft.config.schema import RunConfig
 
 SPINNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-SHORT_SPIN = {"GOMP_SPINCOUNT": "50000"}  # as fast as libgomp's 300,000, and gives a core up sooner if load comes later
 ASLEEP = {"OMP_WAIT_POLICY": "PASSIVE"}
 BUSY = 0.5  # of the cores that this process may use
 LOOK_S = 0.2  # two measurements so far apart; a core's time is counted in hundredths of a second
@@ -35,8 +35,8 @@ def choose_waiting(cfg: RunConfig) -> None:
 
 
 def waiting(busy: float) -> Mapping[str, str]:
-    """The environment variables for a machine of which others use the share ``busy``."""
-    return ASLEEP if busy > BUSY else SHORT_SPIN
+    """The environment variables for a machine of which others use the share ``busy``; none: libgomp's own way."""
+    return ASLEEP if busy > BUSY else {}
 
 
 def busy_share() -> float:
