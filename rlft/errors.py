@@ -31,3 +31,13 @@ class DivergedError(RlftError):
     """Training has gone wrong in a way that going on would only make worse; the newest checkpoint stands."""
 
     exit_code = 3
+
+
+class EarlierVersionError(RlftError):
+    """A training state that this version does not know how to continue."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this checkpoint was written by an earlier version of rlft, whose runs cannot be continued; its "
+            "pretrained_model/ can be used: start anew from it with model.path"
+        )

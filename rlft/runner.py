@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from rlft.config.schema import RunConfig
-from rlft.errors import DivergedError, RlftError
+from rlft.errors import DivergedError, EarlierVersionError
 from rlft.evaluate import EvalResult
 from rlft.guards import BestEvaluation, HealthWarnings, Probe, check_probe
 from rlft.learn.gae import assign_advantages
@@ -200,10 +200,7 @@ class PPORunner:
         """Continue from :meth:`state_dict`; the policy's weights are loaded with the policy."""
         run = dict(state["run"])
         if "best" not in run:
-            raise RlftError(
-                "this checkpoint was written by an earlier version of rlft, whose runs cannot be continued; its "
-                "pretrained_model/ can be: start anew from it with model.path"
-            )
+            raise EarlierVersionError
         self.state = RunState(**{**run, "best": BestEvaluation(**run["best"])})
         self.model.noise.load_state_dict(state["heads"]["noise"])
         self.model.critic.load_state_dict(state["heads"]["critic"])

@@ -134,6 +134,7 @@ class PpoUpdater:
         self.log_prob_divisor = float(terms) if log_prob == "mean" else 1.0
         self.skipped_in_a_row = 0
         self.idle_in_a_row = 0
+        self._told = False
 
     def update(self, buffer: RolloutBuffer, iteration: int, generator: torch.Generator) -> dict[str, float]:
         """Run the epochs; stop early where the KL passes its target.
@@ -197,15 +198,14 @@ class PpoUpdater:
         Returns:
             the largest difference between the two, joint nats; NaN without valid rows.
         """
-        largest = [torch.zeros(0)]
+        largest: list[torch.Tensor] = []  # on the device, read once
         for rows in buffer.row_blocks(self.cfg.micro_batch_size or self.cfg.batch_size):
             batch = buffer.gather(rows)
             evaluation = self.model.evaluate(self.prefix_of(batch), batch.chain, batch.drawn_step, batch.privileged)
             log_prob = evaluation.log_prob.joint(batch.n_executed)
-            largest.append(to_host((log_prob - batch.log_prob).abs().amax()[None]))
+            largest.append((log_prob - batch.log_prob).abs().amax())
             buffer.set_log_prob(rows, log_prob)
-        every = torch.cat(largest)
-        return float(every.max()) if len(every) else math.nan
+        return float(to_host(torch.stack(largest).max())) if largest else math.nan
 
     def _check_first_ratio(self, measured: float, rollout_difference: float) -> None:
         """Before the first step new and old policy are the same: what differs is an error, of rounding at best.
@@ -225,7 +225,8 @@ class PpoUpdater:
                 "compute the same policy: a ratio of 1 is what PPO stands on"
             )
         noticeable = NOTICEABLE * self.cfg.clip_ratio * self.log_prob_divisor
-        if max(measured, 0.0 if math.isnan(rollout_difference) else rollout_difference) > noticeable:
+        if max(measured, 0.0 if math.isnan(rollout_difference) else rollout_difference) > noticeable and not self._told:
+            self._told = True  # it is rounding, and as large in every iteration
             log.warning(
                 "rollout and update differ by %.3g joint nats before the first step, and %.3g after recomputation; the "
                 "clip range is %.3g (train.recompute_old_logprob, model.dtype)",

@@ -14,7 +14,7 @@ import torch
 from rlft.config.learning import SftConfig
 from rlft.data.dataset import DemoSet
 from rlft.data.randomize.randomizer import PictureRandomizer
-from rlft.errors import DivergedError, RlftError
+from rlft.errors import DivergedError, EarlierVersionError
 from rlft.learn.optimizers import make_adamw
 from rlft.learn.prefix_cache import prefix_cache
 from rlft.placement import move, prefetched, to_host
@@ -195,10 +195,7 @@ class SftTrainer:
         Kept ones are encoded in blocks of as many frames as before, whatever this device would choose.
         """
         if "prefix_block" not in state:
-            raise RlftError(
-                "this checkpoint was written by an earlier version of rlft, whose runs cannot be continued; its "
-                "pretrained_model/ can be: start anew from it with model.path"
-            )
+            raise EarlierVersionError
         kept, block = self.prefixes is not None, state["prefix_block"]
         if self.prefixes is not None and block is not None:
             self.prefixes.set_block(int(block))
