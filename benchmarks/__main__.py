@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.child import run_apart, run_rows
 from benchmarks.harness import Settings, slowness
 from benchmarks.table import table
-from rlft.metrics import machine_facts, to_json, write_text_atomically
+from rlft.files import machine_facts, to_json, write_text_atomically
 from rlft.report.provenance import git_commit
 
 NAMES = (

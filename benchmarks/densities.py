@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlft.metrics import machine_facts, read_stage, to_json, write_text_atomically
+from rlft.files import machine_facts, read_stage, to_json, write_text_atomically
 from rlft.report.provenance import git_commit
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.gpu_env import DRY, REAL, Scale
 from benchmarks.gpu_rows import FAILED, HEAD, Check, Row, line, run_checks, spell
-from rlft.metrics import machine_facts, to_json, write_text_atomically
+from rlft.files import machine_facts, to_json, write_text_atomically
 from rlft.report.provenance import git_commit
 
 RESULTS = Path(__file__).resolve().parent / "results"

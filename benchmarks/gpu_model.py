@@ -21,15 +21,15 @@ from torch import Tensor
 from benchmarks import ppo_parts
 from benchmarks.gpu_env import ACT_STEPS, Scale, StillEnv, environment
 from benchmarks.harness import Pairs, in_turns
-from rlft import build
 from rlft.config.schema import RunConfig
 from rlft.data.normalize import NormStats
 from rlft.placement import parse_device, synchronize
-from rlft.policy.base import PolicyInput
-from rlft.policy.pi0 import Pi0Policy
-from rlft.policy.tokenizer import build_small_tokenizer
+from rlft.policy.pi0.policy import Pi0Policy
+from rlft.policy.pi0.tokenizer import build_small_tokenizer
 from rlft.rollout.buffer import RolloutBuffer
 from rlft.rollout.sampler import RolloutSampler
+from rlft.rows import PolicyInput
+from rlft.run import assembly
 
 DENOISE_STEPS = 4  # K
 STILL = "1.0e-9"  # a learning rate too small to move a bfloat16 weight: every repetition does the same work
@@ -140,7 +140,7 @@ class Models:
         logging.getLogger("rlft.data.normalize").setLevel(logging.ERROR)  # it warns of weights that know no data
         device = parse_device(cfg.model.device)
         with torch.device(device):
-            return build.fresh_policy(cfg, NormStats.from_spec(environment(cfg, 1).spec), device)
+            return assembly.fresh_policy(cfg, NormStats.from_spec(environment(cfg, 1).spec), device)
 
     def policy(self, cfg: RunConfig) -> Pi0Policy:
         """A policy of other horizon and cameras around the same weights: no weight depends on either."""
@@ -153,12 +153,12 @@ class Models:
 
     def side(self, horizon: int, cameras: int, *overrides: str) -> Side:
         """The parts of a run with these weights."""
-        from rlft.build.policy import exact_products
         from rlft.learn.ppo import PpoUpdater
+        from rlft.run.assembly.policy import exact_products
 
         cfg = self.settings(horizon, cameras, *overrides)
         env, policy = environment(cfg, cfg.env.num_envs), self.policy(cfg)
-        model = build.build_actor_critic(cfg, policy, env.spec, build.build_placement(cfg))
+        model = assembly.build_actor_critic(cfg, policy, env.spec, assembly.build_placement(cfg))
         updater = PpoUpdater(model, cfg.train, cfg.exploration.logprob, cfg.guard, exact=exact_products(cfg))
         return Side(cfg, env, model, updater, policy.tokenizer.length)
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.harness import Pairs
-from rlft.metrics import to_json
+from rlft.files import to_json
 from rlft.report.speed import number
 
 MEASURED, FAILED, NOT_RUN = "measured", "failed", "not run"

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from benchmarks.gpu_env import ACT_STEPS, Scale
-from rlft import build
 from rlft.config.load import load
+from rlft.run import assembly
 from rlft.types import VecEnv
 
 TARGET_MODE = "pd_ee_target_delta_pose"  # a controller with a moving target, which upstream's partial reset loses
@@ -80,8 +80,8 @@ class Sim:
         for name, value in changes.items():
             section, key = name.split("__")
             setattr(getattr(cfg, section), key, value)
-        with build.simulator_errors():
-            return build.build_env(cfg, num_envs)
+        with assembly.simulator_errors():
+            return assembly.build_env(cfg, num_envs)
 
     @cached_property
     def many(self) -> VecEnv:

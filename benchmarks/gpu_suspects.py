@@ -41,9 +41,9 @@ def checks(scale: Scale, cameras: int) -> list[Check]:
 
 def iterations(models: Models, horizon: int, cameras: int) -> Iterator[Found]:
     """The peak of each iteration of PPO's own loop: a second rollout beside the first shows here."""
-    from rlft.guards import Probe
     from rlft.rollout.store import StoreChoice
-    from rlft.runner import PPORunner
+    from rlft.run.guards import Probe
+    from rlft.run.runner import PPORunner
 
     decisions = 1 if models.scale.dry else 6
     overrides = [f"env.n_steps_rollout={ACT_STEPS * decisions}", f"train.n_train_itr={ITERATIONS}"]

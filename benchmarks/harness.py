@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rlft.metrics import to_json
+from rlft.files import to_json
 
 CALIBRATION_S = 0.12  # of calibration_work on a free core of the machine of results/bench_cpu.json
 PAIRS = 5

@@ -21,7 +21,7 @@ from lerobot.processor import (
 )
 from torch import Tensor, nn
 
-from rlft.policy.pi0 import Pi0Policy
+from rlft.policy.pi0.policy import Pi0Policy
 from rlft.types import Observation
 
 Batch = dict[str, Any]

@@ -1,6 +1,6 @@
 """``python -m benchmarks.planner_success --task ID [ID ...] --seeds N``: how often the planners solve their tasks.
 
-Every seed is one attempt, recorded as for a dataset (:func:`rlft_envs.planners.record.record`), without rendering:
+Every seed is one attempt, recorded as for a dataset (:func:`rlft_envs.record.record`), without rendering:
 the actions are executed by the task's own controller, and success has to hold for two further steps. An attempt
 that needs more steps than the task's time limit is a failure. The result of each task is written into
 ``benchmarks/results/planner_success.json``, beside those of the others.
@@ -19,14 +19,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlft import build
 from rlft.config.load import load
-from rlft.metrics import machine_facts, to_json, wilson_interval, write_text_atomically
+from rlft.files import machine_facts, to_json, write_text_atomically
 from rlft.report.provenance import git_commit
+from rlft.run import assembly
+from rlft.statistics import wilson_interval
 from rlft.types import DemoAttempt, EnvSettings, RewardSettings
-from rlft_envs.planners.record import RecordSettings, record
-from rlft_envs.planners.registry import make_expert
+from rlft_envs.record import RecordSettings, record
 from rlft_envs.simulators import build_single_env
+from rlft_tasks.planners.registry import make_expert
 
 OUT = Path(__file__).resolve().parent / "results" / "planner_success.json"
 
@@ -34,7 +35,7 @@ OUT = Path(__file__).resolve().parent / "results" / "planner_success.json"
 def settings_for(task: str, obj_set: str | None) -> EnvSettings:
     """A task's settings as for a dataset, but state-only; its time limit is that of its file in configs/task/."""
     words = [f"env.id={task}", "env.cameras=[]", *([] if obj_set is None else [f"env.make_kwargs.obj_set={obj_set}"])]
-    settings = build.env_settings(load("collect_demos", words), 1)
+    settings = assembly.env_settings(load("collect_demos", words), 1)
     reward = RewardSettings(mode="sparse")
     return replace(settings, render_backend="none", privileged=False, reward=reward, reward_per_chunk=False)
 

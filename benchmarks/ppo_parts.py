@@ -6,13 +6,13 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from rlft import build
-from rlft.build.envs import overlaps, policy_threads
 from rlft.config.load import load
 from rlft.config.schema import RunConfig
 from rlft.data.normalize import NormStats
 from rlft.policy.actor_critic import ActorCritic
 from rlft.rollout.sampler import RolloutSampler
+from rlft.run import assembly
+from rlft.run.assembly.envs import overlaps, policy_threads
 from rlft.types import VecEnv
 
 
@@ -25,10 +25,10 @@ def settings(overrides: Sequence[str], small: dict[str, int] | None = None) -> R
 
 def make_model(cfg: RunConfig, envs: Sequence[VecEnv]) -> ActorCritic:
     """A policy with random weights (their values do not change what they cost) and its heads."""
-    placement = build.build_placement(cfg)
+    placement = assembly.build_placement(cfg)
     logging.getLogger("rlft.data.normalize").setLevel(logging.ERROR)  # it warns of weights that know no data
-    policy = build.fresh_policy(cfg, NormStats.from_spec(envs[0].spec), placement.policy)
-    return build.build_actor_critic(cfg, policy, envs[0].spec, placement)
+    policy = assembly.fresh_policy(cfg, NormStats.from_spec(envs[0].spec), placement.policy)
+    return assembly.build_actor_critic(cfg, policy, envs[0].spec, placement)
 
 
 def make_sampler(cfg: RunConfig, envs: Sequence[VecEnv], model: ActorCritic, **changes: Any) -> RolloutSampler:
@@ -48,4 +48,4 @@ def make_sampler(cfg: RunConfig, envs: Sequence[VecEnv], model: ActorCritic, **c
         "overlap": overlaps(cfg),
         "policy_threads": policy_threads(cfg),
     }
-    return RolloutSampler(envs, model, build.build_placement(cfg), **(arguments | changes))
+    return RolloutSampler(envs, model, assembly.build_placement(cfg), **(arguments | changes))

@@ -18,7 +18,7 @@ from rlft.config.learning import GuardConfig, TrainConfig
 from rlft.learn.gae import assign_advantages
 from rlft.learn.ppo import PpoUpdater
 from rlft.policy.actor_critic import ActorCritic
-from rlft.policy.pi0 import Pi0Policy
+from rlft.policy.pi0.policy import Pi0Policy
 from rlft.rollout.buffer import RolloutBuffer
 
 BUDGET_S = 62

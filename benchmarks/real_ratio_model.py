@@ -23,10 +23,10 @@ from rlft.plan.network import NetworkSize, network_of
 from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.critic import Critic
 from rlft.policy.denoise import make_schedule
-from rlft.policy.factory import build_policy
 from rlft.policy.noise import NoiseHead
-from rlft.policy.pi0 import Pi0Policy
-from rlft.policy.sizes import SmallSize
+from rlft.policy.pi0.factory import build_policy
+from rlft.policy.pi0.policy import Pi0Policy
+from rlft.policy.pi0.sizes import SmallSize
 from rlft.types import Observation
 
 CPU = torch.device("cpu")

@@ -55,7 +55,7 @@ def run(settings: Settings) -> Iterator[Row]:
     """Both cases, on the same environments and with the same policy."""
     from benchmarks import ppo_parts
     from benchmarks.real_ratio_model import SIZES
-    from rlft import build
+    from rlft.run import assembly
 
     overrides = [
         "task=push_cube",
@@ -74,7 +74,7 @@ def run(settings: Settings) -> Iterator[Row]:
         name: ppo_parts.settings([*overrides, f"sim.overlap={overlap}"], SIZES["wide"])
         for name, overlap in (("plain", "false"), ("overlap", "true"))
     }
-    envs = {name: build.build_rollout_envs(cfg) for name, cfg in both.items()}
+    envs = {name: assembly.build_rollout_envs(cfg) for name, cfg in both.items()}
     try:
         model = ppo_parts.make_model(both["plain"], envs["plain"])
         make = partial(ppo_parts.make_sampler, both["plain"], envs["plain"], model)

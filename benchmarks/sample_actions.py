@@ -19,9 +19,9 @@ from torch import Tensor
 from benchmarks import real_ratio_model as model
 from benchmarks.harness import Pairs, Row, Settings, rate
 from rlft.policy.actor_critic import ActorCritic
-from rlft.policy.base import PolicyInput
 from rlft.policy.denoise import integrate_ode
-from rlft.policy.pi0 import Pi0Policy
+from rlft.policy.pi0.policy import Pi0Policy
+from rlft.rows import PolicyInput
 
 BUDGET_S = 62
 NAME = "sample_actions"

@@ -35,8 +35,8 @@ class Iteration:
 
     def __init__(self, num_envs: int, decisions: int, envs: list[VecEnv] | None = None) -> None:
         from benchmarks import ppo_parts
-        from rlft import build
         from rlft.learn.ppo import PpoUpdater
+        from rlft.run import assembly
 
         overrides = [
             "task=push_cube",
@@ -48,7 +48,7 @@ class Iteration:
             "sim.overlap=false",
         ]
         self.cfg, self.size, self._count = ppo_parts.settings(overrides), num_envs * decisions, 0
-        self.envs = envs if envs is not None else build.build_rollout_envs(self.cfg)
+        self.envs = envs if envs is not None else assembly.build_rollout_envs(self.cfg)
         self.model = ppo_parts.make_model(self.cfg, self.envs)
         self._sampler = ppo_parts.make_sampler(self.cfg, self.envs, self.model)
         self._updater = PpoUpdater(self.model, self.cfg.train, self.cfg.exploration.logprob)

@@ -19,7 +19,7 @@ from rlft.config.learning import OptimizerConfig, SftConfig
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.learn.sft import SftTrainer
-from rlft.policy.pi0 import Pi0Policy, flow_times
+from rlft.policy.pi0.policy import Pi0Policy, flow_times
 
 BUDGET_S = 50
 NAME = "sft_step"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rlft.metrics import write_text_atomically
+from rlft.files import write_text_atomically
 
 
 def write_or_check(path: Path, text: str, *, check: bool) -> int:

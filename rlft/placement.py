@@ -156,7 +156,7 @@ def move(value: Any, device: torch.device) -> Any:
         return {key: move(item, device) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(move(item, device) for item in value)
-    from rlft.policy.base import TensorRows
+    from rlft.rows import TensorRows
 
     return value.map(lambda tensor: _move_tensor(tensor, device)) if isinstance(value, TensorRows) else value
 

@@ -272,7 +272,7 @@ class DemoRecording:
 
     Attributes:
         attempt: what was tried.
-        outcome: ``success``, or the kind of failure (see rlft_envs.planners.record.FAILURES).
+        outcome: ``success``, or the kind of failure (see rlft_envs.record.FAILURES).
         message: why it failed.
         solved_at: steps until the first success, or None.
         seconds: wall time.

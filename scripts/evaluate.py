@@ -8,7 +8,7 @@ from rlft.config.schema import RunConfig
 
 def run(cfg: RunConfig) -> None:
     """Run the stage with checked settings."""
-    from rlft import stages  # heavy: only once the settings are known to be good
+    from rlft.run import stages  # heavy: only once the settings are known to be good
 
     stages.evaluate(cfg)
 

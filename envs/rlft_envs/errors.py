@@ -14,6 +14,19 @@ class WorkerError(RuntimeError):
     """A worker process failed more often than ``max_restarts`` allows, or could not be started."""
 
 
+class PlanError(Exception):
+    """A planner gave up on one episode.
+
+    Attributes:
+        kind: ``ik`` (a waypoint has no joint solution), ``no_plan`` (no timed path, or the task cannot be done in
+            this control mode), ``not_grasped`` (the fingers never held the object) or ``dropped`` (they lost it).
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 def unknown(what: str, given: str, allowed: Iterable[str]) -> EnvSetupError:
     """The error for a name that does not exist, with the nearest ones that do.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from rlft.types import EnvSettings
-from rlft_envs.put_on_plate.variants import PREFIX
+from rlft_tasks.put_on_plate.variants import PREFIX
 
 Labels = Callable[[int], Mapping[str, str]]
 
@@ -24,7 +24,7 @@ def numbered(settings: EnvSettings) -> tuple[Mapping[str, int], Labels] | None:
     if not settings.env_id.startswith(PREFIX):
         return None
     from rlft_envs.assets import folder_of
-    from rlft_envs.put_on_plate.configurations import numbered as configurations
+    from rlft_tasks.put_on_plate.configurations import numbered as configurations
 
     root = folder_of(settings, "put_on_plate").parent
     options = {"obj_set": "train", **settings.make_kwargs}

@@ -12,7 +12,7 @@ from rlft.config.compose import compose_tree, read_tree
 from rlft.config.schema import RunConfig
 from rlft.config.typed import build_section
 from rlft.errors import ConfigError
-from rlft.policy.sizes import IMAGE_SIZE, SmallSize, is_small
+from rlft.policy.pi0.sizes import IMAGE_SIZE, SmallSize, is_small
 
 
 def load(

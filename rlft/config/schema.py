@@ -125,7 +125,7 @@ class ModelConfig:
     tokenizer_path: str | None = opt(None, "Tokenizer directory or hub name; null: the small one, or the checkpoint's.")
     gradient_checkpointing: bool = opt(False, "Recompute activations in the backward pass.")
     compile: bool = opt(False, "torch.compile the denoise step; the first calls take a minute or more.")
-    small: dict[str, Any] = opt({}, "Sizes of the small model; see rlft.policy.sizes.SmallSize.")
+    small: dict[str, Any] = opt({}, "Sizes of the small model; see rlft.policy.pi0.sizes.SmallSize.")
     model_overrides: ModelOverridesConfig = field(
         default_factory=ModelOverridesConfig,
         metadata={"doc": "Chunk and denoise settings that win over the top-level ones."},

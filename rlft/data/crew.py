@@ -17,7 +17,7 @@ from rlft.types import DemoAttempt, DemoRecording, DemoSource, EnvSettings
 
 log = logging.getLogger(__name__)
 
-WORKER = "rlft_envs.planners.worker"
+WORKER = "rlft_tasks.planners.worker"
 START_TIMEOUT_S = 180.0  # importing the simulator and building one environment on a loaded machine
 TRIES_PER_ATTEMPT = 2  # an attempt that ends two workers is given up
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rlft.metrics import canonical_json, content_hash
+from rlft.files import canonical_json, content_hash
 from rlft.types import CameraSettings, EnvSettings, EnvSpec
 
 VERSION = 1  # raised whenever the same protocol would give other numbers

@@ -10,7 +10,7 @@ import numpy as np
 
 from rlft.evaluate.protocol import Protocol
 from rlft.evaluate.strata import Stratum, macro_average, tabulate
-from rlft.metrics import wilson_interval
+from rlft.statistics import wilson_interval
 
 
 @dataclass(frozen=True)

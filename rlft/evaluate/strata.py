@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlft.metrics import wilson_interval
 from rlft.seeding import seed_for
+from rlft.statistics import wilson_interval
 
 FIRST = ("object", "plate", "table")  # digits whose combinations are balanced before those with any other
 

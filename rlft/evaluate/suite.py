@@ -10,7 +10,7 @@ from typing import Any
 
 from rlft.config.evaluation import GROUPS, IN_DISTRIBUTION
 from rlft.evaluate.protocol import SHORT
-from rlft.metrics import difference_interval
+from rlft.statistics import difference_interval
 
 NEEDED = ("protocol", "protocol_hash", "episodes", "successes", "success", "ci95", "success_at_end")  # by a row
 

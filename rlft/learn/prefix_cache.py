@@ -14,7 +14,7 @@ from rlft.errors import ConfigError
 from rlft.memory import free_bytes, gigabytes
 from rlft.placement import move
 from rlft.policy.base import Prefix
-from rlft.policy.pi0 import Pi0Policy
+from rlft.policy.pi0.policy import Pi0Policy
 from rlft.types import Observation
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,9 @@ from rlft.errors import DivergedError, EarlierVersionError
 from rlft.learn.optimizers import make_adamw
 from rlft.learn.prefix_cache import prefix_cache
 from rlft.placement import move, prefetched, to_host
-from rlft.policy.base import PolicyInput, Prefix
-from rlft.policy.pi0 import Pi0Policy
+from rlft.policy.base import Prefix
+from rlft.policy.pi0.policy import Pi0Policy
+from rlft.rows import PolicyInput
 from rlft.seeding import generator_for
 from rlft.types import Observation
 

@@ -1,6 +1,6 @@
 """Bytes that a backward pass keeps alive, and bytes that a pass without gradients needs in passing.
 
-Every function counts, tensor by tensor, what autograd saves in :mod:`rlft.policy.towers` and in lerobot's modules.
+Every function counts, tensor by tensor, what autograd saves in :mod:`rlft.policy.pi0.forward` and in lerobot's modules.
 Attention goes through a fused kernel, which keeps queries, keys, values, its output and a sum per query, and no
 weights. Norms compute in float32 whatever the towers' type: the stream, its float32 copy where the stream is
 bfloat16, the normalised stream and the scaled one are 12 bytes a number in either type.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlft.config.schema import RunConfig
-from rlft.policy.sizes import IMAGE_SIZE, PATCH, QUERY_HEADS, SmallSize, is_small
+from rlft.policy.pi0.sizes import IMAGE_SIZE, PATCH, QUERY_HEADS, SmallSize, is_small
 
 ACTION_WIDTH = 32  # D, and the padded state's width
 WORDS = 9  # of an instruction, where the task's own is taken
@@ -174,6 +174,6 @@ def prompt_tokens(cfg: RunConfig, *, pi05: bool) -> int:
 
 
 def _description(path: str) -> dict[str, Any] | None:
-    """What :mod:`rlft.policy.weights` wrote beside the weights; None where it is not there (yet)."""
+    """What :mod:`rlft.policy.pi0.weights` wrote beside the weights; None where it is not there (yet)."""
     file = Path(path) / "rlft_policy.json"
     return json.loads(file.read_text()) if file.is_file() else None

@@ -8,51 +8,15 @@ functions over that velocity (:mod:`rlft.policy.denoise`), so they are the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from rlft.rows import PolicyInput, TensorRows
+
 if TYPE_CHECKING:
     from rlft.types import Observation
-
-
-@dataclass
-class TensorRows:
-    """A bundle of tensors that share their first axis (rows)."""
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Every tensor, by name."""
-        return {x.name: getattr(self, x.name) for x in fields(self)}
-
-    def map(self, f) -> Self:  # noqa: ANN001 - any tensor -> tensor function
-        """Apply ``f`` to every tensor."""
-        return type(self)(**{name: f(tensor) for name, tensor in self.tensors().items()})
-
-    def __getitem__(self, rows: torch.Tensor | slice) -> Self:
-        """Select rows."""
-        return self.map(lambda x: x[rows])
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return int(getattr(self, fields(self)[0].name).shape[0])
-
-
-@dataclass
-class PolicyInput(TensorRows):
-    """What the transforms make of an observation: normalised, resized, tokenised. n rows.
-
-    Attributes:
-        images: uint8 ``[n, V, 3, h, w]`` at model resolution (the policy itself maps them to [-1, 1]).
-        tokens: int64 ``[n, L]`` language token ids.
-        token_mask: bool ``[n, L]``, False on padding.
-        state: float32 ``[n, D]``, normalised, zero-padded to D.
-    """
-
-    images: torch.Tensor
-    tokens: torch.Tensor
-    token_mask: torch.Tensor
-    state: torch.Tensor
 
 
 @dataclass

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlft.metrics import to_json, write_text_atomically
+from rlft.files import to_json, write_text_atomically
 from rlft.report.rundir import RunFiles, read_run
 from rlft.report.summary import summarise
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rlft.errors import RlftError
-from rlft.metrics import content_hash, wilson_interval
+from rlft.files import content_hash
+from rlft.statistics import wilson_interval
 
 RESULT = ("protocol", "protocol_hash", "episodes", "successes", "success_at_end", "strata", "macro", "per_episode")
 EPISODE = ("seed", "episode_id", "success_once", "steps")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlft.metrics import machine_facts
+from rlft.files import machine_facts
 
 
 def record_command(run_dir: Path, stage: str, command: Sequence[str] | None = None) -> None:

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlft.files import write_text_atomically
 from rlft.generated import write_or_check
-from rlft.metrics import write_text_atomically
 from rlft.report import planners, speed
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlft.metrics import wilson_interval
 from rlft.report.rundir import ITERATION_LABEL, RunFiles, number
+from rlft.statistics import wilson_interval
 
 
 @dataclass(frozen=True)

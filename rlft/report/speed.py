@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlft.errors import RlftError
-from rlft.metrics import write_text_atomically
+from rlft.files import write_text_atomically
 
 HEAD = """## Speed
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from rlft.placement import allocate, move, select_rows, synchronize
-from rlft.policy.base import PolicyInput, Prefix, TensorRows
+from rlft.policy.base import Prefix
+from rlft.rows import PolicyInput, TensorRows
 
 
 @dataclass

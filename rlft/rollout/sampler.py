@@ -12,12 +12,13 @@ import torch
 
 from rlft.placement import Placement, torch_threads
 from rlft.policy.actor_critic import ActorCritic, PolicySample
-from rlft.policy.base import PolicyInput, Prefix
+from rlft.policy.base import Prefix
 from rlft.rollout.buffer import RolloutBuffer
 from rlft.rollout.group import Executed, RolloutGroup
 from rlft.rollout.observations import indices, take_rows
 from rlft.rollout.outcome import Outcome
 from rlft.rollout.stats import EpisodeTally, RolloutStats
+from rlft.rows import PolicyInput
 from rlft.seeding import generator_for
 from rlft.types import Observation, VecEnv
 

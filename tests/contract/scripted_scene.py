@@ -118,15 +118,15 @@ class ScriptedScene:
     """Drives one scene object.
 
     Attributes:
-        env: a :class:`rlft_envs.put_on_plate.scene.PutOnPlate`.
+        env: a :class:`rlft_tasks.put_on_plate.scene.PutOnPlate`.
         physics: what it runs on.
         forces: (object, plate) -> contact force in every environment, newtons.
         held: object -> whether the fingers hold it, in every environment.
     """
 
     def __init__(self, env_id, num_envs, root, obj_set):
-        from rlft_envs.put_on_plate.scene import PutOnPlate
-        from rlft_envs.put_on_plate.stage import GpuStage
+        from rlft_tasks.put_on_plate.scene import PutOnPlate
+        from rlft_tasks.put_on_plate.stage import GpuStage
 
         count = num_envs
 

@@ -28,8 +28,8 @@ def solve(simulator, state, act_dim):
 @cache
 def planned(seed):
     """What the planner does in an episode of the family: float32 [steps, d]."""
-    from rlft_envs.planners.record import RecordSettings, record
-    from rlft_envs.planners.registry import make_expert
+    from rlft_envs.record import RecordSettings, record
+    from rlft_tasks.planners.registry import make_expert
 
     env = build_single_env(replace(PUT_ON_PLATE, cameras=()))
     recording = record(env, make_expert, DemoAttempt(0, seed, 0), RecordSettings(max_steps=TIME_LIMIT))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from policy.pi0_cases import H, N, make_chunk, make_observation, make_policy
 
-from rlft.policy import towers
+from rlft.policy.pi0 import forward
 
 SMALL = {"depth": 1}
 
@@ -17,7 +17,7 @@ SMALL = {"depth": 1}
 def test_a_compiled_denoise_step_gives_the_same_values_and_gradients():
     plain, compiled = make_policy(small=SMALL), make_policy(small=SMALL)
     compiled.compile_denoise_step()
-    assert compiled._expert_layers is not towers.expert_layers
+    assert compiled._expert_layers is not forward.expert_layers
     x, t = make_chunk(2 * N)
     found = []
     for policy in (plain, compiled):

@@ -9,7 +9,7 @@ from transformers.models.pi0.configuration_pi0 import PI0Config
 from transformers.models.pi0.modeling_pi0 import PI0ForConditionalGeneration
 
 from rlft.data.normalize import NormStats
-from rlft.policy.factory import build_policy
+from rlft.policy.pi0.factory import build_policy
 from rlft.types import Observation
 
 H, N, PATCHES = 5, 3, 16

@@ -10,11 +10,10 @@ from rlft.data.collect import collect
 from rlft.data.crew import CollectError
 from rlft.data.dataset import DemoSet
 from rlft.types import CameraSettings, DemoAttempt, EnvSettings, RewardSettings
-from rlft_envs.errors import EnvSetupError
-from rlft_envs.planners.errors import PlanError
-from rlft_envs.planners.record import RecordSettings, record
-from rlft_envs.planners.registry import PLANNERS, make_expert, planner_for
+from rlft_envs.errors import EnvSetupError, PlanError
+from rlft_envs.record import RecordSettings, record
 from rlft_envs.simulators import build_single_env
+from rlft_tasks.planners.registry import PLANNERS, make_expert, planner_for
 
 pytestmark = [
     pytest.mark.simulator,

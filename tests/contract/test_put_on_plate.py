@@ -8,7 +8,7 @@ from assets_at import assets_root
 from vec_env_factories import PUT_ON_PLATE
 
 from rlft.types import CameraSettings, EnvSettings, RewardSettings
-from rlft_envs.put_on_plate.variants import PREFIX, VARIANTS
+from rlft_tasks.put_on_plate.variants import PREFIX, VARIANTS
 
 pytestmark = pytest.mark.simulator
 
@@ -160,7 +160,7 @@ def test_the_object_jumps_after_five_steps_and_only_where_it_should(build):
 
 
 def test_a_grasp_is_latched_and_the_reward_is_its_increase(build):
-    from rlft_envs.planners.registry import make_expert
+    from rlft_tasks.planners.registry import make_expert
 
     env = build("Single-v1", reward=RewardSettings("dense_difference", 1.0, 0.0))
     env.reset(1)
@@ -218,7 +218,7 @@ def test_textures_change_the_foreground_or_everything():
 def test_gymnasium_makes_it_too():
     import gymnasium as gym
 
-    import rlft_envs.put_on_plate.register  # noqa: F401
+    import rlft_tasks.put_on_plate.register  # noqa: F401
 
     assets_root()
     env = gym.make(f"{PREFIX}Main-v3", obs_mode="none", render_backend="none", reward_mode="none")

@@ -10,7 +10,7 @@ from device_reads import DeviceReads
 from scripted_scene import scripted
 
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.put_on_plate.terms import holding
+from rlft_tasks.put_on_plate.terms import holding
 
 pytestmark = pytest.mark.simulator  # it imports ManiSkill
 

@@ -5,10 +5,10 @@ import pytest
 from assets_at import assets_root
 
 from rlft.types import DemoAttempt, EnvSettings, RewardSettings
-from rlft_envs.planners.grasps import WIDOWX
-from rlft_envs.planners.record import RecordSettings, record
-from rlft_envs.planners.registry import make_expert
+from rlft_envs.record import RecordSettings, record
 from rlft_envs.simulators import build_single_env
+from rlft_tasks.planners.grasps import WIDOWX
+from rlft_tasks.planners.registry import make_expert
 
 pytestmark = pytest.mark.simulator
 

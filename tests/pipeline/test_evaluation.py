@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 
-from rlft import build, stages
 from rlft.config.evaluation import SuiteConfig, SuiteMemberConfig
 from rlft.config.load import load
 from rlft.errors import RlftError
 from rlft.policy import weights
 from rlft.report.build import build_report
+from rlft.run import assembly, stages
 
 SMALL = (
     "task=toy",
@@ -25,13 +25,13 @@ SMALL = (
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A policy of random weights, as training would leave it."""
-    from rlft.policy.weights import save_pretrained
+    from rlft.policy.pi0.weights import save_pretrained
 
     cfg = load("evaluate", SMALL)
-    env = build.build_eval_env(cfg)
+    env = assembly.build_eval_env(cfg)
     path = tmp_path_factory.mktemp("checkpoint") / "pretrained_model"
     path.mkdir()
-    save_pretrained(build.build_policy(cfg, env.spec, build.build_placement(cfg)), path)
+    save_pretrained(assembly.build_policy(cfg, env.spec, assembly.build_placement(cfg)), path)
     return path
 
 
@@ -165,7 +165,7 @@ def test_the_published_suite_loads_and_every_member_is_of_the_family():
     assert [m.group for m in members].count("vision") == 5
     assert [m.group for m in members].count("semantics") == 5
     assert [m.group for m in members].count("execution") == 3
-    digits = {m.name: build.member_settings(cfg, m).env for m in members}
+    digits = {m.name: assembly.member_settings(cfg, m).env for m in members}
     assert {env.make_kwargs["obj_set"] for env in digits.values()} == {"train", "test"}
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from assets_at import assets_root
 
-from rlft import build, stages
 from rlft.config.load import load
-from rlft.policy.weights import save_pretrained
+from rlft.policy.pi0.weights import save_pretrained
 from rlft.report.build import build_report
+from rlft.run import assembly, stages
 
 pytestmark = pytest.mark.simulator
 
@@ -33,9 +33,9 @@ def run(tmp_path_factory):
     root, directory = assets_root(), tmp_path_factory.mktemp("ood")
     fresh = load("evaluate", [*SMALL, f"assets.root={root}"], config_name="put_on_plate_cpu")
     fresh.eval.suite = None
-    env = build.build_eval_env(fresh)
+    env = assembly.build_eval_env(fresh)
     (directory / "pretrained_model").mkdir()
-    policy = build.build_policy(fresh, env.spec, build.build_placement(fresh))
+    policy = assembly.build_policy(fresh, env.spec, assembly.build_placement(fresh))
     save_pretrained(policy, directory / "pretrained_model")
     env.close()
     more = [f"assets.root={root}", f"model.path={directory / 'pretrained_model'}", f"output.dir={directory / 'run'}"]

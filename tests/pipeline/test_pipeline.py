@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlft import stages
 from rlft.config.load import load
+from rlft.run import stages
 
 pytestmark = pytest.mark.simulator
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlft import stages
 from rlft.config.load import load
 from rlft.errors import ConfigError
+from rlft.run import stages
 
 SMALL = [
     "task=toy",

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlft import checkpoint, stages
 from rlft.config.load import load
 from rlft.errors import RlftError
+from rlft.run import checkpoint, stages
 
 SMALL = [
     "task=toy",

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rlft.config.load import load
-from rlft.tracking import Tracker, read_metrics
+from rlft.run.tracking import Tracker, read_metrics
 
 pytest.importorskip("wandb")
 

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARY = ("rlft", "envs/rlft_envs")
+LIBRARY = ("rlft", "envs")
 
 
 @dataclass(frozen=True)

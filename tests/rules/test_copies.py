@@ -17,14 +17,14 @@ DTYPE = re.compile(r"torch\.(float|bfloat|u?int|bool|double|long|half)\w*|(.*\.)
 
 # Where copies are made that no step of a rollout or an update repeats, or that the file itself is about.
 ONCE = {
-    ("rlft/build/policy.py", "to"): "the model is built",
-    ("rlft/policy/factory.py", "to"): "the model is built",
-    ("rlft/policy/factory.py", "tensor"): "the model is built",
+    ("rlft/run/assembly/policy.py", "to"): "the model is built",
+    ("rlft/policy/pi0/factory.py", "to"): "the model is built",
+    ("rlft/policy/pi0/factory.py", "tensor"): "the model is built",
     ("rlft/policy/strict.py", "to"): "weights are loaded",
     ("rlft/policy/denoise.py", "to"): "a schedule is made",
-    ("rlft/statefile.py", "cpu"): "a checkpoint is written",
+    ("rlft/run/statefile.py", "cpu"): "a checkpoint is written",
     ("rlft/data/normalize.py", "numpy"): "statistics of a dataset, which is on the host",
-    ("rlft/stages/training.py", "numpy"): "a video of a dataset, which is on the host",
+    ("rlft/run/stages/training.py", "numpy"): "a video of a dataset, which is on the host",
     ("rlft/rollout/buffer.py", "non_blocking"): "a decision is stored",
 }
 

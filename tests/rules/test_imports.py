@@ -1,4 +1,4 @@
-"""Who may import whom: scripts -> stages -> build -> everything else; simulators know the contract and nothing more."""
+"""Who may import whom: scripts -> run -> everything else; simulators and tasks know the contract and nothing more."""
 
 import subprocess
 import sys
@@ -9,34 +9,39 @@ from rules_source import library, sources, within
 HEAVY = ("torch", "mani_skill", "sapien", "lerobot", "transformers", "wandb", "hydra", "matplotlib")
 
 # Package -> what of rlft it may import, beside itself. A new edge is a decision, made here.
-BASE = ("rlft.errors", "rlft.seeding", "rlft.types")
+BASE = ("rlft.errors", "rlft.rows", "rlft.seeding", "rlft.types")
 ALLOWED = {
     "rlft.types": (),
     "rlft.errors": (),
+    "rlft.rows": (),
     "rlft.seeding": (),
+    "rlft.statistics": (),
     "rlft.assets": ("rlft.errors",),
-    "rlft.config": ("rlft.errors", "rlft.generated", "rlft.policy.sizes"),
+    "rlft.config": ("rlft.errors", "rlft.generated", "rlft.policy.pi0.sizes"),
     "rlft.memory": (),
-    "rlft.metrics": ("rlft.errors",),
-    "rlft.generated": ("rlft.metrics",),
+    "rlft.files": ("rlft.errors",),
+    "rlft.generated": ("rlft.files",),
     "rlft.progress": (),
-    "rlft.runlock": ("rlft.errors",),
-    "rlft.statefile": (),
-    "rlft.guards": ("rlft.config", "rlft.errors"),
-    "rlft.checkpoint": ("rlft.errors", "rlft.statefile"),
-    "rlft.tracking": ("rlft.config", "rlft.metrics"),
-    "rlft.placement": ("rlft.config", "rlft.errors", "rlft.memory", "rlft.policy.base"),
+    "rlft.placement": ("rlft.config", "rlft.errors", "rlft.memory", "rlft.rows"),
     "rlft.policy": (*BASE, "rlft.config", "rlft.data", "rlft.placement"),
-    "rlft.data": (*BASE, "rlft.config", "rlft.placement", "rlft.policy", "rlft.progress"),
+    "rlft.data": (*BASE, "rlft.config", "rlft.placement", "rlft.progress"),
     "rlft.rollout": (*BASE, "rlft.memory", "rlft.placement", "rlft.policy"),
     "rlft.learn": (*BASE, "rlft.config", "rlft.data", "rlft.placement", "rlft.memory", "rlft.policy", "rlft.rollout"),
-    "rlft.evaluate": (*BASE, "rlft.config", "rlft.metrics", "rlft.placement", "rlft.policy", "rlft.rollout"),
-    "rlft.plan": ("rlft.config", "rlft.generated", "rlft.memory", "rlft.policy.sizes"),
-    "rlft.report": ("rlft.errors", "rlft.generated", "rlft.metrics", "rlft.config"),
+    "rlft.evaluate": (
+        *BASE,
+        "rlft.config",
+        "rlft.files",
+        "rlft.placement",
+        "rlft.policy",
+        "rlft.rollout",
+        "rlft.statistics",
+    ),
+    "rlft.plan": ("rlft.config", "rlft.generated", "rlft.memory", "rlft.policy.pi0.sizes"),
+    "rlft.report": ("rlft.errors", "rlft.generated", "rlft.files", "rlft.statistics", "rlft.config"),
     "rlft.waiting": ("rlft.config",),
     "rlft.cli": ("rlft.config", "rlft.errors", "rlft.waiting"),
 }
-COMPOSERS = ("rlft.build", "rlft.runner", "rlft.stages")  # they connect the parts, so they know them
+COMPOSERS = ("rlft.run",)  # it connects the parts, so it knows them
 
 
 def test_packages_import_only_what_they_may():
@@ -54,7 +59,7 @@ def test_packages_import_only_what_they_may():
 
 def test_only_the_composition_root_knows_the_simulators():
     # The collector starts planners, which live beside the simulators; it imports them when it starts.
-    allowed = {"rlft.build.envs", "rlft.data.collect"}
+    allowed = {"rlft.run.assembly.envs", "rlft.data.collect"}
     wrong = [
         s.name for s in sources("rlft") if s.module not in allowed and any(within(n, "rlft_envs") for n in s.imports())
     ]
@@ -63,18 +68,18 @@ def test_only_the_composition_root_knows_the_simulators():
 
 def test_nothing_imports_the_composition_root_but_the_stages_and_nothing_the_stages_but_scripts():
     importers = {
-        root: sorted(s.module for s in sources("rlft", "envs/rlft_envs", "scripts") if root in s.imports())
-        for root in ("rlft.build", "rlft.stages")
+        root: sorted(s.module for s in sources("rlft", "envs", "scripts") if root in s.imports())
+        for root in ("rlft.run.assembly", "rlft.run.stages")
     }
-    assert importers["rlft.build"]
-    assert all(within(name, "rlft.stages") for name in importers["rlft.build"])
-    assert all(name.startswith("scripts.") for name in importers["rlft.stages"])
+    assert importers["rlft.run.assembly"]
+    assert all(within(name, "rlft.run.stages") for name in importers["rlft.run.assembly"])
+    assert all(name.startswith("scripts.") for name in importers["rlft.run.stages"])
 
 
 def test_simulators_import_the_contract_and_nothing_else_of_the_learner():
     wrong = [
         f"{s.name} imports {name}"
-        for s in sources("envs/rlft_envs")
+        for s in sources("envs")
         for name in s.imports()
         if within(name, "rlft") and not within(name, "rlft.types")
     ]
@@ -82,7 +87,7 @@ def test_simulators_import_the_contract_and_nothing_else_of_the_learner():
 
 
 def test_scripts_are_thin():
-    allowed = ("rlft.assets", "rlft.cli", "rlft.stages", "rlft.plan", "rlft.config.schema")
+    allowed = ("rlft.assets", "rlft.cli", "rlft.run", "rlft.plan", "rlft.config.schema")
     for source in sources("scripts"):
         for name in source.imports():
             assert not within(name, "rlft_envs"), source.name
@@ -104,7 +109,7 @@ def test_importing_the_packages_is_light(first):
 def test_simulators_keep_to_the_syntax_of_the_oldest_interpreter_they_may_run_under():
     import ast
 
-    for source in [*sources("envs/rlft_envs"), *(s for s in library() if s.module == "rlft.types")]:
+    for source in [*sources("envs"), *(s for s in library() if s.module == "rlft.types")]:
         ast.parse(source.text, feature_version=(3, 10))
         names = {
             alias.name for node in ast.walk(source.tree) if isinstance(node, ast.ImportFrom) for alias in node.names

@@ -8,7 +8,7 @@ from rules_source import ROOT, calls, library, sources
 
 EVERYTHING = ("rlft", "envs", "scripts", "tests", "benchmarks")
 FILE_LINES, FUNCTION_LINES, LOOP_LINES = 400, 60, 80
-TRAINING_LOOP = ("rlft/runner.py", "run")
+TRAINING_LOOP = ("rlft/run/runner.py", "run")
 
 
 def test_files_are_short():
@@ -80,8 +80,8 @@ GLOBAL_STREAM = {
         "envs/rlft_envs/maniskill/variations.py",
         "torch.rand",
     ): "inside ManiSkill's reset, which has seeded the stream, or row_draws.py, which replaces it",
-    ("rlft/build/policy.py", "torch.manual_seed"): "within fork_rng: layers initialise from the global stream",
-    ("rlft/policy/factory.py", "torch.manual_seed"): "within fork_rng, as above",
+    ("rlft/run/assembly/policy.py", "torch.manual_seed"): "within fork_rng: layers initialise from the global stream",
+    ("rlft/policy/pi0/factory.py", "torch.manual_seed"): "within fork_rng, as above",
 }
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from helpers.plan_cases import toy_runner, toy_settings
 
-from rlft import build
 from rlft.config.load import load
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats
 from rlft.errors import RlftError
-from rlft.policy.pi0 import Pi0Policy
-from rlft.policy.weights import save_pretrained
+from rlft.policy.pi0.policy import Pi0Policy
+from rlft.policy.pi0.weights import save_pretrained
+from rlft.run import assembly
 
 CPU = torch.device("cpu")
 STATS = NormStats(
@@ -33,22 +33,22 @@ def settings(**model):
 
 
 def test_a_warm_up_takes_weights_from_a_base_and_statistics_from_its_own_data(tmp_path):
-    base = build.fresh_policy(settings(), STATS, CPU)
+    base = assembly.fresh_policy(settings(), STATS, CPU)
     with torch.no_grad():
         base.model.action_in_proj.bias.add_(1.0)
     save_pretrained(base, tmp_path)
     other = dataclasses.replace(STATS, state_mean=(5.0, 5.0))
-    warm = build.fresh_policy(settings(path=tmp_path), other, CPU)
+    warm = assembly.fresh_policy(settings(path=tmp_path), other, CPU)
     assert all(torch.equal(value, base.state_dict()[key]) for key, value in warm.state_dict().items())
     assert warm.stats == other
 
 
 def test_a_base_of_other_sizes_is_refused_by_name(tmp_path):
-    save_pretrained(build.fresh_policy(settings(), STATS, CPU), tmp_path)
+    save_pretrained(assembly.fresh_policy(settings(), STATS, CPU), tmp_path)
     cfg = settings(path=tmp_path)
     cfg.model.small["vlm_width"] = 128
     with pytest.raises(RlftError, match="paligemma"):
-        build.fresh_policy(cfg, STATS, CPU)
+        assembly.fresh_policy(cfg, STATS, CPU)
 
 
 def toy_demos(**origin):
@@ -79,7 +79,7 @@ def toy_demos(**origin):
     ],
 )
 def test_statistics_are_those_of_the_kind_unless_the_setting_says_otherwise(words, method):
-    stats = build.demo_stats(load("train_sft", [*words, "env.state_terms=[tcp_pos]"]), toy_demos())
+    stats = assembly.demo_stats(load("train_sft", [*words, "env.state_terms=[tcp_pos]"]), toy_demos())
     assert stats.method == method
     low, high = np.quantile(toy_demos().state.double().numpy(), [0.01, 0.99], axis=0)
     assert (np.allclose(stats.state_mean, (low + high) / 2)) is (method == "quantiles")
@@ -89,11 +89,11 @@ def test_statistics_of_a_file_are_taken_where_they_are_of_this_dataset(tmp_path)
     given = NormStats.from_demos(toy_demos(), method="quantiles")
     given.save(tmp_path / "stats.json")
     words = ["task=toy", f"dataset_stats={tmp_path / 'stats.json'}"]
-    assert build.demo_stats(load("train_sft", words), toy_demos()) == given
+    assert assembly.demo_stats(load("train_sft", words), toy_demos()) == given
     with pytest.raises(RlftError, match="fingerprint is 'abc' in the statistics and 'def' here"):
-        build.demo_stats(load("train_sft", words), toy_demos(fingerprint="def"))
+        assembly.demo_stats(load("train_sft", words), toy_demos(fingerprint="def"))
     with pytest.raises(RlftError, match=r"dataset\.stats_method = mean_std.*in use are quantiles"):
-        build.demo_stats(load("train_sft", [*words, "dataset.stats_method=mean_std"]), toy_demos())
+        assembly.demo_stats(load("train_sft", [*words, "dataset.stats_method=mean_std"]), toy_demos())
 
 
 def rollout_groups(monkeypatch, *overrides):
@@ -102,7 +102,7 @@ def rollout_groups(monkeypatch, *overrides):
 
     monkeypatch.setattr(rlft_envs.make, "make_vec_env", lambda settings: settings)
     cfg = load("train_rl", ["task=toy", *overrides])
-    return build.build_rollout_envs(cfg), build.overlaps(cfg)
+    return assembly.build_rollout_envs(cfg), assembly.overlaps(cfg)
 
 
 def test_with_two_workers_environments_are_decided_in_two_groups(monkeypatch):
@@ -131,7 +131,7 @@ def test_groups_follow_the_settings(monkeypatch, overrides, overlap, sizes):
 
 def test_a_missing_base_is_refused_by_name(tmp_path):
     with pytest.raises(RlftError, match=r"model\.safetensors"):
-        build.fresh_policy(settings(path=tmp_path / "nowhere"), STATS, CPU)
+        assembly.fresh_policy(settings(path=tmp_path / "nowhere"), STATS, CPU)
 
 
 def test_building_the_placement_names_the_policys_gpu(monkeypatch):
@@ -139,7 +139,7 @@ def test_building_the_placement_names_the_policys_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", named.append)
-    placement = build.build_placement(settings(device="cuda:1"))
+    placement = assembly.build_placement(settings(device="cuda:1"))
     assert named == [placement.policy] == [torch.device("cuda:1")]
 
 
@@ -155,4 +155,4 @@ def test_a_compiled_policy_gets_even_batches(compiled, monkeypatch):
     [((), True), (("env.reward.mode=sparse",), False), (("train.gamma_per=step",), False)],
 )
 def test_the_dense_reward_is_computed_once_a_chunk_where_only_its_sum_counts(overrides, once):
-    assert build.env_settings(load("train_rl", ["task=toy", *overrides]), 1).reward_per_chunk is once
+    assert assembly.env_settings(load("train_rl", ["task=toy", *overrides]), 1).reward_per_chunk is once

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from rlft import checkpoint
-from rlft.checkpoint import CheckpointError, find_resume, load_state, newest_valid, save, verify
 from rlft.errors import DivergedError
+from rlft.run import checkpoint
+from rlft.run.checkpoint import CheckpointError, find_resume, load_state, newest_valid, save, verify
 
 
 def write_model(path: Path) -> None:
@@ -184,7 +184,7 @@ KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from rlft.checkpoint import load_state, newest_valid, save
+from rlft.run.checkpoint import load_state, newest_valid, save
 
 directory, draw, steps = Path(sys.argv[1]), random.Random(0), 1
 

@@ -101,7 +101,7 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_the_simulator_does_not_know_is_an_error_of_the_settings(workers):
-    from rlft.build import build_env, simulator_errors
+    from rlft.run.assembly import build_env, simulator_errors
 
     cfg = load("evaluate", ["task=toy", "env.id=ToyRech-v0", f"sim.num_workers={workers}"])
     said = r"env.id = 'ToyRech-v0' is not known; did you mean ToyReach-v0\?"

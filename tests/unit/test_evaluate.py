@@ -10,8 +10,8 @@ from rlft.errors import RlftError
 from rlft.evaluate.result import summarise
 from rlft.evaluate.strata import tabulate
 from rlft.evaluate.text import strata_text, summary_line
-from rlft.metrics import wilson_interval
 from rlft.seeding import seed_for
+from rlft.statistics import wilson_interval
 
 NUMBERED = {"make_kwargs": {"numbered": True}}
 

@@ -11,7 +11,7 @@ from helpers.toy_protocol import toy_protocol
 from helpers.toy_world import toy_settings
 
 from rlft.evaluate import Protocol
-from rlft.metrics import canonical_json, content_hash
+from rlft.files import canonical_json, content_hash
 from rlft.types import CameraSettings, EnvSettings, RewardSettings
 
 CAMERA = CameraSettings("top", 28, 28)

@@ -10,7 +10,7 @@ import pytest
 from rlft.errors import RlftError
 from rlft.evaluate import Numbered, choose_ids
 from rlft.evaluate.strata import balanced_order, macro_average, stratified_sample, tabulate
-from rlft.metrics import wilson_interval
+from rlft.statistics import wilson_interval
 
 MAIN = {"object": 16, "plate": 1, "table": 16, "position": 784, "yaw": 4}  # PutOnPlateInScene25Main-v3, train
 ODD = {"object": 3, "extra": 4, "plate": 2, "table": 6, "yaw": 5}

@@ -7,7 +7,8 @@ from helpers.toy_protocol import toy_evaluator
 from helpers.toy_world import toy_model
 
 from rlft.evaluate.suite import NEEDED, finished, make_table, markdown, run_members
-from rlft.metrics import difference_interval, to_json, write_stage
+from rlft.files import to_json, write_stage
+from rlft.statistics import difference_interval
 
 MEMBERS = [("main", "in_distribution"), ("words", "semantics"), ("things", "semantics")]
 

@@ -10,12 +10,12 @@ from helpers.toy_world import toy_env, toy_model, toy_sampler
 from rlft.config.learning import GuardConfig, TrainConfig
 from rlft.config.schema import RunConfig
 from rlft.errors import DivergedError, RlftError
-from rlft.guards import BestEvaluation, HealthWarnings, Probe, check_probe
 from rlft.learn.ppo import PpoUpdater
-from rlft.metrics import wilson_interval
 from rlft.progress import Progress
 from rlft.rollout.store import StoreChoice
-from rlft.runner import PPORunner
+from rlft.run.guards import BestEvaluation, HealthWarnings, Probe, check_probe
+from rlft.run.runner import PPORunner
+from rlft.statistics import wilson_interval
 
 
 def test_a_policy_that_exploration_leaves_nothing_of_is_refused_with_the_cause():

@@ -6,15 +6,8 @@ import pytest
 import torch
 
 from rlft.errors import RlftError
-from rlft.metrics import (
-    explained_variance,
-    machine_facts,
-    read_stage,
-    to_json,
-    wilson_interval,
-    write_stage,
-    write_text_atomically,
-)
+from rlft.files import machine_facts, read_stage, to_json, write_stage, write_text_atomically
+from rlft.statistics import explained_variance, wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from rlft import placement
-from rlft.build import env_settings
 from rlft.config.load import load
 from rlft.errors import ConfigError, RlftError
 from rlft.placement import Placement, allocate, physics_backend, prefetched, select_rows, torch_threads
-from rlft.policy.base import TensorRows
+from rlft.rows import TensorRows
+from rlft.run.assembly import env_settings
 
 CPU = torch.device("cpu")
 META = torch.device("meta")  # a device that is not the CPU, on every machine

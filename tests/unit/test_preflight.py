@@ -7,11 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import rlft_envs.make
-from rlft import build, cli, stages
+from rlft import cli
 from rlft.config.load import load
 from rlft.data.normalize import NormStats
+from rlft.policy.pi0.weights import save_pretrained
 from rlft.policy.strict import write_manifest
-from rlft.policy.weights import save_pretrained
+from rlft.run import assembly, stages
 
 STATS = NormStats(
     state_mean=(0.0, 0.0),
@@ -42,7 +43,7 @@ def no_simulator(monkeypatch):
 @pytest.fixture
 def checkpoint(tmp_path):
     save_pretrained(
-        build.fresh_policy(load("train_rl", ["task=toy"]), STATS, torch.device("cpu")), tmp_path / "checkpoint"
+        assembly.fresh_policy(load("train_rl", ["task=toy"]), STATS, torch.device("cpu")), tmp_path / "checkpoint"
     )
     return tmp_path / "checkpoint"
 
@@ -177,7 +178,7 @@ def test_sft_looks_at_its_base_before_it_reads_a_dataset(words, message, checkpo
 
 
 def test_real_sizes_are_checked_without_weights_in_memory():
-    from rlft.policy.factory import core_shapes
+    from rlft.policy.pi0.factory import core_shapes
 
     shapes = core_shapes("pi05")
     assert all(tensor.is_meta for tensor in shapes.values())

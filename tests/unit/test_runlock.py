@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from rlft.errors import RlftError
-from rlft.runlock import RunLock, check_writable
+from rlft.run.runlock import RunLock, check_writable
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from rlft.runlock import RunLock
+from rlft.run.runlock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

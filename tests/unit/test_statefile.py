@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from rlft.statefile import read_state, write_state
+from rlft.run.statefile import read_state, write_state
 
 
 def roundtrip(tmp_path, state):

@@ -6,10 +6,10 @@ import types
 
 import pytest
 
-from rlft import tracking
 from rlft.config.load import load, load_file
 from rlft.config.schema import WandbConfig
-from rlft.tracking import Tracker, read_metrics, start_wandb, wandb_mode
+from rlft.run import tracking
+from rlft.run.tracking import Tracker, read_metrics, start_wandb, wandb_mode
 
 
 class Remote:

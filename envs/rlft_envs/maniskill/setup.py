@@ -13,8 +13,8 @@ from typing import Any
 
 from rlft.types import EnvSettings
 from rlft_envs.errors import EnvSetupError, unknown
-from rlft_envs.put_on_plate.variants import PREFIX
 from rlft_envs.rewards import needs_dense
+from rlft_tasks.put_on_plate.variants import PREFIX
 
 os.environ.setdefault("MS_SKIP_ASSET_DOWNLOAD_PROMPT", "1")  # read when assets are missing: never ask on stdin
 
@@ -24,13 +24,13 @@ from mani_skill.utils.registration import REGISTERED_ENVS
 
 import mani_skill.envs  # isort: skip  # noqa: F401  registers the tasks
 from rlft_envs.assets import download_command
-from rlft_envs.maniskill.bridge import adapted
 from rlft_envs.maniskill.cameras import keeping_views
 from rlft_envs.maniskill.coarse_visuals import coarsen_robot
 from rlft_envs.maniskill.devices import physics_device, render_device
 from rlft_envs.maniskill.row_draws import drawing_by_row
 from rlft_envs.maniskill.variations import Variation, varied
 from rlft_envs.maniskill.vulkan import check_vulkan
+from rlft_tasks.widowx import adapted
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def task_class(settings: EnvSettings) -> type[BaseEnv]:
     """
     env_id = settings.env_id
     if env_id.startswith(PREFIX):
-        import rlft_envs.put_on_plate.register  # noqa: F401  its assets are loaded when it is built
+        import rlft_tasks.put_on_plate.register  # noqa: F401  its assets are loaded when it is built
     if env_id not in REGISTERED_ENVS:
         raise unknown("env.id", env_id, REGISTERED_ENVS)
     missing = []

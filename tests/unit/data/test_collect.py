@@ -220,12 +220,12 @@ def test_demonstrations_longer_than_the_time_limit_are_reported(tmp_path, caplog
 
 
 def test_the_toy_task_is_demonstrated_by_the_real_worker(tmp_path, monkeypatch):
-    monkeypatch.setattr(crew, "WORKER", "rlft_envs.planners.worker")
+    monkeypatch.setattr(crew, "WORKER", "rlft_tasks.planners.worker")
     env = EnvSettings("toy", "ToyReach-v0", 1, 50, "pd_ee_delta_pos", (CameraSettings("cam", 16, 16),))
     result = run(tmp_path, config(procs=1), env)
     demos = DemoSet.load(tmp_path / "dataset", horizon=3)
     assert (result.episodes, result.success_rate) == (4, 1.0)
-    assert demos.meta.planner == "rlft_envs.planners:toy"
+    assert demos.meta.planner == "rlft_tasks.planners:toy"
     assert demos.action.abs().max() <= 0.8 + 1e-6
     longest = int(demos.lengths.max())
     assert int(demos.lengths.min()) < longest

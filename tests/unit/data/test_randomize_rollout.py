@@ -15,7 +15,7 @@ from rlft.data.normalize import NormStats
 from rlft.data.randomize.randomizer import PictureRandomizer
 from rlft.errors import ConfigError
 from rlft.learn.sft import SftTrainer
-from rlft.policy.factory import build_policy
+from rlft.policy.pi0.factory import build_policy
 from rlft.rollout.sampler import RolloutSampler
 from rlft.types import CameraSettings
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from rlft.data.normalize import NormStats
-from rlft.data.transforms import (
+from rlft.policy.pi0.tokenizer import PromptTokenizer, build_small_tokenizer
+from rlft.policy.pi0.transforms import (
     ObservationTransform,
     denormalize,
     normalize,
@@ -13,7 +14,6 @@ from rlft.data.transforms import (
     stack_cameras,
     state_prompt,
 )
-from rlft.policy.tokenizer import PromptTokenizer, build_small_tokenizer
 from rlft.types import Observation
 
 

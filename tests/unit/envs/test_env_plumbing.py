@@ -185,7 +185,7 @@ def test_importing_and_making_a_toy_imports_no_simulator():
 
 
 def test_a_download_goes_where_the_assets_are_looked_for(tmp_path):
-    from rlft_envs.put_on_plate.library import load_library
+    from rlft_tasks.put_on_plate.library import load_library
 
     assert download_command(None) == COMMAND
     with pytest.raises(EnvSetupError, match=re.escape(f"--accept-licences --root '{tmp_path / 'two words'}'")):

@@ -7,8 +7,8 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from rlft_envs.planners.grasps import FLOOR_CLEARANCE, WIDOWX, check_place, closing_directions, find_grasps
-from rlft_envs.planners.shapes import horizontal_box, thinned, triangle_points
+from rlft_tasks.planners.grasps import FLOOR_CLEARANCE, WIDOWX, check_place, closing_directions, find_grasps
+from rlft_tasks.planners.shapes import horizontal_box, thinned, triangle_points
 
 NOTHING = np.zeros((0, 3))
 TOOL = np.eye(4)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from rlft_envs.planners import se3
-from rlft_envs.planners.paths import STEP_METRES, polyline, time_path
+from rlft_tasks.planners import se3
+from rlft_tasks.planners.paths import STEP_METRES, polyline, time_path
 
 
 def at(x, y, z):

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from rlft.types import DemoAttempt, EnvSettings, EnvSpec
-from rlft_envs.errors import EnvSetupError
-from rlft_envs.planners.errors import PlanError
-from rlft_envs.planners.record import RecordSettings, record
+from rlft_envs.errors import EnvSetupError, PlanError
+from rlft_envs.record import RecordSettings, record
 from rlft_envs.single import ObservationRow, Outcome, SingleEnv
 
 SETTINGS = EnvSettings("scripted", "Count-v1", 1, 400, "delta")

@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
-from rlft_envs.planners import se3
+from rlft_tasks.planners import se3
 
 
 def random_pose(rng, angle=None):

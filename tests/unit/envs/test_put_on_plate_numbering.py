@@ -10,9 +10,9 @@ import pytest
 from assets_at import assets_root
 
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.put_on_plate.configurations import Numbering, numbered
-from rlft_envs.put_on_plate.layouts import layout, qpos_offsets
-from rlft_envs.put_on_plate.variants import PREFIX, SPLITS, TEMPLATES, VARIANTS
+from rlft_tasks.put_on_plate.configurations import Numbering, numbered
+from rlft_tasks.put_on_plate.layouts import layout, qpos_offsets
+from rlft_tasks.put_on_plate.variants import PREFIX, SPLITS, TEMPLATES, VARIANTS
 
 PUBLISHED = json.loads((Path(__file__).parent / "put_on_plate_numbers.json").read_text())
 """``id split`` -> count; rows of number, object, plate, table, extra (-1: none), yaw (degrees), places, joint offset.

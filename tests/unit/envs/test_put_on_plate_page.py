@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 from rlft.config.load import load
-from rlft_envs.put_on_plate import terms
-from rlft_envs.put_on_plate.configurations import Numbering
-from rlft_envs.put_on_plate.variants import (
+from rlft_tasks.put_on_plate import terms
+from rlft_tasks.put_on_plate.configurations import Numbering
+from rlft_tasks.put_on_plate.variants import (
     MAX_EPISODE_STEPS,
     MOVES_AFTER,
     OBJECTS,

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from rlft_envs.put_on_plate.overlays import blend_box, blend_whole, boxes, overlay
-from rlft_envs.put_on_plate.terms import EpisodeRecord, on_target, upright_size
+from rlft_tasks.put_on_plate.overlays import blend_box, blend_whole, boxes, overlay
+from rlft_tasks.put_on_plate.terms import EpisodeRecord, on_target, upright_size
 
 PLATE, CARROT = [0.11, 0.11, 0.006], [0.12, 0.032, 0.04]
 
@@ -159,9 +159,9 @@ def test_all_environments_at_once_look_as_resized_one_by_one():
 def test_a_backdrop_blends_blocks_of_environments(tmp_path):
     from PIL import Image
 
-    from rlft_envs.put_on_plate.library import Table
-    from rlft_envs.put_on_plate.overlays import BLOCK, Backdrop
-    from rlft_envs.put_on_plate.variants import PREFIX, VARIANTS
+    from rlft_tasks.put_on_plate.library import Table
+    from rlft_tasks.put_on_plate.overlays import BLOCK, Backdrop
+    from rlft_tasks.put_on_plate.variants import PREFIX, VARIANTS
 
     E, h, w = BLOCK + 2, 6, 8
     rng = np.random.default_rng(0)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from rlft import build
 from rlft.config.load import load
 from rlft.data.normalize import NormStats
 from rlft.errors import RlftError
 from rlft.learn.gae import assign_advantages
-from rlft.policy.base import PolicyInput
-from rlft.policy.factory import ARCHITECTURES, lerobot_config
-from rlft.policy.pi0 import Pi0Policy
+from rlft.policy.pi0.factory import ARCHITECTURES, lerobot_config
+from rlft.policy.pi0.policy import Pi0Policy
+from rlft.rows import PolicyInput
+from rlft.run import assembly
 
 torch.set_num_threads(1)  # the models are too small to share
 
@@ -36,8 +36,8 @@ def toy_runner(cfg):
     def evaluate(*_):
         raise RlftError("nothing is evaluated here")
 
-    envs = build.build_rollout_envs(cfg)
-    return build.build_runner(cfg, envs, envs[0], None, None, evaluate), envs[0].spec
+    envs = assembly.build_rollout_envs(cfg)
+    return assembly.build_runner(cfg, envs, envs[0], None, None, evaluate), envs[0].spec
 
 
 def toy_rollout(runner):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from rlft.policy.base import TensorRows
+from rlft.rows import TensorRows
 
 
 @dataclass

@@ -14,7 +14,7 @@ from rlft.data.normalize import NormStats
 from rlft.errors import ConfigError
 from rlft.learn import prefix_cache
 from rlft.learn.sft import SftTrainer
-from rlft.policy.factory import build_policy
+from rlft.policy.pi0.factory import build_policy
 
 CPU = torch.device("cpu")
 FRAMES = 96

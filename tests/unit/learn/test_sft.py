@@ -12,7 +12,7 @@ from rlft.data.normalize import NormStats
 from rlft.errors import DivergedError
 from rlft.learn import sft
 from rlft.learn.sft import SftTrainer
-from rlft.policy.factory import build_policy
+from rlft.policy.pi0.factory import build_policy
 
 CPU = torch.device("cpu")
 

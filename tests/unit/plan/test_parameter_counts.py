@@ -9,7 +9,7 @@ from rlft.plan.network import network_of
 from rlft.plan.parameters import count_parameters, critic_head, noise_head
 from rlft.policy.critic import Critic
 from rlft.policy.noise import NoiseHead
-from rlft.policy.towers import dead_parameters
+from rlft.policy.pi0.forward import dead_parameters
 
 META = torch.device("meta")
 ODD = "model.small={image_size: 42, kv_heads: 2, vlm_width: 96, expert_width: 48, depth: 3, mlp_ratio: 3, vocab: 500}"
@@ -54,8 +54,8 @@ def test_heads(inputs):
 
 def test_a_checkpoint_says_what_is_trained(tmp_path):
     """train_rl builds what model.path describes, whatever model.kind says; train_sft builds model.kind."""
-    from rlft.policy.factory import build_policy
-    from rlft.policy.weights import save_pretrained
+    from rlft.policy.pi0.factory import build_policy
+    from rlft.policy.pi0.weights import save_pretrained
 
     cfg = load("train_rl", [f"model.path={tmp_path / 'made'}"])
     assert network_of(cfg).depth == 2  # nothing there yet: the settings stand

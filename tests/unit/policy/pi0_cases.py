@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from rlft.data.normalize import NormStats
-from rlft.policy.factory import build_policy
+from rlft.policy.pi0.factory import build_policy
 from rlft.types import Observation
 
 torch.set_num_threads(1)  # the models are too small to share, and threads that wait for each other cost seconds

@@ -12,8 +12,8 @@ from rlft.placement import Placement
 from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.critic import Critic
 from rlft.policy.denoise import make_schedule
-from rlft.policy.factory import build_policy
 from rlft.policy.noise import NoiseHead
+from rlft.policy.pi0.factory import build_policy
 from rlft.types import Observation
 
 K, A = 3, 4

@@ -12,10 +12,10 @@ from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline, 
 from pi0_cases import CPU, S, make_observation, make_policy
 
 from rlft.data.normalize import NormStats
-from rlft.data.transforms import normalize
-from rlft.policy.factory import MODES, build_policy
-from rlft.policy.sizes import stats_method
-from rlft.policy.weights import load_pretrained, save_pretrained
+from rlft.policy.pi0.factory import MODES, build_policy
+from rlft.policy.pi0.sizes import stats_method
+from rlft.policy.pi0.transforms import normalize
+from rlft.policy.pi0.weights import load_pretrained, save_pretrained
 
 SKEWED = np.exp(np.random.default_rng(5).normal(size=(4000, S + 3))) * [0.01, 1, 10, 100, 1, 0.1, 20] + 3.0
 METHODS = ["mean_std", "quantiles", "bounds"]

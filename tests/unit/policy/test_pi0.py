@@ -9,10 +9,10 @@ from lerobot.policies.pi0.modeling_pi0 import PI0Config, PI0Policy, PI0Pytorch
 from pi0_cases import CPU, D, H, N, S, make_chunk, make_observation, make_policy, make_stats
 
 from rlft.errors import ConfigError
-from rlft.policy.factory import build_policy, restore_buffers
-from rlft.policy.pi0 import flow_times
-from rlft.policy.sizes import SmallSize
-from rlft.policy.small import SmallPI0
+from rlft.policy.pi0.factory import build_policy, restore_buffers
+from rlft.policy.pi0.policy import flow_times
+from rlft.policy.pi0.sizes import SmallSize
+from rlft.policy.pi0.small import SmallPI0
 
 
 def test_padded_language_does_not_change_the_velocity():

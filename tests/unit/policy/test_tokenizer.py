@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlft.errors import ConfigError
-from rlft.policy.tokenizer import PromptTokenizer, build_small_tokenizer, load_tokenizer
+from rlft.policy.pi0.tokenizer import PromptTokenizer, build_small_tokenizer, load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from rlft.data.normalize import StatsError
 from rlft.errors import ConfigError, DivergedError
-from rlft.policy.factory import build_policy
+from rlft.policy.pi0.factory import build_policy
+from rlft.policy.pi0.weights import load_pretrained, save_pretrained
 from rlft.policy.strict import EMBEDDING, HEAD, WeightsError, verify_manifest, write_manifest
-from rlft.policy.weights import load_pretrained, save_pretrained
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import numpy as np
 
 from rlft.evaluate import EpisodeResult, Protocol
 from rlft.evaluate.result import summarise
-from rlft.metrics import wilson_interval, write_stage
+from rlft.files import write_stage
 from rlft.report.video import write_video
+from rlft.statistics import wilson_interval
 from rlft.types import CameraSettings, EnvSettings
 
 CONFIG = """\

@@ -14,11 +14,9 @@ from rlft.config.learning import SftConfig, TrainConfig
 from rlft.config.schema import RunConfig
 from rlft.evaluate import EpisodeResult, EvalResult, Protocol
 from rlft.evaluate.result import summarise
-from rlft.guards import Probe
 from rlft.learn.ppo import PpoUpdater
 from rlft.learn.sft import SftTrainer
 from rlft.policy.actor_critic import ActorCritic
-from rlft.policy.base import PolicyInput
 from rlft.policy.critic import Critic
 from rlft.policy.denoise import make_schedule
 from rlft.policy.noise import NoiseHead
@@ -26,8 +24,10 @@ from rlft.progress import Progress
 from rlft.rollout.buffer import RolloutBuffer
 from rlft.rollout.sampler import RolloutStats
 from rlft.rollout.store import StoreChoice
-from rlft.runner import PPORunner
-from rlft.tracking import Tracker
+from rlft.rows import PolicyInput
+from rlft.run.guards import Probe
+from rlft.run.runner import PPORunner
+from rlft.run.tracking import Tracker
 from rlft.types import EnvSettings
 
 GLOSSARY = Path(__file__).parents[3] / "docs" / "metrics.md"

@@ -8,7 +8,7 @@ from report_run_builder import write_evaluation
 
 from rlft.evaluate.strata import tabulate
 from rlft.evaluate.suite import make_table
-from rlft.metrics import read_stage, write_stage
+from rlft.files import read_stage, write_stage
 from rlft.report.build import build_report
 from rlft.report.evalfiles import RunFileError
 from rlft.report.pairs import find_pairs

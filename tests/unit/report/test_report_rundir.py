@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from report_run_builder import make_run, write_evaluation
 
-from rlft.metrics import read_stage, write_stage
+from rlft.files import read_stage, write_stage
 from rlft.report.evalfiles import EPISODE, RESULT, RunFileError
 from rlft.report.rundir import number, read_run
 

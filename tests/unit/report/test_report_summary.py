@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from report_run_builder import make_run, write_evaluation
 
-from rlft.metrics import write_stage
+from rlft.files import write_stage
 from rlft.report.evalfiles import Episode, Evaluation
 from rlft.report.provenance import describe, git_commit, record_command
 from rlft.report.rundir import read_run

@@ -8,9 +8,9 @@ import torch
 from helpers.plan_cases import toy_settings
 from helpers.plan_meter import LiveBytes
 
-from rlft import build
 from rlft.policy.base import Prefix
 from rlft.rollout.buffer import RolloutBuffer
+from rlft.run import assembly
 
 CPU = torch.device("cpu")
 
@@ -88,8 +88,8 @@ def test_two_iterations_of_the_loop_hold_one_rollout(monkeypatch):
 
     monkeypatch.setattr(RolloutBuffer, "__init__", begin)
     monkeypatch.setattr(RolloutBuffer, "complete", complete)
-    envs, tracker = build.build_rollout_envs(cfg), Tracker()
-    runner = build.build_runner(cfg, envs, envs[0], tracker, Progress(), StoppedError)
+    envs, tracker = assembly.build_rollout_envs(cfg), Tracker()
+    runner = assembly.build_runner(cfg, envs, envs[0], tracker, Progress(), StoppedError)
     with LiveBytes() as held, pytest.raises(StoppedError):
         runner.run()
     assert alive == [1, 1]

@@ -1,0 +1,123 @@
+"""Runs one demonstration attempt and records it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from rlft.types import DemoAttempt, DemoRecording
+from rlft_envs.errors import EnvSetupError, PlanError
+from rlft_envs.single import SingleEnv
+
+log = logging.getLogger(__name__)
+
+SUCCESS = "success"
+FAILURES = ("no_plan", "ik", "not_grasped", "dropped", "executed_not_solved", "too_slow", "simulator_error")
+
+
+class Expert(Protocol):
+    """Solves one episode; made right after the reset."""
+
+    @property
+    def still_dims(self) -> tuple[int, ...]:
+        """Action dimensions that this task never changes (a gripper that stays closed)."""
+        ...
+
+    @property
+    def noisy_dims(self) -> tuple[int, ...]:
+        """Action dimensions that may be disturbed on purpose at the step that :meth:`act` last gave."""
+        ...
+
+    @property
+    def may_end(self) -> bool:
+        """Whether a success after the action that :meth:`act` last gave ends the demonstration."""
+        ...
+
+    def act(self) -> np.ndarray | None:
+        """The action for the current state, float32 ``[d]``; None where the plan is over."""
+        ...
+
+    def hold(self) -> np.ndarray:
+        """An action that keeps the robot as it is, float32 ``[d]``."""
+        ...
+
+
+@dataclass(frozen=True)
+class RecordSettings:
+    """How attempts are recorded.
+
+    Attributes:
+        hold_steps: steps recorded after the first success that the expert may end with; the task must still be
+            solved after them.
+        action_noise: std of noise on executed, not recorded, actions until the first success, controller units.
+        max_steps: a plan that takes longer is given up.
+    """
+
+    hold_steps: int = 2
+    action_noise: float = 0.0
+    max_steps: int = 400
+
+
+def record(
+    env: SingleEnv, make_expert: Callable[[SingleEnv], Expert], attempt: DemoAttempt, settings: RecordSettings
+) -> DemoRecording:
+    """Reset the environment by the attempt's seed and let the expert solve it.
+
+    Every failure is classified and returned, none is raised, but for one that no other seed would change.
+
+    Raises:
+        EnvSetupError: the task or control mode has no expert.
+    """
+    out = DemoRecording(attempt, "executed_not_solved")
+    started = time.perf_counter()
+    try:
+        env.reset(attempt.seed)
+        out.instruction = env.instruction
+        _run(env, make_expert(env), out, settings)
+    except PlanError as error:
+        out.outcome, out.message = error.kind, str(error)
+    except EnvSetupError:
+        raise
+    except Exception as error:
+        log.exception("attempt %d, seed %d: the simulator failed", attempt.number, attempt.seed)
+        out.outcome, out.message = "simulator_error", f"{type(error).__name__}: {error}"
+    out.seconds = time.perf_counter() - started
+    return out
+
+
+def _run(env: SingleEnv, expert: Expert, out: DemoRecording, settings: RecordSettings) -> None:
+    rng = np.random.default_rng(out.attempt.noise_seed)
+    low, high = (np.asarray(x, dtype=np.float32) for x in (env.spec.action_low, env.spec.action_high))
+    held = 0
+    for _ in range(settings.max_steps):
+        seen = env.observe()
+        action = expert.act() if out.solved_at is None else expert.hold()
+        if action is None:
+            out.message = f"the plan was over after {len(out.actions)} steps without success"
+            return
+        if not (np.isfinite(action).all() and seen.is_finite()):
+            raise FloatingPointError(f"step {len(out.actions)}: the action or the observed state is not finite")
+        for name, picture in seen.images.items():
+            out.images.setdefault(name, []).append(np.array(picture))
+        out.states.append(np.array(seen.state, dtype=np.float32))
+        out.actions.append(action)
+        executed = action.copy()
+        noisy = list(expert.noisy_dims)
+        if settings.action_noise > 0.0 and out.solved_at is None and noisy:
+            executed[noisy] += settings.action_noise * rng.standard_normal(len(noisy), dtype=np.float32)
+            executed = np.clip(executed, low, high)
+        success = env.step(executed).success
+        held += out.solved_at is not None
+        if out.solved_at is None and success and expert.may_end:
+            out.solved_at = len(out.actions)
+        if out.solved_at is not None and held >= settings.hold_steps:
+            out.outcome = SUCCESS if success else "executed_not_solved"
+            out.message = "" if success else f"solved at step {out.solved_at}, but not {held} steps later"
+            return
+    out.outcome = "too_slow"
+    out.message = f"not solved within {settings.max_steps} steps"

@@ -1,0 +1,1 @@
+"""Tasks and their planners: each a plug-in (:class:`rlft_envs.task.Task`) that the runtime finds by its name."""

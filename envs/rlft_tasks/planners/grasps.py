@@ -1,0 +1,207 @@
+"""Where two parallel fingers can hold a body from above: candidates by yaw and place, each with a cost.
+
+The first candidates close across the faces of the body's oriented box; a search over further yaws, and over places
+along the body, follows. Each is checked against the surface between the fingers: whether it fits between them,
+whether they can press on it, and whether the two contacts face each other.
+
+Lengths are metres. ``z`` is up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlft_tasks.planners import se3
+from rlft_tasks.planners.shapes import horizontal_box
+
+YAWS = 12  # over half a turn: every 15 degrees
+PLACES = np.arange(-4, 5) * 0.01  # metres along the body from its centre of mass
+CONTACT_DEPTH = 0.002  # metres: surface this near to the outermost is what a finger presses on
+FLOOR_CLEARANCE = 0.004  # metres between fingertips and what the body lies on
+SIDE_CLEARANCE = 0.002  # metres on each side of the body while the open fingers come down
+OTHER_CLEARANCE = 0.003  # metres between fingertips and another body below them
+OFF_CENTRE = 20.0  # cost per metre from the centre of mass: the body would swing
+ASKEW = 4.0  # cost of contacts that miss each other, per width
+UNDERCUT = 400.0  # cost per metre that the body is wider just below the fingertips: it would slip down out of them
+UNDERCUT_DEPTH = 0.012  # metres below the fingertips
+TURNING = 0.15  # cost per radian that the tool has to turn
+PRESS = 0.0015  # metres that the fingers could still close at the contact: below it there is hardly any force
+
+
+@dataclass(frozen=True)
+class Gripper:
+    """Two parallel fingers, as seen from the tool frame.
+
+    Attributes:
+        opening: free distance between the open fingers.
+        closed: distance between the closed fingers.
+        finger_width: of a finger, across the closing direction and the approach.
+        finger_thickness: of a finger, along the closing direction.
+        reach: from the tool's origin to the fingertips, along the approach.
+        depth: from the fingertips to the palm.
+        approach: axis of the tool frame (0, 1 or 2) that points from palm to fingertips; the closing direction is y.
+    """
+
+    opening: float
+    closed: float
+    finger_width: float
+    finger_thickness: float
+    reach: float
+    depth: float
+    approach: int
+
+    def down(self, closing: np.ndarray) -> np.ndarray:
+        """The tool's rotation ``[3, 3]`` that points down and closes along a horizontal unit vector ``[3]``."""
+        down = np.array([0.0, 0.0, -1.0])
+        out = np.empty((3, 3))
+        out[:, self.approach], out[:, 1] = down, closing
+        other = 2 - self.approach
+        out[:, other] = np.cross(down, closing) if self.approach == 0 else np.cross(closing, down)
+        return out
+
+
+WIDOWX = Gripper(
+    opening=0.054, closed=0.011, finger_width=0.027, finger_thickness=0.018, reach=0.0156, depth=0.045, approach=0
+)
+"""The WidowX 250S, measured on its collision meshes (tests/contract/test_widowx_planner.py)."""
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """One way to hold a body.
+
+    Attributes:
+        tool: pose of the tool frame in the world, fingers around the body.
+        width: of the body between the fingers.
+        cost: less is better.
+    """
+
+    tool: np.ndarray
+    width: float
+    cost: float
+
+
+def closing_directions(points: np.ndarray) -> np.ndarray:
+    """Horizontal unit vectors to close along: across the oriented box's faces, and evenly over half a turn.
+
+    Args:
+        points: ``[n, 3]``, the body's surface.
+
+    Returns:
+        ``[2 + YAWS, 3]``: the box's shorter edge, its longer one, then multiples of 180/YAWS degrees from the first.
+    """
+    axes = horizontal_box(points).axes
+    first = np.arctan2(axes[1, 1], axes[0, 1])
+    angles = np.concatenate([[first, first + np.pi / 2], first + np.arange(YAWS) * np.pi / YAWS])
+    return np.stack([np.cos(angles), np.sin(angles), np.zeros_like(angles)], axis=1)
+
+
+def find_grasps(
+    gripper: Gripper,
+    points: np.ndarray,
+    centre_of_mass: np.ndarray,
+    others: np.ndarray,
+    tool: np.ndarray,
+    floor: float,
+) -> list[Grasp]:
+    """All grasps from above that a body allows, the best first.
+
+    Args:
+        gripper: the fingers.
+        points: ``[n, 3]``, the body's surface in the world.
+        centre_of_mass: ``[3]``, world.
+        others: ``[m, 3]``, surfaces that the fingers must not touch.
+        tool: the tool's pose now; what needs less turning is better.
+        floor: height of what the body lies on.
+    """
+    out = []
+    for closing in closing_directions(points):
+        along = np.array([-closing[1], closing[0], 0.0])
+        frame = np.stack([closing, along, [0.0, 0.0, 1.0]], axis=1)
+        local, around = (points - centre_of_mass) @ frame, (others - centre_of_mass) @ frame
+        level = floor - centre_of_mass[2]
+        turning = {sign: _turning(gripper.down(sign * closing), tool) for sign in (1.0, -1.0)}
+        for place in PLACES:
+            near, close = (np.abs(x[:, 1] - place) <= gripper.finger_width / 2 for x in (local, around))
+            found = check_place(gripper, local[near], around[close], level) if near.sum() > 2 else None
+            if found is None:
+                continue
+            position = centre_of_mass + frame @ [found.middle, place, found.tip + gripper.reach]
+            cost = found.cost + OFF_CENTRE * abs(place)
+            out += [
+                Grasp(se3.pose(position, gripper.down(sign * closing)), found.width, cost + more)
+                for sign, more in turning.items()
+            ]
+    return sorted(out, key=lambda grasp: grasp.cost)
+
+
+def _turning(rotation: np.ndarray, tool: np.ndarray) -> float:
+    """A small cost of turning the tool, which takes time."""
+    cosine = (np.trace(rotation.T @ tool[:3, :3]) - 1) / 2
+    return TURNING * float(np.arccos(np.clip(cosine, -1.0, 1.0)))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the fingers are to close.
+
+    Attributes:
+        middle: coordinate between the contacts, along the closing direction.
+        tip: height of the fingertips.
+        width: of the body between the fingers.
+        cost: less is better.
+    """
+
+    middle: float
+    tip: float
+    width: float
+    cost: float
+
+
+def check_place(gripper: Gripper, body: np.ndarray, others: np.ndarray, floor: float) -> Place | None:
+    """Check one place of the fingers, on the surface that lies in their breadth.
+
+    Args:
+        gripper: the fingers.
+        body: ``[n, 3]``, coordinates along the closing direction, across it, and up.
+        others: ``[m, 3]``, surfaces not to touch, in the same coordinates.
+        floor: height of what the body lies on.
+
+    Returns:
+        None where the body does not fit between the fingers, or they cannot press on it.
+    """
+    middle, top = float(body[:, 0].min() + body[:, 0].max()) / 2, float(body[:, 2].max())
+    swept = np.abs(others[:, 0] - middle) <= gripper.opening / 2 + gripper.finger_thickness
+    below = float(others[swept, 2].max(initial=-np.inf))
+    tip = max(floor + FLOOR_CLEARANCE, top - gripper.depth, below + OTHER_CLEARANCE)
+    held = body[body[:, 2] >= tip]
+    if len(held) < 3:
+        return None
+    low, high = float(held[:, 0].min()), float(held[:, 0].max())
+    width = high - low
+    press, play = (width - gripper.closed) / 2, (gripper.opening - width) / 2
+    if play < SIDE_CLEARANCE or press < PRESS:
+        return None
+    overlap, gap = _facing(held[held[:, 0] <= low + CONTACT_DEPTH], held[held[:, 0] >= high - CONTACT_DEPTH])
+    cost = ASKEW * gap / width + _short(overlap, 0.01, 0.6) + _short(press, 0.005, 0.8)
+    undercut = float(np.ptp(body[body[:, 2] >= tip - UNDERCUT_DEPTH, 0])) - width
+    cost += UNDERCUT * max(0.0, undercut - CONTACT_DEPTH) + _short(play, 0.006, 0.8) + _short(top - tip, 0.018, 1.5)
+    return Place((low + high) / 2, tip, width, cost)
+
+
+def _short(value: float, wanted: float, weight: float) -> float:
+    """The cost of having less of something than is wanted: 0 to ``weight``, linear."""
+    return weight * float(np.clip(1.0 - value / wanted, 0.0, 1.0))
+
+
+def _facing(left: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """How two contacts, ``[n, 3]`` and ``[m, 3]``, face each other across the closing direction.
+
+    Returns:
+        the smaller overlap of their extents (across and up), and how far they miss each other; one of them is 0.
+    """
+    low = np.maximum(left[:, 1:].min(axis=0), right[:, 1:].min(axis=0))
+    high = np.minimum(left[:, 1:].max(axis=0), right[:, 1:].max(axis=0))
+    return float(max(0.0, (high - low).min())), float(np.linalg.norm(np.maximum(0.0, low - high)))

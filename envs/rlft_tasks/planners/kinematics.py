@@ -1,0 +1,137 @@
+"""Forward and inverse kinematics of the arm, on the simulator's own Pinocchio model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rlft_envs.errors import PlanError
+from rlft_tasks.planners import se3
+from rlft_tasks.planners.paths import polyline
+
+DAMPING = 1e-2
+MAX_ITERATIONS = 100
+MAX_STEP = 0.3  # radians per iteration: the linearisation holds no further
+POSITION_TOLERANCE = 1e-4  # metres
+ROTATION_TOLERANCE = 1e-3  # radians
+LIMIT_MARGIN = 1e-3  # radians kept from the joint limits
+MAX_JUMP = 0.5  # radians between neighbouring samples: more is another branch of the solution
+
+
+class Arm:
+    """The controlled joints of one robot and its tool frame.
+
+    Poses are in the robot's base frame unless a name says world.
+
+    Args:
+        agent: a ManiSkill agent of one environment, with a controller called ``arm`` and a tool
+            (:func:`rlft_envs.maniskill.reading.tool_link`).
+    """
+
+    def __init__(self, agent: Any) -> None:
+        self._robot = agent.robot
+        self._model = agent.robot._objs[0].create_pinocchio_model()
+        from rlft_envs.maniskill.reading import tool_link
+
+        self._link = int(tool_link(agent).index[0])
+        self._index = agent.controller.controllers["arm"].active_joint_indices.cpu().numpy().astype(int)
+        limits = agent.robot.get_qlimits()[0].cpu().numpy().astype(np.float64)[self._index]
+        self.lower, self.upper = limits[:, 0] + LIMIT_MARGIN, limits[:, 1] - LIMIT_MARGIN
+        self._full = np.zeros(int(agent.robot.max_dof))
+
+    def joints(self) -> np.ndarray:
+        """The measured joint positions ``[dof]``, radians."""
+        return self._robot.get_qpos()[0].cpu().numpy().astype(np.float64)[self._index]
+
+    def base(self) -> np.ndarray:
+        """The robot's base pose in the world."""
+        return se3.from_raw(self._robot.pose.raw_pose[0].cpu().numpy())
+
+    def _expand(self, joints: np.ndarray) -> np.ndarray:
+        full = self._full.copy()
+        full[self._index] = joints
+        return full
+
+    def forward(self, joints: np.ndarray) -> np.ndarray:
+        """The tool pose at joint positions ``[dof]``."""
+        self._model.compute_forward_kinematics(self._expand(joints))
+        found = self._model.get_link_pose(self._link)
+        return se3.from_raw(np.concatenate([found.p, found.q]))
+
+    def inverse(self, target: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Find joint positions near ``start`` that reach a tool pose: damped least squares within limits.
+
+        A joint that a step would push through its limit is taken out of that step, and the others make
+        up for it.
+
+        Args:
+            target: tool pose.
+            start: joint positions to start from, radians.
+
+        Returns:
+            joint positions ``[dof]``, within 0.1 mm and 1 mrad of the target.
+
+        Raises:
+            PlanError: ``ik``, with the distance that remained.
+        """
+        joints = np.clip(start, self.lower, self.upper)
+        error = np.zeros(6)
+        for _ in range(MAX_ITERATIONS):
+            error = se3.log(se3.inverse(self.forward(joints)) @ target)
+            if np.linalg.norm(error[:3]) < POSITION_TOLERANCE and np.linalg.norm(error[3:]) < ROTATION_TOLERANCE:
+                return joints
+            jacobian = self._model.compute_single_link_local_jacobian(self._expand(joints), self._link)[:, self._index]
+            joints = np.clip(joints + self._step(jacobian, error, joints), self.lower, self.upper)
+        raise PlanError(
+            "ik",
+            f"no joint solution for the tool at {np.round(target[:3, 3], 3).tolist()} m in the robot's base frame: "
+            f"{np.linalg.norm(error[:3]) * 1e3:.1f} mm and {np.linalg.norm(error[3:]):.3f} rad remain",
+        )
+
+    def _step(self, jacobian: np.ndarray, error: np.ndarray, joints: np.ndarray) -> np.ndarray:
+        """One damped least-squares step ``[dof]`` that respects the joint limits."""
+        free = np.ones(len(joints), dtype=bool)
+        step = np.zeros(len(joints))
+        for _ in range(len(joints)):
+            J = jacobian[:, free]
+            step = np.zeros(len(joints))
+            step[free] = J.T @ np.linalg.solve(J @ J.T + DAMPING**2 * np.eye(6), error)
+            blocked = free & (((joints <= self.lower) & (step < 0)) | ((joints >= self.upper) & (step > 0)))
+            if not blocked.any():
+                break
+            free &= ~blocked
+        return step * min(1.0, MAX_STEP / max(float(np.abs(step).max()), 1e-12))
+
+    def tool_path(self, start: np.ndarray, through: Sequence[np.ndarray], blend: float = 0.0) -> list[np.ndarray]:
+        """Sampled tool poses from joint positions ``[dof]`` through world poses; see :func:`polyline`."""
+        to_base = se3.inverse(self.base())
+        return polyline([self.forward(start), *(to_base @ T for T in through)], blend)
+
+    def follow(self, poses: Sequence[np.ndarray], start: np.ndarray, *, may_end_short: bool = False) -> np.ndarray:
+        """Inverse kinematics along a sampled tool path, each solution starting from the one before.
+
+        Args:
+            poses: the tool path.
+            start: joint positions at its start, radians.
+            may_end_short: where a pose is out of reach, end the path at the pose before it.
+
+        Returns:
+            ``[n, dof]`` radians.
+
+        Raises:
+            PlanError: ``ik``, a sample is out of reach; ``no_plan``, the path changes branch.
+        """
+        out = [self.inverse(poses[0], start)]
+        for target in poses[1:]:
+            try:
+                out.append(self.inverse(target, out[-1]))
+            except PlanError:
+                if not may_end_short:
+                    raise
+                break
+            jump = float(np.abs(out[-1] - out[-2]).max())
+            if jump > MAX_JUMP:
+                raise PlanError("no_plan", f"a joint would jump {jump:.2f} rad between two neighbouring tool poses")
+        return np.stack(out)

@@ -1,0 +1,222 @@
+"""Runs a task's plan one action at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rlft_envs.errors import PlanError
+from rlft_tasks.planners import se3
+from rlft_tasks.planners.control import OPEN, Command, Control
+from rlft_tasks.planners.kinematics import Arm
+from rlft_tasks.planners.paths import StillPath, TimedPath, time_path
+
+BISECTIONS = 6
+
+
+@dataclass(frozen=True)
+class Move:
+    """Move the tool along straight (screw) legs through world poses.
+
+    Attributes:
+        through: world tool poses; the last is where the move ends.
+        gripper: fraction of the gripper's range while moving; None keeps the last.
+        blend: how far from inner waypoints the corner may be rounded, metres.
+        speed: factor on the velocity limit.
+        tolerance: the move is over when the tool is this near to its end, metres.
+        settle_steps: or this many steps after the path's end.
+        may_end_short: where the last leg leads out of reach, go as far as the arm can.
+        give_up_if: asked before every step; once true, the move ends where it is.
+    """
+
+    through: tuple[np.ndarray, ...]
+    gripper: float | None = None
+    blend: float = 0.02
+    speed: float = 1.0
+    tolerance: float = 0.005
+    settle_steps: int = 6
+    may_end_short: bool = False
+    give_up_if: Callable[[], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Stay:
+    """Keep the tool where it was last sent, with the gripper at a fraction of its range.
+
+    Attributes:
+        steps: environment steps.
+        gripper: fraction of the gripper's range; None keeps the last.
+    """
+
+    steps: int
+    gripper: float | None = None
+
+
+Step = Move | Stay
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Joint limits of planned motion.
+
+    Attributes:
+        velocity: rad/s.
+        acceleration: rad/s^2.
+    """
+
+    velocity: float = 1.2
+    acceleration: float = 4.0
+
+
+class View:
+    """What a plan may look at: the simulator's own poses, in the world frame.
+
+    Args:
+        env: an unwrapped ManiSkill environment with one scene.
+        arm: the robot's kinematics.
+        turns: whether the control mode can change the tool's orientation.
+
+    Attributes:
+        may_end: whether a success now is the plan's; a plan during which the task can be solved by accident, or
+            before the object is let go, sets it to False until its last part.
+    """
+
+    def __init__(self, env: Any, arm: Arm, turns: bool) -> None:
+        self.env = env
+        self.may_end = True
+        self.turns = turns
+        self._arm = arm
+
+    def pose(self, actor: Any) -> np.ndarray:
+        """The pose of an actor."""
+        return se3.from_raw(actor.pose.raw_pose[0].cpu().numpy())
+
+    def tool(self) -> np.ndarray:
+        """The measured pose of the tool."""
+        return self._arm.base() @ self._arm.forward(self._arm.joints())
+
+    def reaches(self, move: Move) -> bool:
+        """Whether the arm can follow a move from where it is."""
+        joints = self._arm.joints()
+        try:
+            self._arm.follow(self._arm.tool_path(joints, move.through, move.blend), joints)
+        except PlanError:
+            return False
+        return True
+
+
+Plan = Callable[[View], Iterator[Step]]
+
+
+class Oracle:
+    """An expert for one episode, made right after the episode's reset.
+
+    Args:
+        env: the unwrapped ManiSkill environment.
+        plan: the task's plan; it reads poses when its steps are asked for.
+        limits: joint limits.
+        gripper_moves: False where the plan holds the gripper at one value.
+
+    Raises:
+        EnvSetupError: the control mode cannot be planned for.
+    """
+
+    def __init__(self, env: Any, plan: Plan, limits: Limits | None = None, *, gripper_moves: bool = True) -> None:
+        self._arm = Arm(env.agent)
+        self._period = 1.0 / float(env.control_freq)
+        self._control = Control(env.agent, self._arm, self._period)
+        self._limits = limits or Limits()
+        self._view = View(env, self._arm, self._control.turns)
+        self._steps = plan(self._view)
+        self._gripper_moves = gripper_moves
+        self._gripper = OPEN
+        self._reference = self._arm.joints()
+        self._actions: Iterator[np.ndarray] = self._run()
+        self._holding = self._travelling = False
+
+    @property
+    def still_dims(self) -> tuple[int, ...]:
+        """Action dimensions that the plan never changes."""
+        return () if self._gripper_moves else self._control.dims("gripper")
+
+    @property
+    def noisy_dims(self) -> tuple[int, ...]:
+        """Action dimensions that may be disturbed now: the arm's while it travels, none where it has to be exact."""
+        return self._control.dims("arm") if self._travelling else ()
+
+    @property
+    def may_end(self) -> bool:
+        """Whether a success after the action that :meth:`act` last gave ends the demonstration."""
+        return self._view.may_end
+
+    def act(self) -> np.ndarray | None:
+        """The next action, float32 ``[d]``, for the state that the simulator is in now; None: the plan is over.
+
+        Raises:
+            PlanError: the next part of the plan cannot be made.
+        """
+        return next(self._actions, None)
+
+    def hold(self) -> np.ndarray:
+        """An action that keeps arm and gripper as they are, float32 ``[d]``."""
+        if not self._holding:
+            self._reference, self._holding = self._arm.joints(), True
+        return self._action(self._control.encode(self._reference))
+
+    def _run(self) -> Iterator[np.ndarray]:
+        for step in self._steps:
+            if step.gripper is not None:
+                self._gripper = step.gripper
+            if isinstance(step, Stay):
+                for _ in range(step.steps):
+                    yield self._action(self._control.encode(self._reference))
+            else:
+                yield from self._move(step)
+
+    def _action(self, command: Command) -> np.ndarray:
+        if not np.isfinite(command.load):
+            raise PlanError("no_plan", "the planned position lies outside the controller's action bounds")
+        # A push from outside can put the arm further from its path than one action reaches: then go as far as allowed.
+        return self._control.assemble(command.action / max(1.0, command.load), self._gripper)
+
+    def _plan(self, move: Move) -> TimedPath | StillPath:
+        start = self._arm.joints()
+        poses = self._arm.tool_path(start, move.through, move.blend)
+        joints = self._arm.follow(poses, start, may_end_short=move.may_end_short)
+        return time_path(joints, move.speed * self._limits.velocity, self._limits.acceleration)
+
+    def _move(self, move: Move) -> Iterator[np.ndarray]:
+        path = self._plan(move)
+        clock = 0.0
+        give_up = move.give_up_if or (lambda: False)
+        while clock < path.duration and not give_up():
+            self._travelling = True
+            advance, command = self._advance(path, clock)
+            clock += advance
+            self._reference = path.joints(clock)
+            yield self._action(command)
+        self._travelling = False
+        if clock < path.duration:
+            return
+        self._reference = path.joints(path.duration)
+        end = self._arm.forward(self._reference)[:3, 3]
+        for _ in range(move.settle_steps):
+            if np.linalg.norm(self._arm.forward(self._arm.joints())[:3, 3] - end) < move.tolerance:
+                return
+            yield self._action(self._control.encode(self._reference))
+
+    def _advance(self, path: TimedPath | StillPath, clock: float) -> tuple[float, Command]:
+        """How far the path's clock may go in this step so that the action fits its bounds, seconds."""
+        command = self._control.encode(path.joints(clock + self._control.look_ahead))
+        if command.load <= 1.0:
+            return self._period, command
+        low, high = 0.0, self._period
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            command = self._control.encode(path.joints(clock - self._period + middle + self._control.look_ahead))
+            low, high = (middle, high) if command.load <= 1.0 else (low, middle)
+        command = self._control.encode(path.joints(clock - self._period + low + self._control.look_ahead))
+        return low, command

@@ -1,0 +1,136 @@
+"""What the variants of the family differ in, as one table. Standard library only.
+
+A variant is a product of digits: object, plate, table, position, yaw, and for some an extra one. Each digit counts over
+a range that depends on the split. Ids, ranges and the order of the digits are those of RL4VLA (Liu et al. 2025), so
+that a number means the same configuration here and there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from rlft_envs.errors import EnvSetupError, unknown
+
+PREFIX = "PutOnPlateInScene25"
+SPLITS = ("train", "test", "all")
+MAX_EPISODE_STEPS = 80
+
+TEMPLATES = (
+    "put {object} on {plate}",
+    "Place the {object} on the {plate}",
+    "set {object} on {plate}",
+    "move the {object} to the {plate}",
+    "Take the {object} and put it on the {plate}",
+    "pick up {object} and set it down on {plate}",
+    "please put the {object} on the {plate}",
+    "Put {object} onto {plate}.",
+    "place the {object} onto the {plate} surface",
+    "Make sure {object} is on {plate}.",
+    "on the {plate}, put the {object}",
+    "put the {object} where the {plate} is",
+    "Move the {object} from the table to the {plate}",
+    "Move {object} so it’s on {plate}.",
+    "Can you put {object} on {plate}?",
+    "{object} on the {plate}, please.",
+    "the {object} should be placed on the {plate}.",
+)
+"""The published phrasings that a configuration of Instruct-v1 can have; the first is everybody else's."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Which values a digit takes: half-open ranges, by split."""
+
+    train: tuple[int, int]
+    test: tuple[int, int]
+    all: tuple[int, int]
+
+    def of(self, split: str) -> tuple[int, int]:
+        """First value, and how many."""
+        low, high = {"train": self.train, "test": self.test, "all": self.all}[split]
+        return low, high - low
+
+
+def always(n: int) -> Ranges:
+    """The first n values, in every split."""
+    return Ranges((0, n), (0, n), (0, n))
+
+
+OBJECTS = Ranges((0, 16), (16, 25), (0, 25))
+TABLES = Ranges((0, 16), (16, 21), (0, 21))
+UNSEEN = Ranges((0, 1), (1, 17), (0, 17))
+"""One value to train with and sixteen others to test with: plates, textures, phrasings."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One line of the table.
+
+    Attributes:
+        objects, plates, tables: ranges of these digits.
+        layout: where things stand (see :mod:`rlft_tasks.put_on_plate.layouts`).
+        extra: what the extra digit chooses: ``texture``, ``template``, ``qpos``, ``object``, ``plate``; None for none.
+        extras: its ranges; a distractor's follow from those of objects and plates.
+        texture_mode: ``box`` blends a texture into the robot and the objects, ``whole`` into the whole picture.
+        texture_ratio: how much of the texture.
+        moves: splits in which the object jumps to a third place after :data:`MOVES_AFTER` steps.
+    """
+
+    objects: Ranges = OBJECTS
+    plates: Ranges = field(default_factory=lambda: always(1))
+    tables: Ranges = TABLES
+    layout: str = "pairs"
+    extra: str | None = None
+    extras: Ranges | None = None
+    texture_mode: str | None = None
+    texture_ratio: float = 0.0
+    moves: tuple[str, ...] = ()
+
+
+MOVES_AFTER = 5
+_SEEN = Variant(objects=always(16), tables=always(16))
+_BOX = replace(_SEEN, extra="texture", extras=UNSEEN, texture_mode="box", texture_ratio=0.3)
+
+VARIANTS: Mapping[str, Variant] = {
+    f"{PREFIX}Main-v3": Variant(),
+    f"{PREFIX}Single-v1": Variant(objects=always(1), tables=always(1)),
+    f"{PREFIX}MainCarrot-v3": Variant(tables=always(1)),
+    f"{PREFIX}MainImage-v3": Variant(objects=always(1)),
+    f"{PREFIX}VisionImage-v1": replace(_SEEN, tables=TABLES),
+    f"{PREFIX}VisionTexture03-v1": _BOX,
+    f"{PREFIX}VisionTexture05-v1": replace(_BOX, texture_ratio=0.5),
+    f"{PREFIX}VisionWhole03-v1": replace(_BOX, texture_mode="whole"),
+    f"{PREFIX}VisionWhole05-v1": replace(_BOX, texture_mode="whole", texture_ratio=0.5),
+    f"{PREFIX}Carrot-v1": replace(_SEEN, objects=OBJECTS),
+    f"{PREFIX}Instruct-v1": replace(_SEEN, extra="template", extras=UNSEEN),
+    f"{PREFIX}Plate-v1": replace(_SEEN, plates=UNSEEN),
+    f"{PREFIX}MultiCarrot-v1": replace(_SEEN, objects=OBJECTS, layout="two_objects", extra="object"),
+    f"{PREFIX}MultiPlate-v1": replace(_SEEN, plates=UNSEEN, tables=always(21), layout="two_plates", extra="plate"),
+    f"{PREFIX}Position-v1": replace(_SEEN, layout="ring"),
+    f"{PREFIX}EEPose-v1": replace(_SEEN, extra="qpos", extras=Ranges((0, 1), (1, 14376), (0, 14376))),
+    f"{PREFIX}PositionChangeTo-v1": replace(_SEEN, layout="two_objects", moves=("test", "all")),
+}
+"""Environment id -> what it is."""
+
+
+def variant_of(env_id: str) -> Variant:
+    """Look an id up.
+
+    Raises:
+        EnvSetupError: it is not in the family.
+    """
+    if env_id not in VARIANTS:
+        raise unknown("env.id", env_id, VARIANTS)
+    return VARIANTS[env_id]
+
+
+def check_split(obj_set: str) -> str:
+    """The name of a split.
+
+    Raises:
+        EnvSetupError: there is no such split.
+    """
+    if obj_set not in SPLITS:
+        raise EnvSetupError(f"env.make_kwargs obj_set = {obj_set!r}; allowed: {', '.join(SPLITS)}")
+    return obj_set

@@ -1,0 +1,1 @@
+"""From the settings to the run: parts connected, stages, the loop, checkpoints, tracking."""

@@ -1,0 +1,51 @@
+"""The composition root: settings in, connected parts out. Here parts meet that know nothing of each other.
+
+Heavy imports happen inside the functions, so that a stage loads only what it uses.
+"""
+
+from rlft.run.assembly.envs import build_env, build_rollout_envs, check_task, env_settings, overlaps, simulator_errors
+from rlft.run.assembly.evaluation import (
+    SuitePolicy,
+    build_eval_env,
+    build_evaluator,
+    build_protocol,
+    member_protocols,
+    member_settings,
+    numbered_episodes,
+    policy_fingerprint,
+)
+from rlft.run.assembly.learner import build_placement, build_runner, dataset_dir, rollout_store, run_dir
+from rlft.run.assembly.policy import build_actor_critic, build_policy, check_method, demo_stats, fresh_policy
+from rlft.run.assembly.preflight import check_base, check_checkpoint, preflight
+from rlft.run.assembly.randomization import build_randomizer
+
+__all__ = [
+    "SuitePolicy",
+    "build_actor_critic",
+    "build_env",
+    "build_eval_env",
+    "build_evaluator",
+    "build_placement",
+    "build_policy",
+    "build_protocol",
+    "build_randomizer",
+    "build_rollout_envs",
+    "build_runner",
+    "check_base",
+    "check_checkpoint",
+    "check_method",
+    "check_task",
+    "dataset_dir",
+    "demo_stats",
+    "env_settings",
+    "fresh_policy",
+    "member_protocols",
+    "member_settings",
+    "numbered_episodes",
+    "overlaps",
+    "policy_fingerprint",
+    "preflight",
+    "rollout_store",
+    "run_dir",
+    "simulator_errors",
+]

@@ -1,0 +1,164 @@
+"""Evaluations from settings: protocol, environments, and which weights they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlft.config.evaluation import SuiteMemberConfig
+from rlft.config.schema import RunConfig
+from rlft.errors import ConfigError, RlftError
+from rlft.files import content_hash
+from rlft.placement import Placement
+from rlft.run import checkpoint
+from rlft.run.assembly.envs import check_task, env_settings, numbered_configurations, simulator_errors, start_env
+from rlft.run.assembly.policy import build_policy, check_stats
+from rlft.types import EnvSettings, EnvSpec, VecEnv
+
+if TYPE_CHECKING:
+    from rlft.evaluate import Evaluator, Numbered, Protocol
+    from rlft.policy.pi0.policy import Pi0Policy
+
+
+def build_protocol(cfg: RunConfig, numbered: Numbered | None = None) -> Protocol:
+    """What an evaluation has to keep equal to be comparable.
+
+    Args:
+        cfg: settings.
+        numbered: the task's numbered configurations, where it has them; see :func:`numbered_episodes`.
+
+    Raises:
+        RlftError: the task cannot give the episodes that are asked for.
+    """
+    from rlft.evaluate import Protocol, choose_ids
+
+    e = cfg.eval
+    ids = choose_ids(e.select, e.episodes, e.seed, numbered)
+    return Protocol.of(
+        _settings(cfg, e.num_envs),
+        select=e.select,
+        episodes=e.episodes if ids is None else len(ids),
+        seed=e.seed,
+        episode_ids=ids,
+        num_steps=cfg.num_steps_eval,
+        act_steps=cfg.act_steps,
+    )
+
+
+def numbered_episodes(cfg: RunConfig) -> Numbered | None:
+    """The task's numbered configurations with their labels, or None where it does not number them."""
+    from rlft.evaluate import Numbered
+
+    found = numbered_configurations(cfg)
+    return None if found is None else Numbered(*found)
+
+
+def build_eval_env(cfg: RunConfig) -> VecEnv:
+    """Environments for evaluation, started; errors as in :func:`rlft.run.assembly.envs.build_env`."""
+    e = cfg.eval
+    return start_env(_settings(cfg, e.num_envs if e.select == "all" else min(e.num_envs, e.episodes)))
+
+
+def build_evaluator(cfg: RunConfig, env: VecEnv, placement: Placement) -> Evaluator:
+    """The evaluation loop on environments that run already."""
+    from rlft.evaluate import Evaluator
+
+    numbered = numbered_episodes(cfg)
+    return Evaluator(env, placement, build_protocol(cfg, numbered), numbered)
+
+
+def policy_fingerprint(cfg: RunConfig) -> str | None:
+    """What the policy's numbers are made of, as a hash; None for random weights.
+
+    Raises:
+        RlftError: ``model.path`` is no directory.
+    """
+    if cfg.model.path is None:
+        return None
+    path = Path(cfg.model.path)
+    if not path.is_dir():
+        raise RlftError(f"model.path={path}: no such directory; give a checkpoint's pretrained_model/")
+    others = (cfg.dataset_stats, cfg.model.tokenizer_path)
+    return content_hash(
+        {
+            "files": checkpoint.file_hashes(path),
+            "others": [checkpoint.file_hashes(Path(p)) if p is not None and Path(p).exists() else p for p in others],
+            "dtype": cfg.model.dtype,
+            "prefix_dtype": cfg.buffer.prefix_dtype,
+        }
+    )
+
+
+def member_settings(cfg: RunConfig, member: SuiteMemberConfig) -> RunConfig:
+    """The settings of one evaluation of a suite."""
+    env = replace(
+        cfg.env,
+        id=member.id or cfg.env.id,
+        make_kwargs={**cfg.env.make_kwargs, **member.make_kwargs},
+        instruction=cfg.env.instruction if member.instruction is None else member.instruction,
+    )
+    return replace(cfg, env=env, eval=replace(cfg.eval, suite=None, label=member.name))
+
+
+def member_protocols(settings: Mapping[str, RunConfig]) -> dict[str, Protocol]:
+    """The protocol of every member of a suite; nothing has been started yet when one of them cannot be had.
+
+    Args:
+        settings: member name -> :func:`member_settings`.
+
+    Raises:
+        ConfigError: names every member that does not exist, lacks assets, or has too few configurations.
+    """
+    protocols: dict[str, Protocol] = {}
+    problems: dict[str, list[tuple[str, str]]] = {}  # what several members lack is said once
+    for name, one in settings.items():
+        try:
+            with simulator_errors():
+                check_task(one)
+                protocols[name] = build_protocol(one, numbered_episodes(one))
+        except RlftError as error:
+            reason = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)
+            problems.setdefault(reason.replace(one.env.id, ""), []).append((name, reason))
+    if problems:
+        raise ConfigError(
+            [f"eval.suite.members {', '.join(name for name, _ in found)}: {found[0][1]}" for found in problems.values()]
+        )
+    return protocols
+
+
+class SuitePolicy:
+    """The one policy of all members of a suite, loaded when the first member's environments are there.
+
+    A policy takes one thing along from one evaluation to the next: prompts are padded to the longest one so far, which
+    moves the last bits of its arithmetic. That length is put back for every member, so that a member's numbers are
+    those of a policy loaded for it alone, whichever members ran before it.
+    """
+
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+        self._policy: Pi0Policy | None = None
+        self._prompt_length = 0
+
+    def fitting(self, cfg: RunConfig, spec: EnvSpec) -> Pi0Policy:
+        """The policy, as it was loaded.
+
+        Args:
+            cfg: the member's settings.
+            spec: its environments.
+
+        Raises:
+            StatsError: the policy does not fit them.
+        """
+        if self._policy is None:
+            self._policy = build_policy(cfg, spec, self._placement, other_task=True)
+            self._prompt_length = self._policy.tokenizer.length
+        check_stats(cfg, self._policy.stats, spec, other_task=True)
+        self._policy.tokenizer.length = self._prompt_length
+        return self._policy
+
+
+def _settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
+    settings, end = env_settings(cfg, num_envs), cfg.eval.episode_end
+    return settings if end is None else replace(settings, episode_ends_on_success=end == "success")

@@ -1,0 +1,221 @@
+"""PPO fine-tuning, from the first rollout to the last checkpoint. The loop is the table of contents."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from rlft.config.schema import RunConfig
+from rlft.errors import DivergedError, EarlierVersionError
+from rlft.evaluate import EvalResult
+from rlft.learn.gae import assign_advantages
+from rlft.learn.ppo import PpoUpdater
+from rlft.policy.actor_critic import ActorCritic
+from rlft.progress import Progress
+from rlft.rollout.buffer import RolloutBuffer
+from rlft.rollout.sampler import RolloutSampler
+from rlft.rollout.store import StoreChoice
+from rlft.run.guards import BestEvaluation, HealthWarnings, Probe, check_probe
+from rlft.run.tracking import Tracker
+from rlft.seeding import generator_for
+from rlft.statistics import explained_variance, wilson_interval
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class RunState:
+    """What has happened so far; saved with every checkpoint.
+
+    Attributes:
+        iteration: iterations completed.
+        env_steps: environment steps executed.
+        update_samples: chunk decisions that went through an update, epochs counted.
+        rollout_seconds: wall time of rollouts.
+        update_seconds: wall time of updates.
+        best: best evaluation so far.
+    """
+
+    iteration: int = 0
+    env_steps: int = 0
+    update_samples: int = 0
+    rollout_seconds: float = 0.0
+    update_seconds: float = 0.0
+    best: BestEvaluation = field(default_factory=BestEvaluation)
+
+
+class PPORunner:
+    """Runs PPO with injected parts; it owns the order of things and nothing else.
+
+    Args:
+        cfg: the run's settings.
+        model: policy, noise head and critic.
+        sampler: collects rollouts.
+        updater: applies PPO.
+        store: what the rollout keeps, and why.
+        evaluate: evaluates the current policy under a label.
+        probe: plays episodes with exploration noise and without.
+        save: writes a checkpoint of the given state; with True it is the best one as well.
+        tracker: receives every iteration's scalars.
+        progress: shows how far the run is.
+    """
+
+    def __init__(
+        self,
+        cfg: RunConfig,
+        model: ActorCritic,
+        sampler: RolloutSampler,
+        updater: PpoUpdater,
+        *,
+        store: StoreChoice,
+        evaluate: Callable[[str], EvalResult],
+        probe: Callable[[int], Probe],
+        save: Callable[[RunState, bool], None],
+        tracker: Tracker,
+        progress: Progress,
+    ) -> None:
+        self.cfg, self.model, self.sampler, self.updater, self.store = cfg, model, sampler, updater, store
+        self.evaluate, self.probe, self.save = evaluate, probe, save
+        self.tracker, self.progress = tracker, progress
+        self.state, self._health = RunState(), HealthWarnings(cfg.guard)
+
+    def run(self) -> RunState:
+        """Train to ``train.n_train_itr`` iterations, from wherever the state stands."""
+        self.progress.update(self.state.iteration, self.cfg.train.n_train_itr)
+        if self.state.iteration == 0:
+            self._look_before_training()
+        while self.state.iteration < self.cfg.train.n_train_itr:
+            buffer, rollout = self._collect()
+            assign_advantages(buffer, self.cfg.train)
+            losses = self._update(buffer)
+            self.state.iteration += 1
+            self._log(rollout | losses | _value_quality(buffer))
+            result = self._evaluate() if self._due(self.cfg.train.val_freq) else None
+            self._save(result)
+            self._check(result)
+        return self.state
+
+    def _look_before_training(self) -> None:
+        """Measure what there is to begin with, and refuse what cannot learn."""
+        train = self.cfg.train
+        rows = self.sampler.T * self.sampler.E
+        steps = -(-rows // train.batch_size) * train.update_epochs
+        log.info(
+            "an iteration is %d decisions and %d optimiser steps (train.update_epochs = %d, train.batch_size = %d)",
+            *(rows, steps, train.update_epochs, train.batch_size),
+        )
+        if not train.skip_initial_eval:
+            result = self._evaluate("sft")
+            self.state.best.beaten_by(result.success, result.ci95, 0)
+        if (
+            self.cfg.guard.probe_episodes and self.cfg.model.path is not None
+        ):  # of random weights nobody expects success
+            probe = self.probe(self.cfg.guard.probe_episodes)
+            self.tracker.log("probe", 0, probe.scalars())
+            check_probe(probe, self.cfg.guard)
+
+    def _collect(self) -> tuple[RolloutBuffer, dict[str, float]]:
+        started = time.perf_counter()
+        buffer, stats = self.sampler.collect(self.state.iteration)
+        critic = self.model.critic
+        if critic.privileged_dim and not bool(critic.calibrated):
+            critic.calibrate(self.sampler.placement.to_policy(buffer.column("privileged").flatten(0, 1)))
+            # The stored values are another function's than the one that is trained: collect the same rollout again.
+            self.state.env_steps += stats.env_steps
+            buffer, stats = self.sampler.collect(self.state.iteration)
+        self.state.rollout_seconds += time.perf_counter() - started
+        self.state.env_steps += stats.env_steps
+        return buffer, stats.scalars()
+
+    def _update(self, buffer: RolloutBuffer) -> dict[str, float]:
+        started = time.perf_counter()
+        generator = generator_for(self.cfg.seed, "minibatches", self.state.iteration)
+        losses = self.updater.update(buffer, self.state.iteration, generator)
+        seconds = time.perf_counter() - started
+        samples = int(losses["samples"])
+        self.state.update_seconds += seconds
+        self.state.update_samples += samples
+        named = {f"update/{name}": value for name, value in losses.items()}
+        return named | {"time/update_seconds": seconds, "throughput/samples_per_s_update": samples / max(seconds, 1e-9)}
+
+    def _log(self, scalars: Mapping[str, float]) -> None:
+        self._health.look(self.state.iteration, scalars)
+        done, total = self.state.iteration, self.cfg.train.n_train_itr
+        episodes = int(scalars["rollout/episodes"])
+        self.tracker.log("rl", done, {**scalars, "env_steps_total": float(self.state.env_steps)})
+        self.progress.update(
+            done,
+            total,
+            success=scalars["rollout/success"],
+            ci95=wilson_interval(round(scalars["rollout/success"] * episodes), episodes) if episodes else (0.0, 1.0),
+            kl=scalars["update/kl"],
+            steps_per_s=scalars["throughput/env_steps_per_s"],
+        )
+
+    @property
+    def _last(self) -> bool:
+        return self.state.iteration == self.cfg.train.n_train_itr
+
+    def _evaluate(self, label: str | None = None) -> EvalResult:
+        result = self.evaluate(label or ("rl" if self._last else f"rl_{self.state.iteration:05d}"))
+        self.tracker.log("eval", self.state.iteration, result.scalars())
+        return result
+
+    def _save(self, result: EvalResult | None) -> None:
+        """Save where it is due, and where an evaluation is the best so far."""
+        best = result is not None and self.state.best.beaten_by(result.success, result.ci95, self.state.iteration)
+        if best or self._due(self.cfg.train.save_model_freq):
+            self.save(self.state, best)
+
+    def _check(self, result: EvalResult | None) -> None:
+        """Stop a run that has fallen; at its end there is nothing to stop, and it is only said."""
+        if result is None:
+            return
+        try:
+            self.state.best.check_drop(result.success, result.ci95, self.cfg.guard)
+        except DivergedError as error:
+            if not self._last:
+                raise
+            log.warning("%s", error)
+
+    def _due(self, every: int) -> bool:
+        return self._last or (every > 0 and self.state.iteration % every == 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs beside the policy's weights; all randomness is named by counters."""
+        heads = {"noise": self.model.noise.state_dict(), "critic": self.model.critic.state_dict()}
+        return {
+            "run": asdict(self.state),
+            "heads": heads,
+            "optimizers": self.updater.state_dict(),
+            "store": vars(self.store).copy(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; the policy's weights are loaded with the policy."""
+        run = dict(state["run"])
+        if "best" not in run:
+            raise EarlierVersionError
+        self.state = RunState(**{**run, "best": BestEvaluation(**run["best"])})
+        self.model.noise.load_state_dict(state["heads"]["noise"])
+        self.model.critic.load_state_dict(state["heads"]["critic"])
+        self.updater.load_state_dict(state["optimizers"])
+        if self.cfg.buffer.store == "auto":  # less or more memory may be free now; the numbers must go on as they were
+            self.store = StoreChoice(**state["store"])
+            self.sampler.store_prefix = self.store.prefix
+
+
+def _value_quality(buffer: RolloutBuffer) -> dict[str, float]:
+    valid: torch.Tensor = buffer.valid
+    value, target = buffer.column("value")[valid], buffer.column("target")[valid]
+    return {
+        "value/explained_variance": explained_variance(value, target),
+        "value/mean": float(value.mean()),
+        "value/target_mean": float(target.mean()),
+        "buffer/bytes": float(buffer.nbytes()),
+    }

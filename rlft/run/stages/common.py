@@ -1,0 +1,52 @@
+"""What every stage shares: the run directory held, the command on record, environments closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from rlft.config.load import dump
+from rlft.config.schema import RunConfig
+from rlft.errors import RlftError
+from rlft.files import write_text_atomically
+from rlft.report.provenance import record_command
+from rlft.run import assembly, checkpoint
+from rlft.run.runlock import RunLock
+from rlft.types import VecEnv
+
+
+@contextmanager
+def stage(cfg: RunConfig, name: str) -> Iterator[Path]:
+    """The run directory, held by this process, with the command on record."""
+    run = assembly.run_dir(cfg)
+    with RunLock(run), assembly.simulator_errors():
+        record_command(run, name)
+        (run / "settings").mkdir(exist_ok=True)
+        label = f"eval_{cfg.eval.label}" if name == "eval" else name
+        write_text_atomically(run / "settings" / f"{label}.yaml", dump(cfg))
+        yield run
+
+
+@contextmanager
+def closing_all(envs: Sequence[VecEnv]) -> Iterator[Sequence[VecEnv]]:
+    """Close every group of environments, whatever happens."""
+    with ExitStack() as stack:
+        for env in envs:
+            stack.enter_context(closing(env))
+        yield envs
+
+
+def resumed_from(cfg: RunConfig, directory: Path) -> Path | None:
+    """The checkpoint to continue from, or None to start anew.
+
+    Raises:
+        RlftError: there are checkpoints of an earlier run, and nobody said to continue it.
+    """
+    resumed = checkpoint.find_resume(cfg.resume, directory)
+    if resumed is None and checkpoint.newest_valid(directory) is not None:
+        raise RlftError(
+            f"{directory} holds checkpoints of an earlier run; continue it with resume=auto, "
+            "or choose another name or output.dir"
+        )
+    return resumed

@@ -1,0 +1,173 @@
+"""Scalars of a run: always into metrics.jsonl, and into Weights & Biases where it is configured and works."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import netrc
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from rlft.config.load import dump
+from rlft.config.schema import RunConfig, WandbConfig
+from rlft.files import write_text_atomically
+
+log = logging.getLogger(__name__)
+
+METRICS = "metrics.jsonl"
+RESERVED = {"time", "stage", "step"}
+
+
+class Tracker:
+    """Writes scalars; nothing that goes wrong with the remote part reaches the caller.
+
+    Args:
+        run_dir: the run directory; made where it is missing.
+        remote: a started wandb run, or None.
+    """
+
+    def __init__(self, run_dir: Path, remote: Any = None) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.path = run_dir / METRICS
+        self._remote = remote
+        self._mend()
+        self._file = self.path.open("a", encoding="utf-8")
+
+    @classmethod
+    def open(cls, cfg: RunConfig, run_dir: Path) -> Self:
+        """Write the resolved settings as config.yaml, and start tracking."""
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(run_dir / "config.yaml", dump(cfg))
+        remote = None
+        if cfg.wandb is not None:
+            settings = cfg.wandb
+            remote = _attempt("start", lambda: start_wandb(settings, cfg, run_dir))
+        return cls(run_dir, remote)
+
+    def log(self, stage: str, step: int, scalars: Mapping[str, float]) -> None:
+        """Append one line.
+
+        Args:
+            stage: ``sft``, ``rl``, ``probe`` or ``eval``.
+            step: counts within the stage.
+            scalars: name -> value; a non-finite value is written as ``"nan"``, ``"inf"`` or ``"-inf"``.
+        """
+        values = {name: float(value) for name, value in scalars.items()}
+        if reserved := RESERVED & set(values):
+            raise ValueError(f"scalars may not be named {sorted(reserved)}: every line has these fields of its own")
+        plain = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+        line = {"time": time.time(), "stage": stage, "step": int(step), **plain}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._remote is not None:
+            self._send({f"{stage}/step": step, **{f"{stage}/{name}": value for name, value in values.items()}})
+
+    def drop_after(self, stage: str, step: int) -> int:
+        """Forget the lines of a stage beyond a step, when training resumes there. Returns how many were dropped."""
+        self._file.close()
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not _is_after(line, stage, step)]
+        if len(kept) != len(lines):
+            write_text_atomically(self.path, "".join(kept))
+        self._file = self.path.open("a", encoding="utf-8")
+        return len(lines) - len(kept)
+
+    def close(self) -> None:
+        """End tracking; may be called twice."""
+        self._file.close()
+        if self._remote is not None:
+            remote, self._remote = self._remote, None
+            _attempt("finish", remote.finish)
+
+    def __enter__(self) -> Self:
+        """Nothing to do: tracking has started."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End tracking."""
+        self.close()
+
+    def _send(self, named: dict[str, float]) -> None:
+        remote = self._remote
+
+        def send() -> bool:
+            remote.log(named)
+            return True
+
+        if not _attempt("log", send):
+            self._remote = None
+
+    def _mend(self) -> None:
+        """Cut off a last line that a kill left unfinished, so that every line stays valid JSON."""
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        end = data.rfind(b"\n") + 1
+        if end != len(data):
+            log.warning("%s: cut off an unfinished last line", self.path)
+            with self.path.open("r+b") as file:
+                file.truncate(end)
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """All lines of metrics.jsonl, non-finite values as floats again; an empty list where there is no file."""
+    path = Path(run_dir) / METRICS
+    if not path.exists():
+        return []
+    restored = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return [{k: restored.get(v, v) if isinstance(v, str) and k != "stage" else v for k, v in x.items()} for x in lines]
+
+
+def wandb_mode(settings: WandbConfig) -> Literal["online", "offline"]:
+    """``online`` where a key is set (WANDB_API_KEY or netrc) and the settings allow it, else ``offline``."""
+    return "online" if not settings.offline_mode and _has_wandb_key() else "offline"
+
+
+def start_wandb(settings: WandbConfig, cfg: RunConfig, run_dir: Path) -> Any:
+    """Start a wandb run whose files lie in the run directory."""
+    import wandb
+
+    mode = wandb_mode(settings)
+    log.info("Weights & Biases is %s", mode)
+    return wandb.init(
+        project=settings.project,
+        entity=settings.entity,
+        name=settings.run or cfg.name,
+        dir=str(run_dir),
+        mode=mode,
+        config=asdict(cfg),
+        settings=wandb.Settings(silent=True, init_timeout=30),
+    )
+
+
+def _has_wandb_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _attempt(what: str, action: Callable[[], Any]) -> Any:
+    """Run a remote action; a failure gives one warning and None, whatever it is."""
+    try:
+        return action()
+    except Exception as error:  # a tracker must never stop training
+        log.warning("Weights & Biases failed to %s (%s: %s); going on without it", what, type(error).__name__, error)
+        return None
+
+
+def _is_after(line: str, stage: str, step: int) -> bool:
+    record = json.loads(line)
+    return bool(record["stage"] == stage and record["step"] > step)
