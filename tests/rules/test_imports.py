@@ -15,6 +15,7 @@ ALLOWED = {
     "rlft.errors": (),
     "rlft.rows": (),
     "rlft.seeding": (),
+    "rlft.plugins": ("rlft.errors",),
     "rlft.statistics": (),
     "rlft.assets": ("rlft.errors",),
     "rlft.config": ("rlft.errors", "rlft.generated", "rlft.policy.pi0.sizes"),

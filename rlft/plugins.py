@@ -1,0 +1,103 @@
+"""The four seams: simulators, tasks, policies and objectives, found by name. Standard library only.
+
+A piece of one's own is an object in a module of one's own. A settings file names it in one of two ways:
+
+- by the name under which its package declares it (``[project.entry-points."rlft.simulators"]`` and so on), or
+- as ``package.module:Attribute``, with nothing declared; the package has to be importable.
+
+Names are data: nothing is imported before :func:`load`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from rlft.errors import ConfigError
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "simulators": {
+        "maniskill": "rlft_envs.maniskill.simulator:ManiSkill",
+        "toy": "rlft_envs.toy:Toy",
+    },
+    "tasks": {
+        "panda": "rlft_tasks.panda:TASKS",
+        "put_on_plate": "rlft_tasks.put_on_plate:TASKS",
+        "toy": "rlft_tasks.toy:TASKS",
+        "widowx": "rlft_tasks.widowx:TASKS",
+    },
+    "policies": {},
+    "objectives": {},
+}
+"""Kind -> name -> ``module:attribute`` of what comes with this package."""
+
+
+@cache
+def _found(kind: str) -> dict[str, str]:
+    installed = {point.name: point.value for point in entry_points(group=f"rlft.{kind}")}
+    return installed | BUILT_IN[kind]  # what comes with the package cannot be replaced by what happens to be installed
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The names that can be given, those that come with the package first.
+
+    Args:
+        kind: ``simulators``, ``tasks``, ``policies`` or ``objectives``.
+    """
+    return tuple(sorted(_found(kind), key=lambda name: (name not in BUILT_IN[kind], name)))
+
+
+def resolve(kind: str, name: str, setting: str = "") -> str:
+    """Where the object behind a name is, as ``module:attribute``; nothing is imported.
+
+    Args:
+        kind: see :func:`names`.
+        name: a declared name, or ``module:attribute`` itself.
+        setting: who asks, for the message.
+
+    Raises:
+        ConfigError: no such name; says which there are.
+    """
+    if ":" in name:
+        return name
+    found = _found(kind)
+    if name not in found:
+        near = difflib.get_close_matches(name, found, n=1, cutoff=0.5)
+        raise ConfigError(
+            f"{setting or kind} = {name!r}: must be one of {', '.join(names(kind))}, or package.module:Name for one of "
+            f"your own{f'; did you mean {near[0]}?' if near else ''}"
+        )
+    return found[name]
+
+
+def load(kind: str, name: str, setting: str = "") -> Any:
+    """Import the object behind a name.
+
+    Raises:
+        ConfigError: no such name, module or attribute.
+    """
+    return imported(resolve(kind, name, setting), setting or kind)
+
+
+def imported(reference: str, setting: str) -> Any:
+    """The object at ``module:attribute``.
+
+    Raises:
+        ConfigError: there is no such module or attribute, or the module cannot be imported.
+    """
+    module, _, attribute = reference.partition(":")
+    try:
+        value: Any = importlib.import_module(module)
+        for part in attribute.split(".") if attribute else ():
+            value = getattr(value, part)
+    except ImportError as error:
+        raise ConfigError(
+            f"{setting} = {reference!r}: {module} cannot be imported ({error}); it has to be installed in this "
+            "environment, or lie on PYTHONPATH"
+        ) from error
+    except AttributeError as error:
+        raise ConfigError(f"{setting} = {reference!r}: {error}") from error
+    return value
