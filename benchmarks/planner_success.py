@@ -26,8 +26,8 @@ from rlft.run import assembly
 from rlft.statistics import wilson_interval
 from rlft.types import DemoAttempt, EnvSettings, RewardSettings
 from rlft_envs.record import RecordSettings, record
-from rlft_envs.simulators import build_single_env
-from rlft_tasks.planners.registry import make_expert
+from rlft_envs.simulator import build_single_env
+from rlft_envs.task import make_expert
 
 OUT = Path(__file__).resolve().parent / "results" / "planner_success.json"
 

@@ -17,7 +17,8 @@ interpreter than the learner. An ``Array`` is a numpy array where physics runs o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -68,8 +69,8 @@ class EnvSettings:
     """Everything a simulator is told. Plain data, so that it can be sent to a worker as JSON.
 
     Attributes:
-        simulator: ``maniskill`` or ``toy``.
-        env_id: the simulator's own id, for instance ``PushCube-v1``.
+        simulator: its name, or ``package.module:Name`` (see rlft.plugins).
+        env_id: the simulator's own id, for instance ``PushCube-v1``; ``package.module:Id`` imports the module first.
         num_envs: E.
         max_episode_steps: truncation, environment steps.
         control_mode: the simulator's controller; the recorded actions are in this mode.
@@ -154,6 +155,26 @@ class EnvSpec:
     def act_dim(self) -> int:
         """The robot's action width d."""
         return len(self.action_low)
+
+
+@dataclass(frozen=True)
+class ConfigurationSpace:
+    """A task's numbered configurations.
+
+    Attributes:
+        axes: of their mixed-radix numbers: name -> how many values, the slowest first.
+        labels: number -> what an evaluation groups it by; the same keys for every one.
+        balanced_first: axes whose combinations a stratified sample balances before those with any other.
+    """
+
+    axes: Mapping[str, int]
+    labels: Callable[[int], Mapping[str, str]]
+    balanced_first: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return math.prod(self.axes.values())
 
 
 @dataclass

@@ -25,6 +25,11 @@ def download_command(root: str | Path | None) -> str:
     return shlex.join(words if root is None else [*words, "--root", str(root)])
 
 
+def own_download(settings: EnvSettings) -> str:
+    """The command for a task whose assets our script fetches."""
+    return download_command(settings.assets_root)
+
+
 def point_maniskill_at(settings: EnvSettings) -> None:
     """Let ManiSkill look under ``<assets root>/maniskill``, unless MS_ASSET_DIR names a place of the user's own.
 

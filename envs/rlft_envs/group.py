@@ -14,7 +14,7 @@ import numpy as np
 from rlft.types import ChunkStep, EnvSettings, EnvSpec, Observation
 from rlft_envs.arrays import ObservationArrays, Outcomes
 from rlft_envs.checks import check_actions, check_env_ids, check_reset
-from rlft_envs.simulators import build_single_env
+from rlft_envs.simulator import build_single_env
 from rlft_envs.single import SingleEnv
 
 log = logging.getLogger(__name__)

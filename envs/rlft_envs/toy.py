@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlft.types import CameraSettings, EnvSettings, EnvSpec
+from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings, EnvSpec
 from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.simulator import Simulator
 from rlft_envs.single import ObservationRow, Outcome, SingleEnv
 
 ENV_IDS = ("ToyReach-v0",)
@@ -39,12 +40,12 @@ GOALS = {f"{x:+.1f} {y:+.1f}": (x, y) for y in (-0.7, 0.0, 0.7) for x in (-0.7, 
 JITTER = 0.05
 
 
-def numbered(settings: EnvSettings) -> tuple[Mapping[str, int], Callable[[int], Mapping[str, str]]] | None:
-    """The digits of the numbered configurations, and the labels of each; None unless ``numbered`` is set."""
+def configurations(settings: EnvSettings) -> ConfigurationSpace | None:
+    """The numbered configurations; None unless ``numbered`` is set."""
     if not dict(settings.make_kwargs).pop("numbered", False):
         return None
-    pairs = [{"object": start, "plate": goal} for start in STARTS for goal in GOALS]
-    return {"object": len(STARTS), "plate": len(GOALS)}, pairs.__getitem__
+    pairs = [{"start": start, "goal": goal} for start in STARTS for goal in GOALS]
+    return ConfigurationSpace({"start": len(STARTS), "goal": len(GOALS)}, pairs.__getitem__, ("start", "goal"))
 
 
 @dataclass(frozen=True)
@@ -202,3 +203,16 @@ class ToyEnv(SingleEnv):
         for camera in settings.cameras:
             if camera.eye is not None or camera.target is not None or camera.fov is not None:
                 raise EnvSetupError(f"camera {camera.name!r}: the toy's cameras take a name and a size only")
+
+
+class Toy(Simulator):
+    """The toy as a plug-in."""
+
+    def single(self, settings: EnvSettings) -> SingleEnv:
+        """See :meth:`Simulator.single`."""
+        return ToyEnv(settings)
+
+    def check(self, settings: EnvSettings) -> None:
+        """See :meth:`Simulator.check`."""
+        super().check(settings)
+        ToyEnv.check(settings)

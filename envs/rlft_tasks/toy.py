@@ -1,10 +1,11 @@
-"""The expert of the toy task: straight to the goal."""
+"""The toy task, and its expert: straight to the goal."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from rlft_envs.toy import MAX_STEP, ToyEnv
+from rlft_envs.task import Task
+from rlft_envs.toy import ENV_IDS, INSTRUCTION, MAX_STEP, ToyEnv, configurations
 
 
 class ToyExpert:
@@ -30,3 +31,6 @@ class ToyExpert:
     def hold(self) -> np.ndarray:
         """No displacement, float32 ``[2]``."""
         return np.zeros(2, dtype=np.float32)
+
+
+TASKS = (Task(ENV_IDS, INSTRUCTION, expert=ToyExpert, configurations=configurations),)

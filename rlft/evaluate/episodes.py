@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rlft.errors import RlftError
 from rlft.evaluate.protocol import Protocol
 from rlft.evaluate.strata import stratified_sample
 from rlft.seeding import seed_for
+from rlft.types import ConfigurationSpace
 
 SEEDS, ALL, STRATIFIED = "seeds", "all", "stratified"
 MAX_ALL = 1_000_000  # the largest split that is run as a whole: 802,816 configurations
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """A task's numbered configurations.
-
-    Attributes:
-        digits: of their mixed-radix numbers: name -> how many values, the slowest first.
-        labels: number -> its labels (``object``, ``plate``, ``table``, ``variant``, ...); the same keys for every one.
-    """
-
-    digits: Mapping[str, int]
-    labels: Callable[[int], Mapping[str, str]]
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return math.prod(self.digits.values())
 
 
 @dataclass(frozen=True)
@@ -50,7 +32,7 @@ class Episode:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def choose_ids(select: str, episodes: int, seed: int, numbered: Numbered | None) -> tuple[int, ...] | None:
+def choose_ids(select: str, episodes: int, seed: int, numbered: ConfigurationSpace | None) -> tuple[int, ...] | None:
     """The configurations of the episodes, in order.
 
     Args:
@@ -83,13 +65,13 @@ def choose_ids(select: str, episodes: int, seed: int, numbered: Numbered | None)
                 f"eval.episodes={episodes}, but the task has {numbered.count} configurations; "
                 f"use eval.episodes={numbered.count} or less, or eval.select={ALL}"
             )
-        return stratified_sample(numbered.digits, episodes, seed)
+        return stratified_sample(numbered, episodes, seed)
     # Two seeds of 31 bits each: there are tasks with more configurations than one can name.
     drawn = ((seed_for(seed, "eval-configuration", i, j) for j in range(2)) for i in range(episodes))
     return tuple((high * 2**31 + low) % numbered.count for high, low in drawn)
 
 
-def list_episodes(protocol: Protocol, numbered: Numbered | None) -> list[Episode]:
+def list_episodes(protocol: Protocol, numbered: ConfigurationSpace | None) -> list[Episode]:
     """The protocol's episodes, by index."""
     seeds = [seed_for(protocol.seed, "eval-episode", i) for i in range(protocol.episodes)]
     if protocol.episode_ids is None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from rlft.errors import RlftError
-from rlft.evaluate.episodes import Episode, Numbered, list_episodes
+from rlft.evaluate.episodes import Episode, list_episodes
 from rlft.evaluate.protocol import Protocol
 from rlft.evaluate.result import EpisodeResult, EvalResult, summarise
 from rlft.placement import Placement, to_numpy
@@ -26,7 +26,7 @@ from rlft.policy.base import FlowPolicy
 from rlft.policy.denoise import integrate_ode
 from rlft.rollout.observations import indices, put_rows
 from rlft.seeding import generator_for
-from rlft.types import ChunkStep, Observation, VecEnv
+from rlft.types import ChunkStep, ConfigurationSpace, Observation, VecEnv
 
 MAX_TRIES = 3  # an episode is named by its seed: a simulator that fails in it again and again always will
 RECORDED_AT_ONCE = 8  # episodes whose pictures are in memory together
@@ -45,11 +45,13 @@ class Evaluator:
         ValueError: the environments are not those of the protocol.
     """
 
-    def __init__(self, env: VecEnv, placement: Placement, protocol: Protocol, numbered: Numbered | None = None) -> None:
+    def __init__(
+        self, env: VecEnv, placement: Placement, protocol: Protocol, numbered: ConfigurationSpace | None = None
+    ) -> None:
         protocol.check(env.spec)
         self.env, self.placement, self.protocol = env, placement, protocol
         self.episodes = list_episodes(protocol, numbered)
-        self._values = None if numbered is None else numbered.digits
+        self._values = None if numbered is None else numbered.axes
         self._obs: Observation | None = None
 
     def run(

@@ -10,8 +10,7 @@ import numpy as np
 
 from rlft.seeding import seed_for
 from rlft.statistics import wilson_interval
-
-FIRST = ("object", "plate", "table")  # digits whose combinations are balanced before those with any other
+from rlft.types import ConfigurationSpace
 
 
 @dataclass(frozen=True)
@@ -56,30 +55,31 @@ def macro_average(rows: Sequence[Stratum]) -> float:
     return sum(row.success for row in rows) / len(rows)
 
 
-def stratified_sample(digits: Mapping[str, int], count: int, seed: int) -> tuple[int, ...]:
-    """Draw numbered configurations without repetition, balanced over every digit of their numbers.
+def stratified_sample(space: ConfigurationSpace, count: int, seed: int) -> tuple[int, ...]:
+    """Draw numbered configurations without repetition, balanced over every axis of their numbers.
 
-    However many are drawn, the counts of two values of a digit differ by at most one, and so do the counts of two
-    combinations of object, plate and table, then of these with each further digit in turn. Which values meet is
-    shuffled by the seed. A shorter sample is the beginning of a longer one.
+    However many are drawn, the counts of two values of an axis differ by at most one, and so do the counts of two
+    combinations of the axes that the space balances first, then of these with each further axis in turn. Which values
+    meet is shuffled by the seed. A shorter sample is the beginning of a longer one.
 
     Args:
-        digits: of the mixed-radix numbers: name -> how many values, the slowest first.
+        space: the configurations.
         count: how many to draw, at most all.
         seed: names the draw.
 
     Returns:
         configuration numbers, in the order of the draw.
     """
-    if not 0 < count <= math.prod(digits.values()):
-        raise ValueError(f"count={count}: wanted 1..{math.prod(digits.values())}")
-    names = [name for name in FIRST if name in digits] + [name for name in digits if name not in FIRST]
+    axes, first = space.axes, [name for name in space.balanced_first if name in space.axes]
+    if not 0 < count <= space.count:
+        raise ValueError(f"count={count}: wanted 1..{space.count}")
+    names = first + [name for name in axes if name not in first]
     rng = np.random.default_rng(seed_for(seed, "eval-strata"))
-    shuffled = [rng.permutation(digits[name]) for name in names]
-    places = dict(zip(names, balanced_order([digits[name] for name in names], count), strict=True))
+    shuffled = [rng.permutation(axes[name]) for name in names]
+    places = dict(zip(names, balanced_order([axes[name] for name in names], count), strict=True))
     values = {name: order[places[name]] for name, order in zip(names, shuffled, strict=True)}
     numbers = [0] * count
-    for name, size in digits.items():
+    for name, size in axes.items():
         numbers = [number * size + int(value) for number, value in zip(numbers, values[name], strict=True)]
     return tuple(numbers)
 

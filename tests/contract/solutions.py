@@ -9,7 +9,7 @@ import numpy as np
 from vec_env_factories import PUT_ON_PLATE, TIME_LIMIT, A
 
 from rlft.types import DemoAttempt
-from rlft_envs.simulators import build_single_env
+from rlft_envs.simulator import build_single_env
 
 
 def solve(simulator, state, act_dim):
@@ -29,7 +29,7 @@ def solve(simulator, state, act_dim):
 def planned(seed):
     """What the planner does in an episode of the family: float32 [steps, d]."""
     from rlft_envs.record import RecordSettings, record
-    from rlft_tasks.planners.registry import make_expert
+    from rlft_envs.task import make_expert
 
     env = build_single_env(replace(PUT_ON_PLATE, cameras=()))
     recording = record(env, make_expert, DemoAttempt(0, seed, 0), RecordSettings(max_steps=TIME_LIMIT))

@@ -12,8 +12,8 @@ from rlft.data.dataset import DemoSet
 from rlft.types import CameraSettings, DemoAttempt, EnvSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError, PlanError
 from rlft_envs.record import RecordSettings, record
-from rlft_envs.simulators import build_single_env
-from rlft_tasks.planners.registry import PLANNERS, make_expert, planner_for
+from rlft_envs.simulator import build_single_env
+from rlft_envs.task import expert_of, make_expert
 
 pytestmark = [
     pytest.mark.simulator,
@@ -133,7 +133,7 @@ def test_a_pose_out_of_reach_is_said_to_be(push):
 def test_tasks_and_modes_without_a_planner_are_refused():
     known = r"PegInsertionSide-v1.*PickCube-v1, PullCube-v1, PushCube-v1, Put.*, StackCube-v1"
     with pytest.raises(EnvSetupError, match=known):
-        planner_for("PegInsertionSide-v1")
+        expert_of(settings("PegInsertionSide-v1", "pd_ee_delta_pos"))
     env = build_single_env(settings("PushCube-v1", "pd_joint_vel"))
     env.reset(0)
     with pytest.raises(EnvSetupError, match=r"pd_joint_vel.*use one of pd_joint_pos"):
@@ -141,10 +141,8 @@ def test_tasks_and_modes_without_a_planner_are_refused():
     env.close()
 
 
-def test_only_grippers_that_never_move_are_declared_still(push):
+def test_a_gripper_that_never_moves_is_declared_still(push):
     assert make_expert(push).still_dims == (3,)
-    still = [name for name, planner in PLANNERS.items() if not planner.gripper_moves]
-    assert still == ["PullCube-v1", "PushCube-v1"]
     actions = np.stack(attempt(push, 0).actions)
     assert (actions[:, 3] == actions[0, 3]).all()
 

@@ -160,7 +160,7 @@ def test_the_object_jumps_after_five_steps_and_only_where_it_should(build):
 
 
 def test_a_grasp_is_latched_and_the_reward_is_its_increase(build):
-    from rlft_tasks.planners.registry import make_expert
+    from rlft_envs.task import make_expert
 
     env = build("Single-v1", reward=RewardSettings("dense_difference", 1.0, 0.0))
     env.reset(1)

@@ -18,7 +18,7 @@ from rlft_envs.errors import EnvSetupError
 from rlft_envs.maniskill.batched import ManiSkillGpuVecEnv
 from rlft_envs.maniskill.row_draws import RowDraws, RowNumbers, drawing_by_row
 from rlft_envs.maniskill.setup import build_base_env
-from rlft_envs.simulators import build_single_env
+from rlft_envs.simulator import build_single_env
 
 pytestmark = pytest.mark.simulator
 

@@ -11,7 +11,7 @@ from solutions import towards_success
 from vec_env_factories import FAMILY, SIMULATORS, TIME_LIMIT, TOYS, A, E
 
 from rlft.types import VecEnv
-from rlft_envs.simulators import build_single_env
+from rlft_envs.simulator import build_single_env
 
 SEEDS = [11, 12, 13, 14]
 

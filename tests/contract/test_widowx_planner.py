@@ -6,9 +6,9 @@ from assets_at import assets_root
 
 from rlft.types import DemoAttempt, EnvSettings, RewardSettings
 from rlft_envs.record import RecordSettings, record
-from rlft_envs.simulators import build_single_env
+from rlft_envs.simulator import build_single_env
+from rlft_envs.task import make_expert
 from rlft_tasks.planners.grasps import WIDOWX
-from rlft_tasks.planners.registry import make_expert
 
 pytestmark = pytest.mark.simulator
 

@@ -12,7 +12,7 @@ from rlft.types import CameraSettings, EnvSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.make import make_vec_env
 from rlft_envs.pictures import fit_picture
-from rlft_envs.simulators import build_single_env
+from rlft_envs.simulator import build_single_env
 
 pytestmark = pytest.mark.simulator
 

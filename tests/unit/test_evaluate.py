@@ -105,8 +105,8 @@ def test_all_configurations_are_run_once_and_counted_by_label():
     result = run(select="all", limit=20, **NUMBERED)
     assert [e.episode_id for e in result.per_episode] == list(range(36))
     assert {key: [row.episodes for row in rows] for key, rows in result.strata.items()} == {
-        "object": [9] * 4,
-        "plate": [4] * 9,
+        "start": [9] * 4,
+        "goal": [4] * 9,
     }
     for key, rows in result.strata.items():
         assert sum(row.successes for row in rows) == result.successes
@@ -123,7 +123,7 @@ def test_the_environment_shows_the_configuration_that_the_label_names():
     episodes = evaluator.episodes
     obs = evaluator.env.reset(range(36), [e.seed for e in episodes], [e.episode_id for e in episodes])
     for row, episode in zip(obs.privileged, episodes, strict=True):
-        said = [float(x) for key in ("object", "plate") for x in episode.labels[key].split()]
+        said = [float(x) for key in ("start", "goal") for x in episode.labels[key].split()]
         assert row == pytest.approx(said, abs=0.051)
 
 
@@ -209,9 +209,9 @@ def test_the_tables_for_the_terminal():
     assert result.protocol_hash[:12] in summary_line(result)
     text = strata_text(result)
     titles = [line for line in text.splitlines() if line.startswith("by ")]
-    assert titles[0] == f"by object (the mean of the rows is {100 * result.macro['object']:.1f} %)"
+    assert titles[0] == f"by start (the mean of the rows is {100 * result.macro['start']:.1f} %)"
     assert titles[1].endswith("%, 3 of its 9 values had no episode)")
-    row = result.strata["object"][0]
+    row = result.strata["start"][0]
     line = next(line for line in text.splitlines() if line.startswith(f"  {row.name} "))
     assert f"{row.successes} of {row.episodes}" in line
     assert f"[{100 * row.ci95[0]:.1f}, {100 * row.ci95[1]:.1f}]" in line
@@ -220,8 +220,8 @@ def test_the_tables_for_the_terminal():
 
 def test_a_table_for_the_terminal_has_an_end():
     result = run(limit=20)
-    result.strata = tabulate(({"object": f"{i:03}"}, True, True) for i in range(300))
-    result.macro = {"object": 1.0}
+    result.strata = tabulate(({"start": f"{i:03}"}, True, True) for i in range(300))
+    result.macro = {"start": 1.0}
     lines = strata_text(result).splitlines()
     assert len(lines) == 42
     assert lines[-1] == "  and 260 more in the file"

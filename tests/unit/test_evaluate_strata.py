@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from rlft.errors import RlftError
-from rlft.evaluate import Numbered, choose_ids
+from rlft.evaluate import choose_ids
 from rlft.evaluate.strata import balanced_order, macro_average, stratified_sample, tabulate
 from rlft.statistics import wilson_interval
+from rlft.types import ConfigurationSpace
 
 MAIN = {"object": 16, "plate": 1, "table": 16, "position": 784, "yaw": 4}  # PutOnPlateInScene25Main-v3, train
 ODD = {"object": 3, "extra": 4, "plate": 2, "table": 6, "yaw": 5}
@@ -26,6 +27,12 @@ def read(number, digits):
     return found
 
 
+def numbered(digits):
+    return ConfigurationSpace(
+        digits, lambda i: {name: str(value) for name, value in read(i, digits).items()}, ("object", "plate", "table")
+    )
+
+
 def spread(counts, kinds):
     """Largest minus smallest count, values that were never drawn included."""
     return max(counts.values()) - (min(counts.values()) if len(counts) == kinds else 0)
@@ -34,7 +41,7 @@ def spread(counts, kinds):
 @pytest.mark.parametrize("digits", [MAIN, ODD, HUGE], ids=["main", "odd", "huge"])
 @pytest.mark.parametrize("count", [1, 7, 16, 17, 100, 256, 300])
 def test_every_digit_and_every_combination_of_the_strata_is_balanced(digits, count):
-    drawn = stratified_sample(digits, count, seed=5)
+    drawn = stratified_sample(numbered(digits), count, seed=5)
     assert len(set(drawn)) == count
     assert all(0 <= number < math.prod(digits.values()) for number in drawn)
     rows = [read(number, digits) for number in drawn]
@@ -46,7 +53,7 @@ def test_every_digit_and_every_combination_of_the_strata_is_balanced(digits, cou
 
 def test_a_whole_split_is_every_configuration_once():
     total = math.prod(ODD.values())
-    assert sorted(stratified_sample(ODD, total, seed=1)) == list(range(total))
+    assert sorted(stratified_sample(numbered(ODD), total, seed=1)) == list(range(total))
 
 
 @pytest.mark.parametrize("sizes", list(itertools.product([1, 2, 4, 6, 9], repeat=3)))
@@ -65,14 +72,10 @@ def test_a_beginning_is_the_same_however_far_the_order_is_computed(count):
 
 
 def test_the_seed_names_the_sample_and_a_shorter_one_begins_a_longer_one():
-    sample = stratified_sample(MAIN, 64, seed=5)
-    assert sample == stratified_sample(MAIN, 64, seed=5)
-    assert sample == stratified_sample(MAIN, 200, seed=5)[:64]
-    assert sample != stratified_sample(MAIN, 64, seed=6)
-
-
-def numbered(digits):
-    return Numbered(digits, lambda i: {name: str(value) for name, value in read(i, digits).items()})
+    sample = stratified_sample(numbered(MAIN), 64, seed=5)
+    assert sample == stratified_sample(numbered(MAIN), 64, seed=5)
+    assert sample == stratified_sample(numbered(MAIN), 200, seed=5)[:64]
+    assert sample != stratified_sample(numbered(MAIN), 64, seed=6)
 
 
 def test_what_is_selected():

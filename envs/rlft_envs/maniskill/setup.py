@@ -6,6 +6,7 @@ of the registry would only stand between us and the simulator. Imported lazily; 
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Any
 from rlft.types import EnvSettings
 from rlft_envs.errors import EnvSetupError, unknown
 from rlft_envs.rewards import needs_dense
-from rlft_tasks.put_on_plate.variants import PREFIX
+from rlft_envs.task import local_id, task_of
 
 os.environ.setdefault("MS_SKIP_ASSET_DOWNLOAD_PROMPT", "1")  # read when assets are missing: never ask on stdin
 
@@ -23,43 +24,16 @@ from mani_skill.utils import assets, sapien_utils
 from mani_skill.utils.registration import REGISTERED_ENVS
 
 import mani_skill.envs  # isort: skip  # noqa: F401  registers the tasks
-from rlft_envs.assets import download_command
 from rlft_envs.maniskill.cameras import keeping_views
 from rlft_envs.maniskill.coarse_visuals import coarsen_robot
 from rlft_envs.maniskill.devices import physics_device, render_device
 from rlft_envs.maniskill.row_draws import drawing_by_row
 from rlft_envs.maniskill.variations import Variation, varied
 from rlft_envs.maniskill.vulkan import check_vulkan
-from rlft_tasks.widowx import adapted
 
 log = logging.getLogger(__name__)
 
 HUMAN_VIEW_SIZE = 256
-WIDOWX_TASKS = (
-    "PutCarrotOnPlateInScene-v1",
-    "PutEggplantInBasketScene-v1",
-    "PutSpoonOnTableClothInScene-v1",
-    "StackGreenCubeOnYellowCubeBakedTexInScene-v1",
-)
-
-INSTRUCTIONS: Mapping[str, str] = {
-    "PushCube-v1": "push the cube to the target",
-    "PullCube-v1": "pull the cube to the target",
-    "PullCubeTool-v1": "pull the cube closer with the tool",
-    "PokeCube-v1": "poke the cube with the peg",
-    "PickCube-v1": "pick up the cube and hold it at the goal",
-    "PickCubeSO100-v1": "pick up the cube and hold it at the goal",
-    "PickCubeWidowXAI-v1": "pick up the cube and hold it at the goal",
-    "StackCube-v1": "stack the red cube on the green cube",
-    "StackPyramid-v1": "stack the cubes into a pyramid",
-    "PlaceSphere-v1": "place the sphere into the bin",
-    "RollBall-v1": "roll the ball to the goal",
-    "LiftPegUpright-v1": "lift the peg upright",
-    "PegInsertionSide-v1": "insert the peg into the hole",
-    "PlugCharger-v1": "plug the charger into the receptacle",
-    "PushT-v1": "push the T to its outline",
-    "PickSingleYCB-v1": "pick up the object and hold it at the goal",
-}
 
 
 def build_base_env(settings: EnvSettings) -> BaseEnv:
@@ -74,17 +48,21 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
         EnvSetupError: unknown task, control mode, camera or argument; missing assets; no renderer; no CUDA device.
     """
     check_vulkan()
-    task = keeping_views(task_class(settings))
-    kwargs = {**REGISTERED_ENVS[settings.env_id].default_kwargs, **settings.make_kwargs}
+    described = task_of(settings)
+    task = task_class(settings)
+    kwargs = {**REGISTERED_ENVS[local_id(settings.env_id)].default_kwargs, **settings.make_kwargs}
+    adapt = described.hook("adapt")
+    if adapt is not None:
+        task, more = adapt(task, settings)
+        kwargs |= more
+    task = keeping_views(task)
     variation, visual_cell = Variation.parse(kwargs.pop("variation", None)), kwargs.pop("visual_cell", None)
     if variation is not None:
-        task = varied(task, settings.env_id, variation)
+        task = varied(task, settings.env_id, described, variation)
     if settings.sim_backend == "gpu":
         _refuse_on_gpu(kwargs)
         task = drawing_by_row(task)  # outermost, so that a variation's draws are by row too
     physics, renderer = physics_device(settings), render_device(settings)
-    if settings.env_id.startswith(PREFIX):
-        kwargs["assets_root"] = settings.assets_root
     kwargs |= {
         "num_envs": settings.num_envs if settings.sim_backend == "gpu" else 1,
         "obs_mode": "none",
@@ -120,7 +98,7 @@ def instructions(env: Any, settings: EnvSettings) -> list[str]:
     """
     own = getattr(env, "get_language_instruction", None)
     if settings.instruction is not None or own is None:
-        text = settings.instruction if settings.instruction is not None else INSTRUCTIONS.get(settings.env_id, "")
+        text = task_of(settings).instruction if settings.instruction is None else settings.instruction
         texts = [text] * settings.num_envs
     else:
         texts = list(own())
@@ -135,11 +113,11 @@ def task_class(settings: EnvSettings) -> type[BaseEnv]:
     Raises:
         EnvSetupError: unknown task, missing assets, or a task that cannot run where the settings say.
     """
-    env_id = settings.env_id
-    if env_id.startswith(PREFIX):
-        import rlft_tasks.put_on_plate.register  # noqa: F401  its assets are loaded when it is built
+    task, env_id = task_of(settings), local_id(settings.env_id)
+    if task.module is not None:
+        importlib.import_module(task.module)
     if env_id not in REGISTERED_ENVS:
-        raise unknown("env.id", env_id, REGISTERED_ENVS)
+        raise unknown("env.id", settings.env_id, REGISTERED_ENVS)
     missing = []
     for asset in REGISTERED_ENVS[env_id].asset_download_ids or []:
         is_group = asset in assets.DATA_GROUPS
@@ -151,23 +129,13 @@ def task_class(settings: EnvSettings) -> type[BaseEnv]:
             f"{env_id} needs the assets {', '.join(sorted(missing))}, which are not under {folder} "
             f"(assets.root, or MS_ASSET_DIR, moves it); download them with: {_download(settings)}"
         )
-    task = REGISTERED_ENVS[env_id].cls
-    if env_id not in WIDOWX_TASKS:
-        return task
-    if settings.sim_backend == "gpu":
-        raise EnvSetupError(
-            f"{env_id}: upstream's reset lets every environment of a GPU simulation run on; use sim.backend=cpu, or "
-            f"{PREFIX}Single-v1"
-        )
-    return adapted(task)
+    return REGISTERED_ENVS[env_id].cls
 
 
 def _download(settings: EnvSettings) -> str:
-    """The command that fetches a task's assets: ours where our script has them, else ManiSkill's own."""
-    env_id = settings.env_id
-    ours = env_id in WIDOWX_TASKS or env_id.startswith(PREFIX)
-    root = settings.assets_root
-    return download_command(root) if ours else f".venv/bin/python -m mani_skill.utils.download_asset {env_id}"
+    """The command that fetches a task's assets: its own, else ManiSkill's."""
+    own = task_of(settings).hook("download")
+    return own(settings) if own is not None else f"python -m mani_skill.utils.download_asset {settings.env_id}"
 
 
 def _refuse_on_gpu(kwargs: Mapping[str, Any]) -> None:

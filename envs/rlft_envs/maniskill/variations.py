@@ -14,13 +14,7 @@ from typing import Any
 import numpy as np
 
 from rlft_envs.errors import EnvSetupError, unknown
-
-MOVABLE = {
-    "PushCube-v1": ("obj", "goal_region"),
-    "PullCube-v1": ("obj", "goal_region"),
-    "PickCube-v1": ("cube", "goal_site"),
-}
-"""Task -> the attributes that hold its object and its goal."""
+from rlft_envs.task import Task, ids_with
 
 
 @dataclass(frozen=True)
@@ -92,20 +86,21 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
 
 
-def varied(task: type, env_id: str, variation: Variation) -> type:
+def varied(task: type, env_id: str, described: Task, variation: Variation) -> type:
     """Subclass a task so that it starts its episodes as the variation says.
 
     Args:
         task: the ManiSkill task class.
-        env_id: its registered name.
+        env_id: its id, for the message.
+        described: names what can be moved.
         variation: the change.
 
     Raises:
         EnvSetupError: the task has no variations.
     """
-    if env_id not in MOVABLE:
-        raise EnvSetupError(f"{env_id} takes no variation; tasks that do: {', '.join(sorted(MOVABLE))}")
-    object_name, goal_name = MOVABLE[env_id]
+    if described.movable is None:
+        raise EnvSetupError(f"{env_id} takes no variation; tasks that do: {', '.join(ids_with('movable'))}")
+    object_name, goal_name = described.movable
 
     class Varied(task):
         def _load_scene(self, options: dict) -> None:
@@ -116,7 +111,7 @@ def varied(task: type, env_id: str, variation: Variation) -> type:
 
         def _initialize_episode(self, env_idx: Any, options: dict) -> None:
             super()._initialize_episode(env_idx, options)
-            _place(getattr(self, object_name), getattr(self, goal_name), env_id, env_idx, variation)
+            _place(getattr(self, object_name), getattr(self, goal_name), described, env_idx, variation)
 
     Varied.__name__ = Varied.__qualname__ = f"Varied{task.__name__}"
     return Varied
@@ -138,7 +133,7 @@ def _set_contact(actor: Any, variation: Variation) -> None:
                 shape.set_physical_material(material)
 
 
-def _place(object_: Any, goal: Any, env_id: str, env_idx: Any, variation: Variation) -> None:
+def _place(object_: Any, goal: Any, described: Task, env_idx: Any, variation: Variation) -> None:
     """Move object and goal of the environments that are being reset.
 
     Draws come after the task's own, from the same stream: torch's, which ManiSkill has seeded for the episode, or in a
@@ -160,8 +155,8 @@ def _place(object_: Any, goal: Any, env_id: str, env_idx: Any, variation: Variat
     if variation.object_yaw is not None:
         half = uniform([variation.object_yaw])[:, 0] / 2
         q = torch.stack([half.cos(), torch.zeros_like(half), torch.zeros_like(half), half.sin()], dim=1)
-    if env_id != "PickCube-v1":
-        goal_at[:, :2] += at[:, :2] - before[:, :2]  # the task places this goal relative to the object
+    if described.goal_follows_object:
+        goal_at[:, :2] += at[:, :2] - before[:, :2]
     if variation.goal_region is not None:
         goal_at[:, :2] = uniform(variation.goal_region)
     if variation.goal_offset is not None:

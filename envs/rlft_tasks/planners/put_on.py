@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from rlft_envs.errors import PlanError
-from rlft_tasks.panda import lifted
+from rlft_envs.maniskill.env import ManiSkillEnv
 from rlft_tasks.planners import se3
 from rlft_tasks.planners.control import CLOSED, OPEN
 from rlft_tasks.planners.grasps import WIDOWX, Grasp, find_grasps
-from rlft_tasks.planners.oracle import Move, Stay, Step, View
+from rlft_tasks.planners.oracle import Limits, Move, Oracle, Stay, Step, View
 from rlft_tasks.planners.shapes import Body
+from rlft_tasks.planners.tabletop import lifted
 
 APPROACH = 0.05  # metres above the grasp where the fingers start to come down
 CARRY = 0.03  # metres of free height under the object while it is carried
@@ -27,6 +28,7 @@ TRIES = 4
 CANDIDATES = 60  # grasps whose reach is checked
 SHIFTED = 0.01  # metres that the object may move while the fingers come down
 SAME_PLACE, SAME_DIRECTION = 0.008, 0.94  # metres and cosine: grasps nearer than this are one and the same
+LIMITS = Limits(velocity=1.5, acceleration=3.0)  # episodes as long as the published ones
 LOST = 0.025  # metres that the object may move in the fingers before it counts as dropped
 
 
@@ -144,3 +146,8 @@ def _carry(view: View, scene: Scene) -> tuple[np.ndarray, ...]:
     place = se3.pose(tool[:3, 3] + move, tool[:3, :3])
     over = se3.pose(place[:3, 3] * [1.0, 1.0, 0.0] + [0.0, 0.0, tool[2, 3] + up], tool[:3, :3])
     return lifted(tool, up), over, place
+
+
+def put_on_expert(env: ManiSkillEnv) -> Oracle:
+    """Who demonstrates the WidowX tasks."""
+    return Oracle(env.unwrapped, put_on, LIMITS)

@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 from rlft.types import DemoAttempt, DemoSource, EnvSettings
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.record import RecordSettings, record
-from rlft_envs.simulators import build_single_env
-from rlft_tasks.planners.registry import make_expert, planner_name
+from rlft_envs.simulator import build_single_env
+from rlft_envs.task import expert_name, expert_of
 
 PACKAGES = ("mani_skill", "sapien", "toppra", "numpy")
 
@@ -28,7 +28,7 @@ def serve(connection: Connection) -> None:
     settings, how = connection.recv()
     record_settings = RecordSettings(**how)
     try:
-        planner = planner_name(settings)
+        planner, make_expert = expert_name(settings), expert_of(settings)
         env = build_single_env(settings)
         env.reset(0)
         still = make_expert(env).still_dims

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from rlft.types import ConfigurationSpace, EnvSettings
+from rlft_envs.assets import folder_of
 from rlft_tasks.put_on_plate.layouts import layout, qpos_offsets
 from rlft_tasks.put_on_plate.library import Library, Model, Table, load_library
 from rlft_tasks.put_on_plate.variants import PREFIX, TEMPLATES, check_split, variant_of
@@ -214,3 +216,11 @@ def numbered(env_id: str, obj_set: str, assets_root: Path) -> Configurations:
         EnvSetupError: unknown id or split, or missing assets.
     """
     return Configurations(Numbering(env_id, obj_set), load_library(Path(assets_root)))
+
+
+def configuration_space(settings: EnvSettings) -> ConfigurationSpace:
+    """What ``reset(..., episode_ids)`` addresses; errors as of :func:`numbered`."""
+    root = folder_of(settings, "put_on_plate").parent
+    options = {"obj_set": "train", **settings.make_kwargs}
+    found = numbered(settings.env_id, str(options["obj_set"]), root)
+    return ConfigurationSpace(found.numbering.sizes, found.labels, ("object", "plate", "table"))

@@ -3,7 +3,15 @@
 Heavy imports happen inside the functions, so that a stage loads only what it uses.
 """
 
-from rlft.run.assembly.envs import build_env, build_rollout_envs, check_task, env_settings, overlaps, simulator_errors
+from rlft.run.assembly.envs import (
+    build_env,
+    build_rollout_envs,
+    check_task,
+    configuration_space,
+    env_settings,
+    overlaps,
+    simulator_errors,
+)
 from rlft.run.assembly.evaluation import (
     SuitePolicy,
     build_eval_env,
@@ -11,7 +19,6 @@ from rlft.run.assembly.evaluation import (
     build_protocol,
     member_protocols,
     member_settings,
-    numbered_episodes,
     policy_fingerprint,
 )
 from rlft.run.assembly.learner import build_placement, build_runner, dataset_dir, rollout_store, run_dir
@@ -35,13 +42,13 @@ __all__ = [
     "check_checkpoint",
     "check_method",
     "check_task",
+    "configuration_space",
     "dataset_dir",
     "demo_stats",
     "env_settings",
     "fresh_policy",
     "member_protocols",
     "member_settings",
-    "numbered_episodes",
     "overlaps",
     "policy_fingerprint",
     "preflight",

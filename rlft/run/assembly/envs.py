@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,12 +11,10 @@ from dataclasses import replace
 import numpy as np
 
 from rlft.assets.root import assets_root
-from rlft.config.compose import CONFIG_DIR
 from rlft.config.schema import RunConfig
-from rlft.config.tasks import shipped_ids
 from rlft.errors import ConfigError, RlftError
 from rlft.placement import parse_device, physics_backend
-from rlft.types import CameraSettings, EnvSettings, RewardSettings, VecEnv
+from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings, RewardSettings, VecEnv
 
 
 def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
@@ -117,17 +115,18 @@ def start_env(settings: EnvSettings) -> VecEnv:
 
 
 def check_task(cfg: RunConfig) -> None:
-    """Refuse a task that cannot be had, before anything of it is built; see :func:`rlft_envs.known.check_task`."""
-    from rlft_envs.known import check_task as check
+    """Refuse a task that cannot be had, before anything is built; see :meth:`rlft_envs.simulator.Simulator.check`."""
+    from rlft_envs.simulator import simulator_of
 
-    check(env_settings(cfg, 1), known=shipped_ids(CONFIG_DIR))
+    settings = env_settings(cfg, 1)
+    simulator_of(settings).check(settings)
 
 
-def numbered_configurations(cfg: RunConfig) -> tuple[Mapping[str, int], Callable[[int], Mapping[str, str]]] | None:
-    """The digits of the task's numbered configurations, and the labels of a number; None where it has none."""
-    from rlft_envs.numbered import numbered
+def configuration_space(cfg: RunConfig) -> ConfigurationSpace | None:
+    """The task's numbered configurations with their labels; None where it does not number them."""
+    from rlft_envs.task import configuration_space as find
 
-    return numbered(env_settings(cfg, 1))
+    return find(env_settings(cfg, 1))
 
 
 @contextmanager

@@ -13,21 +13,21 @@ from rlft.errors import ConfigError, RlftError
 from rlft.files import content_hash
 from rlft.placement import Placement
 from rlft.run import checkpoint
-from rlft.run.assembly.envs import check_task, env_settings, numbered_configurations, simulator_errors, start_env
+from rlft.run.assembly.envs import check_task, configuration_space, env_settings, simulator_errors, start_env
 from rlft.run.assembly.policy import build_policy, check_stats
-from rlft.types import EnvSettings, EnvSpec, VecEnv
+from rlft.types import ConfigurationSpace, EnvSettings, EnvSpec, VecEnv
 
 if TYPE_CHECKING:
-    from rlft.evaluate import Evaluator, Numbered, Protocol
+    from rlft.evaluate import Evaluator, Protocol
     from rlft.policy.pi0.policy import Pi0Policy
 
 
-def build_protocol(cfg: RunConfig, numbered: Numbered | None = None) -> Protocol:
+def build_protocol(cfg: RunConfig, numbered: ConfigurationSpace | None = None) -> Protocol:
     """What an evaluation has to keep equal to be comparable.
 
     Args:
         cfg: settings.
-        numbered: the task's numbered configurations, where it has them; see :func:`numbered_episodes`.
+        numbered: the task's numbered configurations, where it has them; see :func:`configuration_space`.
 
     Raises:
         RlftError: the task cannot give the episodes that are asked for.
@@ -47,14 +47,6 @@ def build_protocol(cfg: RunConfig, numbered: Numbered | None = None) -> Protocol
     )
 
 
-def numbered_episodes(cfg: RunConfig) -> Numbered | None:
-    """The task's numbered configurations with their labels, or None where it does not number them."""
-    from rlft.evaluate import Numbered
-
-    found = numbered_configurations(cfg)
-    return None if found is None else Numbered(*found)
-
-
 def build_eval_env(cfg: RunConfig) -> VecEnv:
     """Environments for evaluation, started; errors as in :func:`rlft.run.assembly.envs.build_env`."""
     e = cfg.eval
@@ -65,7 +57,7 @@ def build_evaluator(cfg: RunConfig, env: VecEnv, placement: Placement) -> Evalua
     """The evaluation loop on environments that run already."""
     from rlft.evaluate import Evaluator
 
-    numbered = numbered_episodes(cfg)
+    numbered = configuration_space(cfg)
     return Evaluator(env, placement, build_protocol(cfg, numbered), numbered)
 
 
@@ -117,7 +109,7 @@ def member_protocols(settings: Mapping[str, RunConfig]) -> dict[str, Protocol]:
         try:
             with simulator_errors():
                 check_task(one)
-                protocols[name] = build_protocol(one, numbered_episodes(one))
+                protocols[name] = build_protocol(one, configuration_space(one))
         except RlftError as error:
             reason = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)
             problems.setdefault(reason.replace(one.env.id, ""), []).append((name, reason))

@@ -225,7 +225,7 @@ def test_the_toy_task_is_demonstrated_by_the_real_worker(tmp_path, monkeypatch):
     result = run(tmp_path, config(procs=1), env)
     demos = DemoSet.load(tmp_path / "dataset", horizon=3)
     assert (result.episodes, result.success_rate) == (4, 1.0)
-    assert demos.meta.planner == "rlft_tasks.planners:toy"
+    assert demos.meta.planner == "rlft_tasks.toy:ToyExpert"
     assert demos.action.abs().max() <= 0.8 + 1e-6
     longest = int(demos.lengths.max())
     assert int(demos.lengths.min()) < longest

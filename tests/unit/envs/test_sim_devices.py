@@ -8,6 +8,7 @@ import torch
 from rlft.types import CameraSettings, EnvSettings
 from rlft_envs import make
 from rlft_envs.errors import EnvSetupError
+from rlft_envs.maniskill import simulator
 from rlft_envs.maniskill.devices import on_gpu, physics_device, render_device
 
 CPU = EnvSettings("maniskill", "PushCube-v1", 1, 10, "pd_ee_delta_pos", cameras=(CameraSettings("base_camera", 8, 8),))
@@ -65,9 +66,9 @@ def test_the_renderer_beside_cpu_physics(monkeypatch, gpus, asked, renderer):
 
 def test_all_workers_are_told_the_same_renderer_and_the_log_says_which(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(make, "check_vulkan", lambda: None)
+    monkeypatch.setattr(simulator, "check_vulkan", lambda: None)
     monkeypatch.setattr("rlft_envs.workers.pool.WorkerPool", lambda settings: settings)
-    with caplog.at_level("INFO", logger="rlft_envs.make"):
+    with caplog.at_level("INFO", logger="rlft_envs.maniskill.simulator"):
         settings = make.make_vec_env(replace(CPU, num_workers=2))
     assert settings.render_backend == "sapien_cuda:0"
     assert "physx_cpu renders on sapien_cuda:0" in caplog.text

@@ -5,7 +5,7 @@ import pytest
 
 from rlft.types import CameraSettings, EnvSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.simulators import build_single_env
+from rlft_envs.simulator import build_single_env
 from rlft_envs.toy import MAX_STEP, ToyEnv
 
 SETTINGS = EnvSettings(

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from helpers.toy_world import PLACEMENT, toy_env, toy_settings
 
-from rlft.evaluate import Evaluator, Numbered, Protocol, choose_ids
+from rlft.evaluate import Evaluator, Protocol, choose_ids
 from rlft.types import EnvSettings
-from rlft_envs.numbered import numbered as numbered_by
-
-
-def toy_numbered(settings: EnvSettings) -> Numbered | None:
-    found = numbered_by(settings)
-    return None if found is None else Numbered(*found)
+from rlft_envs.task import configuration_space
 
 
 def toy_protocol(settings: EnvSettings, *, episodes=12, seed=7, select="seeds") -> Protocol:
-    ids = choose_ids(select, episodes, seed, toy_numbered(settings))
+    ids = choose_ids(select, episodes, seed, configuration_space(settings))
     return Protocol.of(
         settings, select=select, episodes=episodes if ids is None else len(ids), seed=seed, episode_ids=ids,
         num_steps=3, act_steps=2,
@@ -25,4 +20,4 @@ def toy_protocol(settings: EnvSettings, *, episodes=12, seed=7, select="seeds") 
 def toy_evaluator(*, num_envs=4, limit=9, episodes=12, seed=7, select="seeds", **env) -> Evaluator:
     settings = toy_settings(num_envs, limit=limit, **env)
     protocol = toy_protocol(settings, episodes=episodes, seed=seed, select=select)
-    return Evaluator(toy_env(num_envs, limit=limit, **env), PLACEMENT, protocol, toy_numbered(settings))
+    return Evaluator(toy_env(num_envs, limit=limit, **env), PLACEMENT, protocol, configuration_space(settings))

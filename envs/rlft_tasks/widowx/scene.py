@@ -15,7 +15,9 @@ import torch
 from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import BRIDGE_DATASET_ASSET_PATH, BaseBridgeEnv
 from mani_skill.utils.structs import Actor, Pose
 
+from rlft.types import EnvSettings
 from rlft_envs.assets import visual_mesh
+from rlft_envs.errors import EnvSetupError
 from rlft_envs.pictures import fit_picture
 from rlft_envs.rewards import grasp_potential
 
@@ -93,3 +95,17 @@ def adapted(task: type[BaseBridgeEnv]) -> type[BaseBridgeEnv]:
 
     Adapted.__name__ = Adapted.__qualname__ = task.__name__
     return Adapted
+
+
+def adapt(task: type[BaseBridgeEnv], settings: EnvSettings) -> tuple[type[BaseBridgeEnv], dict[str, Any]]:
+    """Subclass one of upstream's four WidowX tasks.
+
+    Raises:
+        EnvSetupError: for GPU physics.
+    """
+    if settings.sim_backend == "gpu":
+        raise EnvSetupError(
+            f"{settings.env_id}: upstream's reset lets every environment of a GPU simulation run on; use "
+            "sim.backend=cpu, or PutOnPlateInScene25Single-v1"
+        )
+    return adapted(task), {}

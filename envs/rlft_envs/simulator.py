@@ -1,0 +1,70 @@
+"""What a simulator has to provide; the seam for simulators of one's own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from rlft import plugins
+from rlft.errors import ConfigError
+from rlft.types import EnvSettings, VecEnv
+from rlft_envs.errors import EnvSetupError
+from rlft_envs.single import SingleEnv
+from rlft_envs.task import task_of
+
+
+class Simulator(ABC):
+    """A simulator, found by ``env.simulator``. Its module loads nothing heavy; what these methods need, they import.
+
+    Attributes:
+        packages: whose versions a dataset records.
+    """
+
+    packages: tuple[str, ...] = ("numpy",)
+
+    @abstractmethod
+    def single(self, settings: EnvSettings) -> SingleEnv:
+        """Build one environment with CPU physics.
+
+        Raises:
+            EnvSetupError: the settings cannot be built; says what to change.
+        """
+
+    def batched(self, settings: EnvSettings) -> VecEnv:
+        """Build all environments as one object with GPU physics.
+
+        Raises:
+            EnvSetupError: as of :meth:`single`; or the simulator has none.
+        """
+        raise EnvSetupError(f"env.simulator = {settings.simulator!r} has no GPU physics; use sim.backend=cpu")
+
+    def check(self, settings: EnvSettings) -> None:
+        """Refuse what is known to be wrong, in a second or so and before anything is built.
+
+        Raises:
+            EnvSetupError: unknown id, missing assets, no renderer; or what the task's own check says.
+        """
+        check = task_of(settings).hook("check")
+        if check is not None:
+            check(settings)
+
+    def resolved(self, settings: EnvSettings) -> EnvSettings:
+        """Settings in which what only this machine can tell is decided, the same for every worker."""
+        return settings
+
+
+def simulator_of(settings: EnvSettings) -> Simulator:
+    """The simulator that the settings name.
+
+    Raises:
+        EnvSetupError: there is none of that name.
+    """
+    try:
+        found = plugins.load("simulators", settings.simulator, "env.simulator")
+    except ConfigError as error:
+        raise EnvSetupError(error.problems[0]) from error
+    return found() if isinstance(found, type) else found
+
+
+def build_single_env(settings: EnvSettings) -> SingleEnv:
+    """Build one environment of the simulator that the settings name; errors as of :meth:`Simulator.single`."""
+    return simulator_of(settings).single(settings)

@@ -1,0 +1,137 @@
+"""What is about a task alone, whatever simulates it; the seam for tasks of one's own.
+
+A task of another package needs nothing declared: ``env.id="their_pkg.tasks:MyPush-v1"`` imports the module, which makes
+the environment known to its simulator and may hold ``TASKS``, a tuple of :class:`Task`. A package that is to be found
+without its module's name lists such a tuple under the entry point group ``rlft.tasks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any
+
+from rlft import plugins
+from rlft.errors import ConfigError
+from rlft.types import ConfigurationSpace, EnvSettings
+from rlft_envs.errors import EnvSetupError
+
+Hook = Callable[..., Any] | str
+"""A function, or ``module:function`` for one that is imported when it is first needed: planners load much."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task, or a family whose members differ in their ids.
+
+    Attributes:
+        ids: the simulator's ids that it is about; ``*`` stands for any text.
+        instruction: the language instruction where neither the settings nor the environment itself give one.
+        expert: ``(SingleEnv) -> Expert``: who demonstrates the episode that an environment has just started.
+        configurations: ``(EnvSettings) -> ConfigurationSpace | None``: what ``reset(..., episode_ids)`` addresses.
+        check: ``(EnvSettings) -> None``: refuses settings and missing assets, before anything is built.
+        module: imported before the id is looked up: it makes the environment known to its simulator.
+        adapt: ``(environment class, EnvSettings) -> (class, keyword arguments)``: mends what upstream lacks.
+        download: ``(EnvSettings) -> str``: the command that fetches its assets.
+        movable: attributes of the environment that hold its object and its goal, where these can be varied.
+        goal_follows_object: whether the goal is placed relative to the object.
+    """
+
+    ids: tuple[str, ...]
+    instruction: str = ""
+    expert: Hook | None = None
+    configurations: Hook | None = None
+    check: Hook | None = None
+    module: str | None = None
+    adapt: Hook | None = None
+    download: Hook | None = None
+    movable: tuple[str, str] | None = None
+    goal_follows_object: bool = True
+
+    def serves(self, env_id: str) -> bool:
+        """Whether an id is this task's."""
+        return any(fnmatchcase(env_id, pattern) for pattern in self.ids)
+
+    def hook(self, name: str) -> Callable[..., Any] | None:
+        """The function of a field, imported where it is named; None where the task has none.
+
+        Raises:
+            EnvSetupError: there is no such function.
+        """
+        found: Hook | None = vars(self)[name]
+        if not isinstance(found, str):
+            return found
+        try:
+            function: Callable[..., Any] = plugins.imported(found, f"{name} of the task {self.ids[0]}")
+        except ConfigError as error:
+            raise EnvSetupError(error.problems[0]) from error
+        return function
+
+
+def local_id(env_id: str) -> str:
+    """The simulator's own id: what follows the module where there is one."""
+    return env_id.rpartition(":")[2]
+
+
+def task_of(settings: EnvSettings) -> Task:
+    """The task that the settings name; an empty one where nobody describes it.
+
+    Raises:
+        EnvSetupError: the module in ``env.id`` cannot be imported.
+    """
+    module, _, own = settings.env_id.rpartition(":")
+    try:
+        described = getattr(plugins.imported(module, "env.id"), "TASKS", ()) if module else _declared()
+    except ConfigError as error:
+        raise EnvSetupError(error.problems[0]) from error
+    return next((task for task in described if task.serves(own)), Task(()))
+
+
+def ids_with(hook: str) -> list[str]:
+    """The ids, or patterns of ids, of all declared tasks that have a part, sorted."""
+    return sorted(env_id for task in _declared() if vars(task)[hook] is not None for env_id in task.ids)
+
+
+@cache
+def _declared() -> tuple[Task, ...]:
+    tables: Iterable[Iterable[Task]] = (plugins.load("tasks", name) for name in plugins.names("tasks"))
+    return tuple(task for table in tables for task in table)
+
+
+def expert_of(settings: EnvSettings) -> Callable[..., Any]:
+    """What makes the expert of an episode (:class:`rlft_envs.record.Expert`) from its environment.
+
+    Raises:
+        EnvSetupError: the task has none; lists those that have.
+    """
+    make: Callable[..., Any] | None = task_of(settings).hook("expert")
+    if make is None:
+        raise EnvSetupError(
+            f"env.id = {settings.env_id!r} has no planner; tasks with one: {', '.join(ids_with('expert'))}. Record "
+            "demonstrations elsewhere and name them in dataset.path, or give its Task an expert (docs/adding_a_task.md)"
+        )
+    return make
+
+
+def make_expert(env: Any) -> Any:
+    """The expert (:class:`rlft_envs.record.Expert`) of the episode that a :class:`SingleEnv` has just started."""
+    return expert_of(env.settings)(env)
+
+
+def expert_name(settings: EnvSettings) -> str:
+    """Who demonstrates, for the record."""
+    make = expert_of(settings)
+    return f"{make.__module__}:{make.__qualname__}"
+
+
+def configuration_space(settings: EnvSettings) -> ConfigurationSpace | None:
+    """The configurations that ``reset(..., episode_ids)`` addresses; None where the task has no numbers.
+
+    Raises:
+        EnvSetupError: its assets are missing, or the settings name what it does not have.
+    """
+    find = task_of(settings).hook("configurations")
+    found: ConfigurationSpace | None = None if find is None else find(settings)
+    return found
