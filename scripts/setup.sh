@@ -34,9 +34,24 @@ find_python() {
     return 1
 }
 
+# uv carries no Python either, but knows where builds of it are kept; any Python with pip can bring uv.
+fetch_python() {
+    local any tools=${XDG_CACHE_HOME:-$HOME/.cache}/rlft/uv
+    for any in python3 python; do
+        "$any" -m pip --version >/dev/null 2>&1 && break
+        any=
+    done
+    [ -n "$any" ] || { say "no Python 3.12 here, and no other Python with pip that could fetch one"; return 1; }
+    say "no Python 3.12 here: fetching one (60 MB) with uv, which $any -m pip brings into $tools"
+    "$any" -m pip install --disable-pip-version-check --quiet --upgrade --target "$tools" uv >&2 || return 1
+    "$tools/bin/uv" python install 3.12 >&2 || return 1
+    "$tools/bin/uv" python find --no-project 3.12
+}
+
 no_python() {
     cat >&2 <<'EOF'
-setup: no Python 3.12 was found that runs (lerobot and its pinned packages need exactly 3.12). Get one, for instance
+setup: no Python 3.12 was found that runs (lerobot and its pinned packages need exactly 3.12), and uv could not fetch one.
+Get one, for instance
   Ubuntu 24.04:  apt-get install python3.12 python3.12-venv
   pyenv:         pyenv install 3.12
   uv:            uv python install 3.12
@@ -55,7 +70,10 @@ make_venv() {
             say "installing the distribution's python3.12"
             DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3.12 python3.12-venv >&2
         fi
-        python=$(find_python) || no_python
+        python=$(find_python) || {
+            [ -z "${PYTHON:-}" ] || no_python  # the one that was named is not replaced by another
+            python=$(fetch_python) || no_python
+        }
     }
     say "making $venv with $python"
     rm -rf "$venv"

@@ -153,7 +153,7 @@ def test_without_root_it_changes_nothing_and_says_what_to_install(driver, monkey
     assert "dnf install" in text
 
 
-TOOLS = ("bash", "env", "dirname", "cat", "sha256sum", "cut", "ls", "id", "rm", "true", "printf")
+TOOLS = ("bash", "env", "dirname", "cat", "sha256sum", "cut", "ls", "id", "rm", "true", "printf", "mkdir", "cp")
 
 
 @pytest.fixture
@@ -198,6 +198,36 @@ def test_a_named_interpreter_that_does_not_run_is_not_replaced_by_another(bare):
     assert done.returncode == 2
     assert "is not a Python 3.12 that runs" in done.stderr
     assert "uv python install 3.12" in done.stderr
+
+
+OLD_PYTHON = """\
+case "$*" in
+    "-m pip --version") exit 0 ;;
+    "-m pip install"*) mkdir -p "${@: -2:1}/bin"; cp "$HOME/uv" "${@: -2:1}/bin/uv" ;;
+    *) exit 1 ;;  # it is no Python 3.12
+esac"""
+
+
+def test_where_there_is_no_python_uv_fetches_one_and_says_so(bare):
+    real = bare / "home" / "fetched" / "python3.12"
+    put(bare / "bin" / "python3", OLD_PYTHON)
+    put(bare / "home" / "uv", f'[ "$2" = install ] && {{ echo fetching >&2; exit 0; }}; echo "{real}"')
+    put(real, '[ "$1" = -c ] && exit 0; echo "asked: $*" >&2; exit 1')
+    done = set_up(bare)
+    assert "no Python 3.12 here: fetching one" in done.stderr
+    assert f"making .venv with {real}" in done.stderr
+    assert "asked: -m venv .venv" in done.stderr
+
+
+@pytest.mark.parametrize("uv", ["exit 1", None], ids=["no network", "no pip"])
+def test_where_uv_cannot_fetch_one_the_advice_is_given(bare, uv):
+    if uv is not None:
+        put(bare / "bin" / "python3", OLD_PYTHON)
+        put(bare / "home" / "uv", uv)
+    done = set_up(bare)
+    assert done.returncode == 2
+    assert "uv could not fetch one" in done.stderr
+    assert "pyenv install 3.12" in done.stderr
 
 
 def test_nothing_is_done_again_when_all_is_in_place(bare):

@@ -27,6 +27,7 @@ import mani_skill.envs  # isort: skip  # noqa: F401  registers the tasks
 from rlft_envs.maniskill.cameras import keeping_views
 from rlft_envs.maniskill.coarse_visuals import coarsen_robot
 from rlft_envs.maniskill.devices import physics_device, render_device
+from rlft_envs.maniskill.robots import Robot, with_robot
 from rlft_envs.maniskill.row_draws import drawing_by_row
 from rlft_envs.maniskill.variations import Variation, varied
 from rlft_envs.maniskill.vulkan import check_vulkan
@@ -40,7 +41,8 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
     """Build the task, without wrappers, in observation mode "none": nothing is rendered unless asked for.
 
     Args:
-        settings: ``make_kwargs`` may hold further constructor arguments, ``variation``
+        settings: ``make_kwargs`` may hold further constructor arguments, ``robot``
+            (see :class:`rlft_envs.maniskill.robots.Robot`), ``variation``
             (see :class:`rlft_envs.maniskill.variations.Variation`) and ``visual_cell`` (metres; see
             :func:`rlft_envs.maniskill.coarse_visuals.coarsen_robot`).
 
@@ -55,7 +57,12 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
     if adapt is not None:
         task, more = adapt(task, settings)
         kwargs |= more
-    task = keeping_views(task)
+    task, uid = keeping_views(task), settings.robot
+    robot = Robot.parse(kwargs.pop("robot", None))
+    if robot is not None:
+        if uid is None:
+            raise EnvSetupError("env.make_kwargs.robot describes a robot; give it a name by env.robot")
+        task, uid = with_robot(task, robot, uid)
     variation, visual_cell = Variation.parse(kwargs.pop("variation", None)), kwargs.pop("visual_cell", None)
     if variation is not None:
         task = varied(task, settings.env_id, described, variation)
@@ -78,8 +85,8 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
             "shader_pack": settings.shader,
         },
     }
-    if settings.robot is not None:
-        kwargs["robot_uids"] = settings.robot
+    if uid is not None:
+        kwargs["robot_uids"] = local_id(uid)
     try:
         env = task(**kwargs)
     except (RuntimeError, FileNotFoundError, TypeError, AttributeError, KeyError, AssertionError) as error:
@@ -114,8 +121,9 @@ def task_class(settings: EnvSettings) -> type[BaseEnv]:
         EnvSetupError: unknown task, missing assets, or a task that cannot run where the settings say.
     """
     task, env_id = task_of(settings), local_id(settings.env_id)
-    if task.module is not None:
-        importlib.import_module(task.module)
+    for module in (task.module, (settings.robot or "").rpartition(":")[0]):  # who registers a task or a robot
+        if module:
+            importlib.import_module(module)
     if env_id not in REGISTERED_ENVS:
         raise unknown("env.id", settings.env_id, REGISTERED_ENVS)
     missing = []

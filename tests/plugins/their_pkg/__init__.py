@@ -1,0 +1,1 @@
+"""A package as a user would write it: nothing in rlft knows it."""
