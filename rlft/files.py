@@ -15,7 +15,7 @@ from typing import Any
 
 from rlft.errors import RlftError
 
-PACKAGES = ("rlft", "torch", "lerobot", "transformers", "mani-skill", "sapien", "gymnasium", "numpy", "hydra-core")
+PACKAGES = ("rlft-flow", "torch", "lerobot", "transformers", "mani-skill", "sapien", "gymnasium", "numpy", "hydra-core")
 
 
 def write_stage(run_dir: Path, stage: str, result: Mapping[str, Any]) -> Path:

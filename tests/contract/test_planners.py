@@ -173,7 +173,7 @@ def test_two_processes_collect_what_one_does(tmp_path):
 
 def test_a_collection_for_a_task_without_planner_says_so(tmp_path):
     env = dataclasses.replace(settings("PushT-v1", "pd_ee_delta_pose"), robot=None)
-    with pytest.raises(CollectError, match="has no motion planner"):
+    with pytest.raises(CollectError, match="has no planner"):
         collect(config(1, 1), env, tmp_path, tmp_path / "dataset")
 
 

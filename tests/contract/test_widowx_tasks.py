@@ -154,7 +154,7 @@ def test_an_original_mesh_is_shown_though_a_stand_in_lies_beside_it(monkeypatch,
 
     from mani_skill.utils.registration import REGISTERED_ENVS
 
-    from rlft_envs.maniskill import bridge
+    from rlft_tasks.widowx import scene
 
     shown = []
     nothing = SimpleNamespace(
@@ -162,10 +162,10 @@ def test_an_original_mesh_is_shown_though_a_stand_in_lies_beside_it(monkeypatch,
         add_visual_from_file=lambda path, **kwargs: shown.append(path.rsplit("/", 1)[1]),
         build=lambda name: None,
     )
-    task = bridge.adapted(REGISTERED_ENVS["PutEggplantInBasketScene-v1"].cls)
+    task = scene.adapted(REGISTERED_ENVS["PutEggplantInBasketScene-v1"].cls)
     env = object.__new__(task)
     env.scene, env.model_db = SimpleNamespace(create_actor_builder=lambda: nothing), {"eggplant": {}}
-    monkeypatch.setattr(bridge, "MODELS", tmp_path)
+    monkeypatch.setattr(scene, "MODELS", tmp_path)
     (tmp_path / "eggplant").mkdir()
     for name in ("collision.obj", "textured.obj", "textured.dae"):
         (tmp_path / "eggplant" / name).write_text("")
