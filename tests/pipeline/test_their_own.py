@@ -1,0 +1,88 @@
+"""What a user brings from a package of his own, through the wheel, where nothing of this checkout can be seen."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("rlft", "envs", "configs", "pyproject.toml", "README.md", "LICENSE")
+TINY = ["collect.num_episodes=3", "sft.steps=6", "sft.batch_size=4", "env.num_envs=2", "train.batch_size=4"]
+TINY += ["train.n_train_itr=1", "train.val_freq=0", "eval.num_envs=2", "eval.episodes=2", "eval.num_videos=1"]
+TINY += ["guard.min_noisy_success=0", "sim.num_workers=2", "collect.num_procs=2"]
+
+
+class Installed:
+    """An environment with the wheel, and a folder with the user's own packages and settings."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.python = folder, folder / "venv" / "bin" / "python"
+        sources = folder / "sources"
+        for name in SOURCES:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            (sources / name).parent.mkdir(parents=True, exist_ok=True)
+            copy(ROOT / name, sources / name)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+        subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, sources], check=True)
+        shutil.rmtree(sources)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+        wheel = next(folder.glob("*.whl"))
+        subprocess.run([*pip, "--python", self.python, "install", "--no-deps", wheel], check=True)
+        site = next((folder / "venv").glob("lib/python*/site-packages"))
+        # What it depends on is this environment's: a folder on the path, whose own .pth files are not read.
+        (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+        shutil.copytree(ROOT / "tests" / "plugins", folder / "user")
+
+    def run(self, *words: object) -> str:
+        """What a command prints; its standard error is in the failure."""
+        user = self.folder / "user"
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(user)}
+        done = subprocess.run(
+            [self.python, *map(str, words)], cwd=user, env=environment, capture_output=True, text=True, timeout=280
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout
+
+    def pipeline(self, name: str, *words: str, source: str) -> Path:
+        """Demonstrations, SFT, PPO, evaluation and report; gives the run directory."""
+        run = self.folder / "user" / "outputs" / name
+        base = [*words, f"name={name}", *TINY]
+        self.run("-m", "rlft", "collect", *base)
+        self.run("-m", "rlft", "train-sft", *base)
+        self.run("-m", "rlft", "train-rl", *base, f"model.path={run}/sft/checkpoints/last/pretrained_model")
+        self.run(
+            "-m", "rlft", "evaluate", *base, f"model.path={run}/rl/checkpoints/last/pretrained_model", "eval.label=mine"
+        )
+        self.run("-m", "rlft", "report", *base)
+        assert json.loads((run / "collect.json").read_text())["episodes"] == 3
+        assert json.loads((run / "dataset" / "rlft.json").read_text())["planner"] == source
+        assert json.loads((run / "eval_mine.json").read_text())["episodes"] == 2
+        assert (run / "report.html").is_file()
+        return run
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    return Installed(tmp_path_factory.mktemp("installed"))
+
+
+def test_the_wheel_is_what_runs_and_brings_its_settings(installed):
+    where = installed.run(
+        "-c", "import rlft, rlft_envs, rlft_tasks; print(rlft.__file__, rlft_envs.__file__, rlft_tasks.__file__)"
+    )
+    assert all(str(installed.folder / "venv") in file for file in where.split())
+    assert "PushCube-v1" in installed.run("-m", "rlft", "train-rl", "--cfg")
+
+
+@pytest.mark.simulator
+def test_a_task_a_planner_a_robot_and_a_control_mode_of_another_package(installed):
+    """The task is ``their_pkg.tasks:MyPush-v1``; robot and control mode are described in its task file alone."""
+    run = installed.pipeline("mine", "--config-dir", "settings", "task=my_push", source="their_pkg.planner:expert")
+    result = json.loads((run / "eval_mine.json").read_text())
+    assert result["protocol"]["env_id"] == "their_pkg.tasks:MyPush-v1"
+    assert result["protocol"]["control_mode"] == "slow_delta"
