@@ -28,8 +28,8 @@ from rlft_envs.errors import EnvSetupError
 from rlft_envs.rewards import grasp_potential
 from rlft_tasks.put_on_plate.configurations import Configuration, Configurations, numbered
 from rlft_tasks.put_on_plate.overlays import Backdrop
-from rlft_tasks.put_on_plate.rest import STAGE_AT, STAGE_POSE, Dropped, rest_poses
-from rlft_tasks.put_on_plate.stage import Cast, CpuStage, GpuStage, Stage
+from rlft_tasks.put_on_plate.settle import STAGE_AT, STAGE_POSE, Dropped, settle_objects
+from rlft_tasks.put_on_plate.stage import Assignment, CpuStage, GpuStage, Stage
 from rlft_tasks.put_on_plate.terms import EpisodeRecord, on_target, upright_size
 from rlft_tasks.put_on_plate.variants import MOVES_AFTER, variant_of
 
@@ -143,7 +143,7 @@ class PutOnPlate(BaseEnv):
             self.running[i] = self._choose(i, int(self._episode_seed[k]), None if asked is None else asked[k])
         self._age[rows] = 0
         self._set_scene_config()  # the falls depend on these defaults, which are global to the process
-        self.stage.show(rows, self._casts(rows))
+        self.stage.show(rows, self._assignments(rows))
         self._record.reset(env_idx)
         if self.scene.can_render():
             self._show_backdrop(rows)
@@ -159,11 +159,11 @@ class PutOnPlate(BaseEnv):
         """What these environments show."""
         return [c for c in (self.running[i] for i in rows) if c is not None]
 
-    def _casts(self, rows: list[int]) -> list[Cast]:
+    def _assignments(self, rows: list[int]) -> list[Assignment]:
         """Who plays what in these environments, and where they lie; also takes down their sizes, and who jumps."""
         shown = self._shown(rows)
         dropped = [_dropped(c) for c in shown]
-        poses = [rest_poses(tuple(things.values()), TABLE_MESH) for things in dropped]
+        poses = [settle_objects(tuple(things.values()), TABLE_MESH) for things in dropped]
         sizes = torch.tensor([(c.object.size, c.plate.size) for c in shown])
         turned = torch.from_numpy(np.stack([lying[:2, 3:] for lying in poses]))
         upright = upright_size(sizes.reshape(-1, 3), turned.reshape(-1, 4)).reshape(-1, 2, 3).to(self.device)
@@ -173,7 +173,7 @@ class PutOnPlate(BaseEnv):
             self._moves[i] = c.moves_to is not None
             if c.moves_to is not None:
                 after = (Dropped(c.object, c.moves_to, c.yaw), things["target"])
-                self._moves_to[i] = rest_poses(after, TABLE_MESH)[0]
+                self._moves_to[i] = settle_objects(after, TABLE_MESH)[0]
         return [
             {role: (thing.model, pose) for (role, thing), pose in zip(things.items(), lying)}
             for things, lying in zip(dropped, poses)
@@ -204,7 +204,7 @@ class PutOnPlate(BaseEnv):
 
     def evaluate(self) -> dict[str, torch.Tensor]:
         """Success now, latched and instantaneous terms (:class:`EpisodeRecord`), distances in metres: ``[E]`` each."""
-        seen = self.stage.look()
+        seen = self.stage.read_contacts()
         stepped = self._elapsed_steps > 0  # a batched simulation still reports the last episode's contacts before
         grasped = seen.grasped & stepped
         placed = stepped & on_target(seen.source, seen.target, self._source_size, self._target_size, seen.force)

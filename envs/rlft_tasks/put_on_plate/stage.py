@@ -19,11 +19,11 @@ from mani_skill.utils.structs import Actor, Pose
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.maniskill.physics import renew_physics
 from rlft_tasks.put_on_plate.library import Model
-from rlft_tasks.put_on_plate.rest import add_collision
+from rlft_tasks.put_on_plate.settle import add_collision
 from rlft_tasks.put_on_plate.terms import holding
 
 ROLES = ("source", "target", "extra")
-Cast = Mapping[str, tuple[Model, np.ndarray]]
+Assignment = Mapping[str, tuple[Model, np.ndarray]]
 """Role -> who plays it, and its pose, float32 ``[7]``."""
 
 
@@ -48,7 +48,7 @@ class Seen:
 class Stage(Protocol):
     """Who is where."""
 
-    def show(self, env_idx: Sequence[int], casts: Sequence[Cast]) -> None:
+    def show(self, env_idx: Sequence[int], assignments: Sequence[Assignment]) -> None:
         """Put these things, and no others, into the environments named."""
         ...
 
@@ -56,7 +56,7 @@ class Stage(Protocol):
         """Lay the sources of the environments named, which are running, somewhere else: float32 ``[k, 7]``."""
         ...
 
-    def look(self) -> Seen:
+    def read_contacts(self) -> Seen:
         """What the last step led to."""
         ...
 
@@ -69,7 +69,7 @@ def actor_builder(env: BaseEnv, model: Model) -> Any:
     return builder
 
 
-def still(pose: np.ndarray, device: torch.device) -> torch.Tensor:
+def at_rest(pose: np.ndarray, device: torch.device) -> torch.Tensor:
     """The state of things that lie still, float32 ``[..., 13]``, from poses ``[..., 7]``."""
     return torch.nn.functional.pad(torch.as_tensor(pose), (0, 6)).to(device)
 
@@ -92,7 +92,7 @@ class CpuStage:
         self._env, self._roles = env, roles
         self.actors: dict[str, Actor] = {}
 
-    def show(self, env_idx: Sequence[int], casts: Sequence[Cast]) -> None:
+    def show(self, env_idx: Sequence[int], assignments: Sequence[Assignment]) -> None:
         """See :meth:`Stage.show`; builds what is needed, which takes milliseconds, for meshes stay in memory."""
         scene = self._env.scene
         for role, actor in self.actors.items():
@@ -100,15 +100,15 @@ class CpuStage:
             del scene.actors[role]
             scene.remove_from_state_dict_registry(actor)
         renew_physics(self._env)
-        nobody = (casts[0]["source"][0], self.NOWHERE)
-        self.actors = {role: self._build(role, *casts[0].get(role, nobody)) for role in self._roles}
+        nobody = (assignments[0]["source"][0], self.NOWHERE)
+        self.actors = {role: self._build(role, *assignments[0].get(role, nobody)) for role in self._roles}
 
     def move(self, env_idx: Sequence[int], poses: np.ndarray) -> None:
         """See :meth:`Stage.move`."""
-        self.actors["source"].set_state(still(poses, self._env.device))
+        self.actors["source"].set_state(at_rest(poses, self._env.device))
 
-    def look(self) -> Seen:
-        """See :meth:`Stage.look`."""
+    def read_contacts(self) -> Seen:
+        """See :meth:`Stage.read_contacts`."""
         source, target, agent = self.actors["source"], self.actors["target"], self._env.agent
         return Seen(
             source=source.pose.p,
@@ -174,16 +174,16 @@ class GpuStage:
         self.roles = torch.full((len(ROLES), env.num_envs), -1, dtype=torch.int64, device=env.device)
         """Who plays each role, as an index into ``actors``; -1 for nobody. int ``[3, E]``."""
 
-    def show(self, env_idx: Sequence[int], casts: Sequence[Cast]) -> None:
+    def show(self, env_idx: Sequence[int], assignments: Sequence[Assignment]) -> None:
         """See :meth:`Stage.show`; only rows of the environments named are written.
 
         Raises:
             EnvSetupError: something was not built; the whole split that the environment was made with is.
         """
-        roles = np.full((len(ROLES), len(casts)), -1)
-        poses = np.repeat(self._parked[:, None], len(casts), axis=1)
-        for row, cast in enumerate(casts):
-            for role, (model, pose) in cast.items():
+        roles = np.full((len(ROLES), len(assignments)), -1)
+        poses = np.repeat(self._parked[:, None], len(assignments), axis=1)
+        for row, assignment in enumerate(assignments):
+            for role, (model, pose) in assignment.items():
                 if model.key not in self._index:
                     raise EnvSetupError(
                         f"{model.key} is not in this simulation; give obj_set to make_kwargs, not to reset"
@@ -192,17 +192,17 @@ class GpuStage:
                 roles[ROLES.index(role), row], poses[k, row] = k, pose
         ids = torch.as_tensor(env_idx, device=self._env.device)
         self.roles[:, ids] = torch.from_numpy(roles).to(self._env.device)
-        self._states[self._bodies[:, ids]] = still(poses, self._env.device)  # the reset applies it
+        self._states[self._bodies[:, ids]] = at_rest(poses, self._env.device)  # the reset applies it
 
     def move(self, env_idx: Sequence[int], poses: np.ndarray) -> None:
         """See :meth:`Stage.move`."""
         self._env.scene._gpu_fetch_all()  # else everything else would be put back to before the step
         ids = torch.as_tensor(env_idx, device=self._env.device)
-        self._states[self._bodies[self.roles[0, ids], ids]] = still(poses, self._env.device)
+        self._states[self._bodies[self.roles[0, ids], ids]] = at_rest(poses, self._env.device)
         self._env.scene.px.gpu_apply_rigid_dynamic_data()
 
-    def look(self) -> Seen:
-        """See :meth:`Stage.look`; in an environment that was never reset nobody touches anything."""
+    def read_contacts(self) -> Seen:
+        """See :meth:`Stage.read_contacts`; in an environment that was never reset nobody touches anything."""
         agent, physics = self._env.agent, self._env.scene.px
         physics.gpu_query_contact_pair_impulses(self._contacts)
         forces = self._contacts.cuda_impulses.torch() / physics.timestep

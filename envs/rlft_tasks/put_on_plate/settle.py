@@ -27,7 +27,7 @@ TIMESTEP = 1 / 500  # seconds
 SHORT, LONG = 50, 600  # steps; the long wait is for what still moves after the short one
 LOOK = 25  # steps between two looks whether everything sleeps: from then on nothing moves any more
 KEPT = 65_536  # results in memory, about 60 MB; Main-v3's training split has 50,176
-STILL_LINEAR, STILL_ANGULAR = 1e-3, 1e-2  # m/s and rad/s, summed over the things
+AT_REST_LINEAR, AT_REST_ANGULAR = 1e-3, 1e-2  # m/s and rad/s, summed over the things
 FRICTION = 1.0
 STAGE_POSE = sapien.Pose(q=[0.707, 0.707, 0, 0])
 STAGE_AT = sapien.Pose([2.0634, 2.8313, 0.0])
@@ -51,7 +51,7 @@ def add_collision(builder: ActorBuilder, model: Model) -> None:
 
 
 @lru_cache(maxsize=KEPT)
-def rest_poses(things: tuple[Dropped, ...], stage: Path) -> np.ndarray:
+def settle_objects(things: tuple[Dropped, ...], stage: Path) -> np.ndarray:
     """Drop things onto the table together and wait until they lie still.
 
     Args:
@@ -79,7 +79,7 @@ def rest_poses(things: tuple[Dropped, ...], stage: Path) -> np.ndarray:
         physics.step()
     linear = sum(float(np.linalg.norm(body.linear_velocity)) for body in bodies)
     angular = sum(float(np.linalg.norm(body.angular_velocity)) for body in bodies)
-    if linear > STILL_LINEAR or angular > STILL_ANGULAR:
+    if linear > AT_REST_LINEAR or angular > AT_REST_ANGULAR:
         for _ in range(LONG // LOOK):
             for _ in range(LOOK):
                 physics.step()
