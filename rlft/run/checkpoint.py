@@ -2,20 +2,18 @@
 
 Layout of a checkpoint directory::
 
-    000010/pretrained_model/   the policy, in lerobot's layout
+    000010/pretrained_model/   the policy, in lerobot's layout, with a manifest of its own
     000010/training_state/     everything else that resuming needs (rlft.run.statefile)
-    000010/manifest.json       size and SHA-256 of every file
+    000010/manifest.json       size and SHA-256 of the rest (rlft.manifest), and of that manifest
     last -> 000010             the newest one
     best -> 000005             the one of the best evaluation, which stays when it is old
 
 A checkpoint is written under a hidden temporary name, synced, and renamed: a kill at any moment leaves the
-earlier ones as they were. safetensors does not notice a flipped bit; the manifest does.
+earlier ones as they were. Every byte is hashed once when it is written, and once more by :func:`find_resume`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -27,11 +25,12 @@ import torch
 from safetensors import SafetensorError
 
 from rlft.errors import DivergedError, RlftError
+from rlft.manifest import find_damage, sha256_of, write_manifest
 from rlft.run.statefile import read_state, write_state
 
 log = logging.getLogger(__name__)
 
-MANIFEST, MODEL, STATE, LAST, BEST = "manifest.json", "pretrained_model", "training_state", "last", "best"
+MODEL, STATE, LAST, BEST = "pretrained_model", "training_state", "last", "best"
 TMP, REPLACED = ".tmp-", ".replaced-"  # prefixes of what a kill may leave behind
 SUPERSEDED = ".superseded"
 
@@ -73,7 +72,9 @@ def save(
         (temporary / MODEL).mkdir(parents=True)
         write_pretrained(temporary / MODEL)
         write_state(temporary / STATE, state)
-        _write_manifest(temporary)
+        write_manifest(temporary)
+        for path in (*temporary.rglob("*"), temporary):
+            _sync(path)
         _swap_in(temporary, target)
         _point(LAST, target)
         if best:
@@ -142,43 +143,25 @@ def find_resume(resume: str | None, directory: Path) -> Path | None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read the training state of a checkpoint; tensors on the CPU.
-
-    Raises:
-        CheckpointError: a file of it is missing or not what was written.
-    """
-    verify(path, below=STATE)
+    """Read the training state of a checkpoint that :func:`find_resume` has verified; tensors on the CPU."""
     return read_state(Path(path) / STATE)
 
 
-def verify(path: Path, below: str = "") -> None:
-    """Check every file of a checkpoint against the manifest.
-
-    Args:
-        path: the checkpoint's directory.
-        below: only files under this name.
+def verify(path: Path) -> None:
+    """Check every file of a checkpoint against its manifests.
 
     Raises:
         CheckpointError: with the first file that is wrong, and how.
     """
-    path = Path(path)
-    try:
-        files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
-        entries = [(str(name), int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()]
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no {MANIFEST}; not a checkpoint, or not a whole one") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: {MANIFEST} is damaged ({type(error).__name__}: {error})") from None
-    for name, size, digest in entries:
-        if name.startswith(below) and (reason := _damage(path / name, size, digest)) is not None:
-            raise CheckpointError(f"{path}: {name} {reason}")
+    if (reason := find_damage(Path(path))) is not None:
+        raise CheckpointError(f"{path}: {reason}")
 
 
 def file_hashes(path: Path) -> dict[str, str]:
     """SHA-256 of a file, or of every file below a directory, by its name in there."""
     if path.is_file():
-        return {path.name: _sha256(path)}
-    return {p.relative_to(path).as_posix(): _sha256(p) for p in sorted(path.rglob("*")) if p.is_file()}
+        return {path.name: sha256_of(path)}
+    return {p.relative_to(path).as_posix(): sha256_of(p) for p in sorted(path.rglob("*")) if p.is_file()}
 
 
 def clean(directory: Path) -> None:
@@ -204,16 +187,6 @@ def _steps(directory: Path) -> list[Path]:
         if directory.is_dir()
         else []
     )
-
-
-def _write_manifest(root: Path) -> None:
-    files = {}
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        files[path.relative_to(root).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        _sync(path)
-    (root / MANIFEST).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
-    for path in [root / MANIFEST, *(p for p in root.rglob("*") if p.is_dir()), root]:
-        _sync(path)
 
 
 def _swap_in(temporary: Path, target: Path) -> None:
@@ -245,32 +218,6 @@ def _set_aside_later(directory: Path, step: int) -> None:
     best = directory / BEST
     if best.is_symlink() and not best.exists():
         best.unlink()  # it was of that history
-
-
-def _damage(path: Path, size: int, digest: str) -> str | None:
-    try:
-        found = path.stat().st_size
-        if found != size:
-            return f"has {found} bytes, {size} were written{_what_else(path)}"
-        return None if _sha256(path) == digest else "is not what was written (SHA-256 differs)"
-    except FileNotFoundError:
-        return "is missing"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-
-
-def _what_else(path: Path) -> str:
-    """What stands in a file's place where a copy went wrong."""
-    with path.open("rb") as file:
-        head = file.read(64).lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
-        return "; it is a git-lfs pointer: fetch the file itself"
-    return "; it is an HTML page: the download failed" if head.startswith((b"<!doctype html", b"<html")) else ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -20,7 +20,7 @@ ONCE = {
     ("rlft/run/assembly/policy.py", "to"): "the model is built",
     ("rlft/policy/pi0/factory.py", "to"): "the model is built",
     ("rlft/policy/pi0/factory.py", "tensor"): "the model is built",
-    ("rlft/policy/strict.py", "to"): "weights are loaded",
+    ("rlft/policy/weights_io.py", "to"): "weights are loaded",
     ("rlft/policy/denoise.py", "to"): "a schedule is made",
     ("rlft/run/statefile.py", "cpu"): "a checkpoint is written",
     ("rlft/data/normalize.py", "numpy"): "statistics of a dataset, which is on the host",

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from rlft import manifest
 from rlft.errors import DivergedError
-from rlft.run import checkpoint
 from rlft.run.checkpoint import CheckpointError, find_resume, load_state, newest_valid, save, verify
 
 
@@ -125,11 +125,40 @@ def test_a_broken_checkpoint_is_skipped_with_its_reason(tmp_path, caplog, kind):
         find_resume(str(tmp_path / "000002"), tmp_path)
 
 
-def test_a_damaged_state_is_not_loaded(tmp_path):
-    path = put(tmp_path, 1)
-    flip_bit(path / "training_state" / "tensors.safetensors")
-    with pytest.raises(CheckpointError, match="tensors"):
-        load_state(path)
+def write_policy(path: Path) -> None:
+    """As save_pretrained does: with a manifest of its own, so that the directory can be copied elsewhere."""
+    write_model(path)
+    manifest.write_manifest(path)
+
+
+@pytest.mark.parametrize("kind", ["flipped bit in the weights", "truncated", "lfs pointer"])
+def test_a_manifest_below_is_followed(tmp_path, kind):
+    damage, reason = DAMAGE[kind]
+    path = put(tmp_path, 1, write=write_policy)
+    verify(path)
+    damage(path)
+    with pytest.raises(CheckpointError, match=f"000001: pretrained_model/model.safetensors.*{reason}"):
+        verify(path)
+
+
+def test_a_changed_manifest_below_is_noticed(tmp_path):
+    path = put(tmp_path, 1, write=write_policy) / "pretrained_model" / "manifest.json"
+    path.write_text(path.read_text().replace("a", "b", 1))
+    with pytest.raises(CheckpointError, match=r"pretrained_model/manifest\.json is not what was written"):
+        verify(tmp_path / "000001")
+
+
+def test_every_byte_is_hashed_once_by_a_save_and_once_by_a_resume(tmp_path, monkeypatch):
+    hashed = []
+    original = manifest.sha256_of
+    monkeypatch.setattr(manifest, "sha256_of", lambda path: (hashed.append(path), original(path))[1])
+    path = put(tmp_path, 1, write=write_policy)
+    files = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
+    files.remove("manifest.json")
+    assert sorted("/".join(p.parts[-2:]) for p in hashed) == files
+    hashed.clear()
+    load_state(find_resume("auto", tmp_path))
+    assert sorted("/".join(p.parts[-2:]) for p in hashed) == files
 
 
 def test_what_resume_means(tmp_path):
@@ -231,4 +260,4 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
 
 def test_the_hash_is_sha256_of_the_file(tmp_path):
     (tmp_path / "f").write_bytes(b"abc")
-    assert checkpoint._sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert manifest.sha256_of(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

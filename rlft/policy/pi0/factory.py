@@ -20,7 +20,7 @@ from rlft.policy.pi0.policy import Pi0Policy
 from rlft.policy.pi0.sizes import SmallSize, is_small
 from rlft.policy.pi0.small import SmallPI0, SmallPI0Config, SmallPI05, SmallPI05Config
 from rlft.policy.pi0.tokenizer import PALIGEMMA, PromptTokenizer, build_small_tokenizer, load_tokenizer
-from rlft.policy.strict import load_weights
+from rlft.policy.weights_io import load_weights
 from rlft.seeding import seed_for
 
 TOKENIZER_OF_SMALL = "rlft-small"

@@ -6,7 +6,7 @@
     policy_preprocessor.json, policy_postprocessor.json  lerobot's pipelines, with the normalisation statistics
     rlft_policy.json                                     kind, sizes, action dimensions, cameras, statistics
     tokenizer/                                           the tokenizer itself
-    manifest.json                                        SHA-256 of all of these
+    manifest.json                                        size and SHA-256 of all of these
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from lerobot.processor import (
 )
 
 from rlft.data.normalize import NormStats
+from rlft.manifest import MANIFEST, find_damage, write_manifest
 from rlft.policy.pi0.factory import ARCHITECTURES, build_policy, core_shapes
 from rlft.policy.pi0.policy import Pi0Policy
 from rlft.policy.pi0.sizes import is_small
-from rlft.policy.strict import WeightsError, check_weights, save_weights, verify_manifest, write_manifest
+from rlft.policy.weights_io import WeightsError, check_weights, save_weights
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def load_pretrained(
     tokenizer_path: str | None = None,
     train_vlm: bool = False,
     recompute: bool = False,
+    verified: bool = False,
 ) -> Pi0Policy:
     """Load a checkpoint that :func:`save_pretrained` wrote; nothing is left at random.
 
@@ -91,13 +93,15 @@ def load_pretrained(
         tokenizer_path: another tokenizer than that of the checkpoint.
         train_vlm: see :func:`rlft.policy.pi0.factory.build_policy`.
         recompute: see there.
+        verified: its files were compared with their manifest just now (:func:`rlft.run.checkpoint.find_resume`).
 
     Raises:
         WeightsError: a file is missing, damaged, or does not fit; it is named.
         StatsError: the statistics are broken.
     """
     source = Path(directory)
-    verify_manifest(source)
+    if not verified:
+        _verify(source)
     facts = _read_description(source)
     return build_policy(
         facts["kind"],
@@ -129,10 +133,16 @@ def inspect_pretrained(directory: str | Path) -> dict[str, Any]:
         WeightsError: a file is missing, damaged, or does not fit; it is named.
     """
     source = Path(directory)
-    verify_manifest(source, unread=(WEIGHTS,))
+    _verify(source, unread=(WEIGHTS,))
     facts = _read_description(source)
     check_weights(source / WEIGHTS, core_shapes(facts["kind"], facts["small"]))
     return facts
+
+
+def _verify(source: Path, unread: Sequence[str] = ()) -> None:
+    """Compare with the manifest, where there is one: weights of others have none."""
+    if (source / MANIFEST).is_file() and (reason := find_damage(source, unread=unread)) is not None:
+        raise WeightsError(f"{source}: {reason}")
 
 
 def _describe(policy: Pi0Policy) -> dict[str, Any]:

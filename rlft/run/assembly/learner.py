@@ -57,6 +57,8 @@ def build_runner(
     tracker: Tracker,
     progress: Progress,
     evaluate: Callable[[Evaluator, Pi0Policy, str], EvalResult],
+    *,
+    verified: bool = False,
 ) -> PPORunner:
     """The PPO runner with all its parts.
 
@@ -67,6 +69,7 @@ def build_runner(
         tracker: receives scalars.
         progress: shows how far the run is.
         evaluate: evaluates a policy under a label and keeps the result.
+        verified: see :func:`rlft.policy.pi0.weights.load_pretrained`.
     """
     from rlft.learn.ppo import PpoUpdater
     from rlft.policy.pi0.weights import save_pretrained
@@ -76,7 +79,7 @@ def build_runner(
 
     placement = build_placement(cfg)
     spec = envs[0].spec
-    policy = build_policy(cfg, spec, placement)
+    policy = build_policy(cfg, spec, placement, verified=verified)
     model = build_actor_critic(cfg, policy, spec, placement)
     store = rollout_store(cfg, placement, policy, spec)
     evaluator = build_evaluator(cfg, eval_env, placement)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def build_policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_task: bool = False) -> Pi0Policy:
+def build_policy(
+    cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_task: bool = False, verified: bool = False
+) -> Pi0Policy:
     """The policy: from ``model.path`` by a strict load, or fresh with random weights.
 
     Args:
@@ -33,11 +35,12 @@ def build_policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_t
         spec: the environment that it will act in.
         placement: where its weights go.
         other_task: see :func:`check_stats`.
+        verified: see :func:`rlft.policy.pi0.weights.load_pretrained`.
 
     Raises:
         ConfigError: the checkpoint does not fit the settings or the environment.
     """
-    policy = _policy(cfg, spec, placement, other_task=other_task)
+    policy = _policy(cfg, spec, placement, other_task=other_task, verified=verified)
     policy.prefix_dtype = None if cfg.buffer.prefix_dtype == "auto" else getattr(torch, cfg.buffer.prefix_dtype)
     if cfg.model.compile:
         policy.compile_denoise_step()
@@ -49,7 +52,7 @@ def exact_products(cfg: RunConfig) -> bool:
     return cfg.model.dtype == "float32" and cfg.model.matmul == "highest"
 
 
-def _policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_task: bool) -> Pi0Policy:
+def _policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_task: bool, verified: bool) -> Pi0Policy:
     from rlft.policy.pi0.weights import load_pretrained
 
     if cfg.model.path is None:
@@ -66,6 +69,7 @@ def _policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_task: 
         tokenizer_path=cfg.model.tokenizer_path,
         train_vlm=cfg.model.train_vlm,
         recompute=cfg.model.gradient_checkpointing,
+        verified=verified,
     )
     check_horizon(cfg, policy.horizon)
     check_stats(cfg, policy.stats, spec, other_task=other_task)

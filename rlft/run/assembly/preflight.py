@@ -62,7 +62,7 @@ def check_base(cfg: RunConfig) -> None:
     """
     from rlft.policy.pi0.factory import core_shapes
     from rlft.policy.pi0.weights import WEIGHTS
-    from rlft.policy.strict import check_weights
+    from rlft.policy.weights_io import check_weights
 
     if cfg.model.path is not None:
         check_weights(Path(cfg.model.path) / WEIGHTS, core_shapes(cfg.model.kind, cfg.model.small))

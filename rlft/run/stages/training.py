@@ -66,7 +66,8 @@ def train_sft(cfg: RunConfig) -> None:
         if resumed is None:
             policy = assembly.fresh_policy(cfg, assembly.demo_stats(cfg, demos), placement.policy)
         else:
-            policy = load_pretrained(resumed / checkpoint.MODEL, device=placement.policy, dtype=cfg.model.dtype)
+            model = resumed / checkpoint.MODEL
+            policy = load_pretrained(model, device=placement.policy, dtype=cfg.model.dtype, verified=True)
             assembly.check_method(cfg, policy.stats)
         randomizer = assembly.build_randomizer(cfg, "sft", placement, run)
         trainer = SftTrainer(policy, demos, cfg.sft, cfg.seed, randomizer)
@@ -114,7 +115,9 @@ def train_rl(cfg: RunConfig) -> None:
             Progress("rl") as progress,
         ):
             evaluate_now = partial(evaluate_policy, run, num_videos=cfg.eval.num_videos)
-            runner = assembly.build_runner(cfg, envs, eval_env, tracker, progress, evaluate_now)
+            runner = assembly.build_runner(
+                cfg, envs, eval_env, tracker, progress, evaluate_now, verified=resumed is not None
+            )
             with closing(runner.sampler):
                 if resumed is not None:
                     runner.load_state_dict(checkpoint.load_state(resumed))

@@ -10,11 +10,13 @@ from lerobot.processor import PolicyProcessorPipeline
 from pi0_cases import CPU, make_chunk, make_observation, make_policy, make_stats
 from safetensors.torch import load_file, save_file
 
+from rlft import manifest
 from rlft.data.normalize import StatsError
 from rlft.errors import ConfigError, DivergedError
+from rlft.manifest import write_manifest
 from rlft.policy.pi0.factory import build_policy
 from rlft.policy.pi0.weights import load_pretrained, save_pretrained
-from rlft.policy.strict import EMBEDDING, HEAD, WeightsError, verify_manifest, write_manifest
+from rlft.policy.weights_io import EMBEDDING, HEAD, WeightsError
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_round_trip_is_bit_equal(kind, dtype, tmp_path):
 def test_a_checkpoint_of_a_checkpoint_is_the_same_files(checkpoint, tmp_path):
     save_pretrained(load_pretrained(checkpoint, device=CPU), tmp_path / "again")
     first, second = (
-        json.loads((path / "manifest.json").read_text())["sha256"] for path in (checkpoint, tmp_path / "again")
+        json.loads((path / "manifest.json").read_text())["files"] for path in (checkpoint, tmp_path / "again")
     )
     noted = "tokenizer/tokenizer_config.json"  # transformers notes in it whether the tokenizer came from a directory
     assert first.pop(noted) != second.pop(noted)
@@ -162,7 +164,7 @@ def test_a_flipped_bit_is_refused(checkpoint):
     content = bytearray(path.read_bytes())
     content[-50] ^= 1
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"model\.safetensors: its content is not what was saved"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors is not what was written"):
         load_pretrained(checkpoint, device=CPU)
 
 
@@ -182,9 +184,29 @@ def test_a_missing_directory_is_named(tmp_path):
 
 
 def test_a_manifest_does_not_reach_outside(checkpoint):
-    (checkpoint / "manifest.json").write_text(json.dumps({"sha256": {"../secret": "0"}}))
+    (checkpoint / "manifest.json").write_text(json.dumps({"files": {"../secret": {"bytes": 1, "sha256": "0"}}}))
     with pytest.raises(WeightsError, match="outside"):
-        verify_manifest(checkpoint)
+        load_pretrained(checkpoint, device=CPU)
+
+
+def test_a_manifest_without_sizes_is_compared_too(checkpoint):
+    """As earlier versions wrote it."""
+    path = checkpoint / "manifest.json"
+    files = json.loads(path.read_text())["files"]
+    path.write_text(json.dumps({"sha256": {name: entry["sha256"] for name, entry in files.items()}}))
+    load_pretrained(checkpoint, device=CPU)
+    with (checkpoint / "rlft_policy.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(WeightsError, match=r"rlft_policy\.json is not what was written"):
+        load_pretrained(checkpoint, device=CPU)
+
+
+@pytest.mark.parametrize("verified", [False, True])
+def test_files_that_were_just_compared_are_not_hashed_again(checkpoint, monkeypatch, verified):
+    hashed, original = [], manifest.sha256_of
+    monkeypatch.setattr(manifest, "sha256_of", lambda path: (hashed.append(path.name), original(path))[1])
+    load_pretrained(checkpoint, device=CPU, verified=verified)
+    assert ("model.safetensors" in hashed, len(hashed)) == ((False, 0) if verified else (True, 9))
 
 
 def test_broken_statistics_inside_are_refused(checkpoint):

@@ -6,9 +6,7 @@ prefix, and no ``embed_tokens``, because the language head holds the same number
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,7 @@ from rlft.errors import DivergedError, RlftError
 PREFIX = "model."
 HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
 EMBEDDING = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
-MANIFEST = "manifest.json"
 SHOWN = 5  # names listed in an error
-CHUNK = 1 << 22
 
 
 class WeightsError(RlftError):
@@ -113,44 +109,6 @@ def check_file(path: Path) -> None:
         raise WeightsError(f"{path}: this is a web page, not the weights; the download met a login or an error page.")
 
 
-def write_manifest(directory: Path) -> None:
-    """Write the SHA-256 of every file below the directory into ``manifest.json``."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
-    hashes = {path.relative_to(directory).as_posix(): _sha256(path) for path in files}
-    (directory / MANIFEST).write_text(json.dumps({"sha256": hashes}, indent=2) + "\n")
-
-
-def verify_manifest(directory: Path, *, unread: Collection[str] = ()) -> bool:
-    """Compare every file with the manifest.
-
-    Args:
-        directory: what :func:`write_manifest` was given.
-        unread: files that need only be there; hashing gigabytes takes minutes.
-
-    Returns:
-        whether there is a manifest.
-
-    Raises:
-        WeightsError: a listed file is missing or has changed; safetensors itself does not notice a flipped bit.
-    """
-    path = directory / MANIFEST
-    if not path.is_file():
-        return False
-    try:
-        hashes = dict(json.loads(path.read_text())["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: no readable manifest ({error!r}).") from error
-    for name, expected in hashes.items():
-        file = directory / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise WeightsError(f"{path}: lists {name!r}, which is outside of the checkpoint.")
-        if not file.is_file():
-            raise WeightsError(f"{file}: listed in {MANIFEST}, but missing.")
-        if name not in unread and _sha256(file) != expected:
-            raise WeightsError(f"{file}: its content is not what was saved (SHA-256 differs from {MANIFEST}).")
-    return True
-
-
 @contextmanager
 def _opened(path: Path, targets: Mapping[str, Tensor]) -> Iterator[tuple[Any, dict[str, str]]]:
     """The open file, once its keys and shapes fit; and core key -> key in the file."""
@@ -164,14 +122,6 @@ def _opened(path: Path, targets: Mapping[str, Tensor]) -> Iterator[tuple[Any, di
             yield file, stored
     except SafetensorError as error:
         raise WeightsError(f"{path}: no whole safetensors file ({error}). Copy or download it again.") from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _compare(path: Path, targets: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -1,0 +1,86 @@
+"""The size and SHA-256 of every file of a directory, kept beside them: safetensors does not notice a flipped bit.
+
+A directory below that has a manifest of its own is listed by that manifest alone, so each byte is hashed once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+def write_manifest(directory: Path) -> None:
+    """List every file below a directory, but for those that the manifest of a subdirectory lists."""
+    listed = {path.parent for path in directory.glob(f"*/**/{MANIFEST}")}
+    files = {
+        path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(p for p in directory.rglob("*") if p.is_file() and p != directory / MANIFEST)
+        if path.name == MANIFEST or listed.isdisjoint(path.parents)
+    }
+    (directory / MANIFEST).write_text(json.dumps({"files": files}, indent=1) + "\n", encoding="utf-8")
+
+
+def find_damage(directory: Path, *, unread: Collection[str] = ()) -> str | None:
+    """Compare every file with the manifest, and with the manifests that it lists.
+
+    Args:
+        directory: what :func:`write_manifest` was given.
+        unread: files of which only the size is compared; hashing gigabytes takes minutes.
+
+    Returns:
+        the first file that is wrong, and how; None where all are what was written.
+    """
+    try:
+        entries = _entries(directory / MANIFEST)
+    except FileNotFoundError:
+        return f"no {MANIFEST}; not a checkpoint, or not a whole one"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} is damaged ({type(error).__name__}: {error})"
+    for name, (size, digest) in entries.items():
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            return f"{MANIFEST} lists {name!r}, which is outside of the checkpoint"
+        if (reason := _damage(directory / name, size, None if name in unread else digest)) is not None:
+            return f"{name} {reason}"
+        below = Path(name).parent
+        if Path(name).name == MANIFEST and (reason := find_damage(directory / below)) is not None:
+            return f"{below}/{reason}"
+    return None
+
+
+def sha256_of(path: Path) -> str:
+    """A file's SHA-256, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entries(path: Path) -> dict[str, tuple[int | None, str]]:
+    """Name -> size (None where an earlier version of rlft wrote no sizes) and SHA-256."""
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    if "files" not in tree:
+        return {str(name): (None, str(digest)) for name, digest in tree["sha256"].items()}
+    return {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in tree["files"].items()}
+
+
+def _damage(path: Path, size: int | None, digest: str | None) -> str | None:
+    try:
+        found = path.stat().st_size
+        if size is not None and found != size:
+            return f"has {found} bytes, {size} were written{_what_else(path)}"
+        return None if digest in (None, sha256_of(path)) else "is not what was written (SHA-256 differs)"
+    except FileNotFoundError:
+        return f"is listed in {MANIFEST}, but is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _what_else(path: Path) -> str:
+    """What stands in a file's place where a copy went wrong."""
+    with path.open("rb") as file:
+        head = file.read(64).lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        return "; it is a git-lfs pointer: fetch the file itself"
+    return "; it is an HTML page: the download failed" if head.startswith((b"<!doctype html", b"<html")) else ""
