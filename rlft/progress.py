@@ -2,113 +2,78 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TextIO
 
-REDRAW_S = 0.1  # a terminal line is redrawn at most this often
-PLAIN_S = 10.0  # a plain line appears at most this often
+from tqdm import tqdm
+
+GONE = (OSError, ValueError)  # a closed stderr must not end hours of training
 
 
 class Progress:
-    """Progress of one stage.
-
-    Use as a context manager; leaving it ends the line and, when something was shown, says how long the stage took.
+    """Progress of one stage; as a context manager it says at the end how long the stage took.
 
     Args:
         stage: what is running.
         stream: where to write; stderr by default.
         plain_interval_s: seconds between plain lines where the stream is no terminal.
-        clock: seconds, monotonic.
     """
 
-    def __init__(
-        self, stage: str, stream: TextIO | None = None, plain_interval_s: float = PLAIN_S, clock: object = None
-    ) -> None:
-        self.stage = stage
-        self._stream = stream if stream is not None else sys.stderr
-        self._clock = clock if callable(clock) else time.monotonic
-        self._live = self._stream.isatty()
-        self._interval = REDRAW_S if self._live else plain_interval_s
-        self._started = self._clock()
-        self._first: tuple[float, float] | None = None
-        self._shown_at = -float("inf")
-        self._last_text = ""
+    def __init__(self, stage: str, stream: TextIO | None = None, plain_interval_s: float = 10.0) -> None:
+        self._stage, self._stream, self._started = stage, stream or sys.stderr, time.monotonic()
+        self._interval = plain_interval_s
+        self._bar: tqdm | None = None
 
     def update(self, done: float, total: float, **figures: float | tuple[float, float]) -> None:
-        """Say how far the stage is.
-
-        Args:
-            done: units done, 0..total.
-            total: units in all.
-            figures: key figures to show; names ending in ``success`` are shown as per cent. A pair is an interval.
-        """
-        now = self._clock()
-        if self._first is None:
-            # The first report may come late (start-up) or after a resume: speed is counted from it.
-            self._first = (now, done)
-        self._last_text = self._text(now, done, total, figures)
-        if now - self._shown_at >= self._interval or done >= total:
-            self._shown_at = now
-            self._show(self._last_text)
+        """Say that ``done`` of ``total`` is done, with figures: ``*success`` in per cent, a pair as an interval."""
+        with suppress(*GONE):
+            first = self._bar is None
+            self._bar = self._bar or _begin(self._stage, self._stream, done, self._interval)
+            self._bar.total = total
+            self._bar.set_postfix_str(", ".join(f"{k} {_figure(k, v)}" for k, v in figures.items()), refresh=False)
+            if not self._bar.update(done - self._bar.n) and (first or done >= total):
+                self._bar.refresh()
 
     def __enter__(self) -> Self:
-        """Start the clock."""
-        self._started = self._clock()
+        """Begin."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         """End the line."""
-        if not self._last_text:
-            return
-        if self._live:
-            self._write("\n")
-        outcome = "done" if kind is None else f"stopped by {kind.__name__}"
-        self._write(f"{self.stage}: {outcome} after {duration(self._clock() - self._started)}\n")
-
-    def _text(self, now: float, done: float, total: float, figures: dict[str, float | tuple[float, float]]) -> str:
-        share = done / total if total > 0 else 1.0
-        parts = [f"{self.stage} {100 * share:3.0f}% {done:g}/{total:g}", duration(now - self._started)]
-        eta = self._eta(now, done, total)
-        if eta is not None:
-            parts.append(f"{duration(eta)} left")
-        parts += [f"{name} {_figure(name, value)}" for name, value in figures.items()]
-        return " | ".join(parts)
-
-    def _eta(self, now: float, done: float, total: float) -> float | None:
-        assert self._first is not None
-        first_time, first_done = self._first
-        # With one report only, everything since the start has to serve as the measure.
-        since, units = (now - first_time, done - first_done) if done > first_done else (now - self._started, done)
-        return None if units <= 0 or done >= total else (total - done) * since / units
-
-    def _show(self, text: str) -> None:
-        if self._live:
-            width = shutil.get_terminal_size().columns - 1
-            self._write("\r\x1b[K" + text[:width])
-        else:
-            self._write(text + "\n")
-
-    def _write(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except (OSError, ValueError):
-            # A closed stderr must not end hours of training.
-            self._live, self._interval = False, float("inf")
+        with suppress(*GONE):
+            if self._bar is not None:
+                self._bar.close()
+                outcome = "done" if kind is None else f"stopped by {kind.__name__}"
+                taken = tqdm.format_interval(time.monotonic() - self._started)
+                self._stream.write(f"{self._stage}: {outcome} after {taken}\n")
 
 
-def duration(seconds: float) -> str:
-    """``42s``, ``3m05s`` or ``2h07m``."""
-    whole = int(seconds + 0.5)
-    if whole < 60:
-        return f"{whole}s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+class _Bar(tqdm):
+    monitor_interval = 0  # no thread that watches bars: environments are forked while one is up
+
+
+class _Lines(_Bar):
+    sp: Callable[[str], object] | None
+
+    @staticmethod
+    def status_printer(file: TextIO) -> Callable[[str], object]:
+        """A line for every report: carriage returns would fill a log file."""
+        return lambda text: (file.write(f"{text}\n"), file.flush())
+
+    def close(self) -> None:
+        """End without the last line, which has been shown."""
+        self.sp = None
+        super().close()
+
+
+def _begin(stage: str, stream: TextIO, done: float, interval_s: float) -> tqdm:
+    """A bar from the first report on, which may come late (start-up) or after a resume: speed counts from there."""
+    how = {"desc": stage, "initial": done, "file": stream, "miniters": 0, "position": 0, "delay": 1e-9}
+    return _Bar(**how, dynamic_ncols=True) if stream.isatty() else _Lines(**how, ncols=0, mininterval=interval_s)
 
 
 def _figure(name: str, value: float | tuple[float, float]) -> str:

@@ -12,7 +12,7 @@ from rlft.errors import RlftError
 from rlft.files import write_text_atomically
 from rlft.report.provenance import record_command
 from rlft.run import assembly, checkpoint
-from rlft.run.runlock import RunLock
+from rlft.run.runlock import run_lock
 from rlft.types import VecEnv
 
 
@@ -20,7 +20,7 @@ from rlft.types import VecEnv
 def stage(cfg: RunConfig, name: str) -> Iterator[Path]:
     """The run directory, held by this process, with the command on record."""
     run = assembly.run_dir(cfg)
-    with RunLock(run), assembly.simulator_errors():
+    with run_lock(run), assembly.simulator_errors():
         record_command(run, name)
         (run / "settings").mkdir(exist_ok=True)
         label = f"eval_{cfg.eval.label}" if name == "eval" else name
