@@ -7,13 +7,12 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rlft.config.learning import SftConfig
 from rlft.data.dataset import DemoSet
-from rlft.data.randomize.randomizer import PictureRandomizer
 from rlft.errors import DivergedError, EarlierVersionError
 from rlft.learn.optimizers import make_adamw
 from rlft.learn.prefix_cache import prefix_cache
@@ -23,6 +22,9 @@ from rlft.policy.pi0.policy import Pi0Policy
 from rlft.rows import PolicyInput
 from rlft.seeding import generator_for
 from rlft.types import Observation
+
+if TYPE_CHECKING:
+    from rlft.data.randomize.randomizer import ImageRandomizer
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ class SftTrainer:
         demos: DemoSet,
         cfg: SftConfig,
         seed: int,
-        randomizer: PictureRandomizer | None = None,
+        randomizer: ImageRandomizer | None = None,
     ) -> None:
         self.policy, self.demos, self.cfg, self.seed, self.randomizer = policy, demos, cfg, seed, randomizer
         policy.set_trainable(vlm=not cfg.train_expert_only)

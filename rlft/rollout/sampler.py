@@ -24,7 +24,7 @@ from rlft.types import Observation, VecEnv
 
 
 class Randomizer(Protocol):
-    """Changes pictures before the policy sees them; see :class:`rlft.data.randomize.randomizer.PictureRandomizer`."""
+    """Changes pictures before the policy sees them; see :class:`rlft.data.randomize.randomizer.ImageRandomizer`."""
 
     def __call__(self, obs: Observation, names: Sequence[tuple[int, ...]], moment: tuple[int, ...]) -> Observation:
         """The observation with changed pictures; ``names`` are the rows' episodes, ``moment`` the decision."""

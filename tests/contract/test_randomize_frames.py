@@ -8,9 +8,9 @@ from assets_at import assets_root
 from vec_env_factories import PUT_ON_PLATE
 
 from rlft.config.load import load
+from rlft.data.randomize.images import Images
 from rlft.data.randomize.overlay import find_background
-from rlft.data.randomize.pictures import Pictures
-from rlft.data.randomize.randomizer import PictureRandomizer
+from rlft.data.randomize.randomizer import ImageRandomizer
 from rlft.types import CameraSettings, Observation
 
 pytestmark = pytest.mark.simulator
@@ -47,8 +47,8 @@ def scene() -> tuple[torch.Tensor, torch.Tensor, list[str], list[str]]:
 
 
 @pytest.fixture(scope="module")
-def known() -> Pictures:
-    return Pictures("known", assets_root() / "put_on_plate" / "more_table" / "imgs", ["*"], CPU)
+def known() -> Images:
+    return Images("known", assets_root() / "put_on_plate" / "more_table" / "imgs", ["*"], CPU)
 
 
 def test_the_old_table_is_found_to_the_pixel_and_robot_and_objects_stay(scene, known):
@@ -66,7 +66,7 @@ def test_the_old_table_is_found_to_the_pixel_and_robot_and_objects_stay(scene, k
 def test_put_on_plates_own_settings_swap_every_rollout_picture(scene):
     frames, foreground, _, texts = scene
     cfg = load("train_rl", ["task=put_on_plate_main", "randomization=put_on_plate"]).domain_randomization
-    randomizer = PictureRandomizer(cfg, seed=0, purpose="test", device=CPU, assets=assets_root())
+    randomizer = ImageRandomizer(cfg, seed=0, purpose="test", device=CPU, assets=assets_root())
     obs = Observation({CAMERA: frames.movedim(1, -1)}, torch.zeros(EPISODES, 1), texts)
     out = randomizer(obs, [(0, i, 0) for i in range(EPISODES)])
     scalars = randomizer.scalars()

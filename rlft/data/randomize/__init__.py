@@ -1,1 +1,1 @@
-"""Picture randomisation: what is drawn, what it does to pictures, and the proof that it did."""
+"""Image randomisation: what is drawn, what it does to images, and the proof that it did."""

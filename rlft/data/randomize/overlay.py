@@ -1,8 +1,8 @@
-"""Another background, in pictures that are composites of a known background picture and a rendered foreground.
+"""Another background, in images that are composites of a known background image and a rendered foreground.
 
-Where nothing else is known of the foreground, the pictures themselves tell: a pixel of the background has the colour
-that the known background has there, up to what video compression made of it. How much that is differs from picture to
-picture and is read from each: pictures as rendered are compared almost exactly, for a foreground of nearly the
+Where nothing else is known of the foreground, the images themselves tell: a pixel of the background has the colour
+that the known background has there, up to what video compression made of it. How much that is differs from image to
+image and is read from each: images as rendered are compared almost exactly, for a foreground of nearly the
 background's colour must stay.
 """
 
@@ -21,7 +21,7 @@ EXACT, LOOSER = 2, 2  # tolerance where nothing was compressed, of 255; what is 
 
 @dataclass(frozen=True)
 class Background:
-    """What was found in n pictures.
+    """What was found in n images.
 
     Attributes:
         best: int64 ``[n]``, which known background fits best.
@@ -37,12 +37,9 @@ class Background:
 
 
 def find_background(frames: Tensor, known: Tensor, tolerance: int) -> Background:
-    """Compare pictures with known backgrounds.
+    """Compare images, uint8 ``[n, 3, h, w]``, with known backgrounds, uint8 ``[K, 3, h, w]``.
 
-    Args:
-        frames: uint8 ``[n, 3, h, w]``.
-        known: uint8 ``[K, 3, h, w]``.
-        tolerance: the largest that a picture may get, of 255.
+    ``tolerance`` is the largest that an image may get, of 255.
     """
     coarse = frames[..., ::STRIDE, ::STRIDE]
     counts = [(_apart(coarse, one[..., ::STRIDE, ::STRIDE]) <= tolerance).flatten(1).sum(1) for one in known]
@@ -57,19 +54,12 @@ def find_background(frames: Tensor, known: Tensor, tolerance: int) -> Background
 
 def majority(mask: Tensor) -> Tensor:
     """What most pixels of a small window say; bool ``[n, 1, h, w]``, the border is repeated."""
-    edge = WINDOW // 2
-    votes = F.avg_pool2d(F.pad(mask.float(), (edge,) * 4, mode="replicate"), WINDOW, stride=1)
+    votes = F.avg_pool2d(F.pad(mask.float(), (WINDOW // 2,) * 4, mode="replicate"), WINDOW, stride=1)
     return votes > 0.5
 
 
 def swap(frames: Tensor, found: Background, replacements: Tensor, min_match: float) -> tuple[Tensor, Tensor]:
-    """Put other backgrounds where the background is.
-
-    Args:
-        frames: uint8 ``[n, 3, h, w]``.
-        found: of these pictures.
-        replacements: uint8 ``[n, 3, h, w]``.
-        min_match: rows with a smaller share of background stay as they are.
+    """Put other backgrounds where the background is; rows with a smaller share of it than min_match stay.
 
     Returns:
         uint8 ``[n, 3, h, w]``, and how many pixels of each were swapped, int64 ``[n]``; 0: its background is not known.

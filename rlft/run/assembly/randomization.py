@@ -12,12 +12,12 @@ from rlft.config.schema import RunConfig
 from rlft.placement import Placement
 
 if TYPE_CHECKING:
-    from rlft.data.randomize.randomizer import PictureRandomizer
+    from rlft.data.randomize.randomizer import ImageRandomizer
 
 log = logging.getLogger(__name__)
 
 
-def build_randomizer(cfg: RunConfig, stage: str, placement: Placement, run: Path) -> PictureRandomizer | None:
+def build_randomizer(cfg: RunConfig, stage: str, placement: Placement, run: Path) -> ImageRandomizer | None:
     """What changes the pictures of a stage, or None where the settings leave them as they are.
 
     Args:
@@ -32,10 +32,10 @@ def build_randomizer(cfg: RunConfig, stage: str, placement: Placement, run: Path
     section = cfg.domain_randomization
     if section is None or not {"rollout": section.rollout, "sft": section.sft}[stage]:
         return None
-    from rlft.data.randomize.randomizer import PictureRandomizer
+    from rlft.data.randomize.randomizer import ImageRandomizer
 
     log.info("pictures of %s are randomised: %s", stage, ", ".join(enabled_effects(section)))
-    return PictureRandomizer(
+    return ImageRandomizer(
         section,
         seed=cfg.seed,
         purpose="domain-randomization" if stage == "rollout" else "domain-randomization-sft",

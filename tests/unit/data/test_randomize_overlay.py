@@ -9,8 +9,8 @@ import torch
 from assets_at import assets_root
 from PIL import Image
 
+from rlft.data.randomize.images import Images
 from rlft.data.randomize.overlay import find_background, majority, swap
-from rlft.data.randomize.pictures import Pictures, resize
 
 CPU = torch.device("cpu")
 H, W = 168, 224
@@ -30,16 +30,16 @@ def blobs(n: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def tables() -> Pictures:
-    return Pictures("tables", assets_root() / "put_on_plate" / "more_table" / "imgs", ["*"], CPU)
+def tables() -> Images:
+    return Images("tables", assets_root() / "put_on_plate" / "more_table" / "imgs", ["*"], CPU)
 
 
 @pytest.fixture(scope="module")
 def composites(tables) -> tuple[torch.Tensor, torch.Tensor]:
     """One per table, and where the foreground is."""
     folder = assets_root() / "put_on_plate" / "more_table" / "textures"
-    textures = Pictures("textures", folder, ["*"], CPU).at(H, W)
-    foreground = blobs(len(tables))
+    textures = Images("textures", folder, ["*"], CPU).at(H, W)
+    foreground = blobs(len(tables.names))
     return torch.where(foreground, textures.flip(0), tables.at(H, W)), foreground
 
 
@@ -77,7 +77,7 @@ def test_every_table_is_found_and_the_foreground_is_left(tables, composites, thr
     """Shares over all tables: specks of the old table may stay, but the foreground may not go."""
     frames, foreground = composites
     found = find_background(through(frames), tables.at(H, W), 16)
-    assert found.best.tolist() == list(range(len(tables)))
+    assert found.best.tolist() == list(range(len(tables.names)))
     assert float(found.share.min()) > 0.75
     assert float((~found.mask & ~foreground).sum() / (~foreground).sum()) <= lost
     assert float((found.mask & foreground).sum() / foreground.sum()) <= eaten
@@ -86,10 +86,10 @@ def test_every_table_is_found_and_the_foreground_is_left(tables, composites, thr
 def test_a_foreground_of_nearly_the_tables_colour_stays_where_pictures_are_exact(tables):
     """A dark arm before a dark wall: nearer than the tolerance that compressed pictures need."""
     known = tables.at(H, W)
-    foreground = blobs(len(tables))
+    foreground = blobs(len(tables.names))
     near = torch.where(known < 128, known + 5, known - 5)
     found = find_background(torch.where(foreground, near, known), known, 16)
-    assert found.tolerance.tolist() == [2] * len(tables)
+    assert found.tolerance.tolist() == [2] * len(tables.names)
     assert float((found.mask & foreground).sum() / foreground.sum()) < 0.02
 
 
@@ -130,13 +130,6 @@ def test_the_majority_drops_single_pixels_and_keeps_areas():
     wanted = torch.zeros_like(mask)
     wanted[..., :, 6:] = True
     assert torch.equal(majority(mask), wanted)
-
-
-def test_resizing_keeps_a_picture_that_fits_and_averages_a_larger_one():
-    frames = torch.randint(0, 256, (1, 3, 8, 12), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    assert resize(frames, 8, 12) is frames
-    plain = torch.full((1, 3, 480, 640), 77, dtype=torch.uint8)
-    assert torch.equal(resize(plain, H, W), torch.full((1, 3, H, W), 77, dtype=torch.uint8))
 
 
 def test_tables_are_resized_as_the_environments_resize_them(tables):

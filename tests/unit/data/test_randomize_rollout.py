@@ -12,7 +12,7 @@ from rlft.config.randomization import DomainRandomizationConfig
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats
-from rlft.data.randomize.randomizer import PictureRandomizer
+from rlft.data.randomize.randomizer import ImageRandomizer
 from rlft.errors import ConfigError
 from rlft.learn.sft import SftTrainer
 from rlft.policy.pi0.factory import build_policy
@@ -23,7 +23,7 @@ CAMERAS = (CameraSettings("top", 28, 28),)
 COLOURS = {"hue": 60.0, "brightness": 0.3}
 
 
-class Recording(PictureRandomizer):
+class Recording(ImageRandomizer):
     """Remembers what it was asked."""
 
     def __init__(self, **changes) -> None:

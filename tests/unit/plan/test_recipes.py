@@ -9,7 +9,7 @@ import torch
 from assets_at import assets_root
 
 from rlft.config.load import load
-from rlft.data.randomize.pictures import Pictures
+from rlft.data.randomize.images import Images
 from rlft.plan import recipes
 from rlft.plan.memory import HOST
 
@@ -93,7 +93,7 @@ def test_pictures_randomised_beside_a_recipe_show_nothing_of_the_test_split(name
         section, root = cfg.domain_randomization, assets_root() / "put_on_plate/more_table"
         assert cfg.env.make_kwargs["obj_set"] == "train"
         shown = {
-            part: {int(n[:3]) for n in Pictures(part, root / part, picked.files, torch.device("cpu")).names}
+            part: {int(n[:3]) for n in Images(part, root / part, picked.files, torch.device("cpu")).names}
             for part, picked in (("imgs", section.overlay), ("textures", section.texture))
         }
         assert shown == {"imgs": set(range(1, 17)), "textures": {1, 18, 19, 20, 21}}

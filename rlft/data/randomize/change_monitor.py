@@ -13,32 +13,30 @@ from rlft.placement import move, to_host
 
 log = logging.getLogger(__name__)
 
-ENOUGH = 8  # different draws after which unchanged pictures are no accident
-MOST = 0.5  # share of pictures without a known background above which the log warns
+ENOUGH = 8  # different draws after which unchanged images are no accident
+MOST = 0.5  # share of images without a known background above which the log warns
 NO_BACKGROUND = (
     "none of the known backgrounds is in them; check domain_randomization.overlay.known_folder, known_files, min_match "
     "and tolerance"
 )
 
 
-class ChangeTally:
+class ChangeMonitor:
     """Counts changed pixels, and refuses a randomisation that changes none or an overlay that swaps none.
 
     Args:
         effects: the names of the effects that are on.
-        device: where the pictures are.
+        device: where the images are.
     """
 
     def __init__(self, effects: Sequence[str], device: torch.device) -> None:
-        self.effects = tuple(effects)
-        self._device = device
+        self.effects, self._device = tuple(effects), device
         self._unproved: set[tuple[int, ...]] | None = set()  # draws so far; None once everything has shown an effect
-        self._pixel_changed, self._background_swapped = False, "overlay" not in effects
-        self._warned = False
+        self._pixel_changed, self._background_swapped, self._warned = False, "overlay" not in effects, False
         self._forget()
 
     def add(self, before: Tensor, after: Tensor, on: Tensor, swapped: Tensor, names: Sequence[tuple[int, ...]]) -> None:
-        """Count n pictures.
+        """Count n images.
 
         Args:
             before: uint8 ``[n, 3, h, w]``.
@@ -59,7 +57,7 @@ class ChangeTally:
             self._unproved.update(name for name, changed in zip(names, on.tolist(), strict=True) if changed)
 
     def take(self) -> dict[str, float]:
-        """The scalars since the last call; warns once where most pictures have no known background.
+        """The scalars since the last call; warns once where most images have no known background.
 
         Raises:
             ConfigError: after several different draws, not one pixel has changed yet, or no background was swapped.
@@ -71,33 +69,30 @@ class ChangeTally:
         scalars = {"randomization/changed_pixels": changed / pixels, "randomization/mean_change": total / (3 * pixels)}
         if "overlay" in self.effects:
             share = missed / max(1, drawn)
-            scalars["randomization/overlay_missed"] = share
-            scalars["randomization/overlay_pixels"] = swapped / drawn_pixels
+            scalars |= {"randomization/overlay_missed": share, "randomization/overlay_pixels": swapped / drawn_pixels}
             if share > MOST and not self._warned:
                 self._warned = True
-                log.warning("%s of %s pictures keep their background: %s", missed, drawn, NO_BACKGROUND)
+                log.warning("%s of %s images keep their background: %s", missed, drawn, NO_BACKGROUND)
         return scalars
 
     def _prove(self, changed: bool, swapped: bool) -> None:
-        if self._unproved is None:
-            return
         self._pixel_changed |= changed
         self._background_swapped |= swapped
         if self._pixel_changed and self._background_swapped:
             self._unproved = None
-        elif len(self._unproved) >= ENOUGH:
-            raise ConfigError(self._nothing_happened(len(self._unproved)))
+        if self._unproved is None or len(self._unproved) < ENOUGH:
+            return
+        draws, off = len(self._unproved), "or set domain_randomization=null"
+        if self._background_swapped:
+            keys = ", ".join(f"domain_randomization.{name}" for name in self.effects)
+            raise ConfigError(
+                f"{keys}: on, but not one pixel has changed in {draws} different draws; make a range wider, {off}"
+            )
+        raise ConfigError(
+            f"domain_randomization.overlay: on, but no background was swapped in {draws} different draws: "
+            f"{NO_BACKGROUND}, set domain_randomization.overlay=null, {off}"
+        )
 
     def _forget(self) -> None:
         self._sums = torch.zeros(5, dtype=torch.int64, device=self._device)
         self._pixels = self._drawn_pixels = 0
-
-    def _nothing_happened(self, draws: int) -> str:
-        off = "or set domain_randomization=null"
-        if self._background_swapped:
-            keys = ", ".join(f"domain_randomization.{name}" for name in self.effects)
-            return f"{keys}: on, but not one pixel has changed in {draws} different draws; make a range wider, {off}"
-        return (
-            f"domain_randomization.overlay: on, but no background was swapped in {draws} different draws: "
-            f"{NO_BACKGROUND}, set domain_randomization.overlay=null, {off}"
-        )
