@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlft.assets.digest import matches
 from rlft.assets.sources import Entry, Source, safe_name
 
 RECEIPT = ".rlft-receipt.json"  # what a checked archive held
@@ -14,25 +14,14 @@ RECEIPT = ".rlft-receipt.json"  # what a checked archive held
 
 @dataclass(frozen=True)
 class Status:
-    """A source's files in a root.
-
-    Attributes:
-        source: which.
-        directory: where they should lie.
-        whole: files that are the original's.
-        missing: files that are not there.
-        differ: files with other content, stand-ins among them.
-        others: files there that the original has not.
-        against: what they were compared with.
-    """
+    """A source's files in a root."""
 
     source: Source
-    directory: Path
-    whole: tuple[Entry, ...]
-    missing: tuple[Entry, ...]
-    differ: tuple[Entry, ...]
-    others: tuple[str, ...]
-    against: str
+    whole: list[Entry]  # files that are the original's
+    missing: list[Entry]
+    differ: list[Entry]  # files with other content, stand-ins among them
+    others: list[str]  # files there that the original has not
+    against: str  # what they were compared with
 
     @property
     def complete(self) -> bool:
@@ -41,50 +30,51 @@ class Status:
 
 
 def check(source: Source, root: Path) -> Status:
-    """Compare a source's files with their digests.
+    """Compare a source's files below a root with their digests.
 
     A source that was unpacked from its checked archive is compared with what that archive held; any other with the
     manifest.
-
-    Args:
-        source: which.
-        root: of all assets.
     """
     directory = root / source.folder
     packed = _receipt(source, directory)
     entries = source.entries if packed is None else packed
-    whole: list[Entry] = []
-    missing: list[Entry] = []
-    differ: list[Entry] = []
-    for entry in entries:
-        path = directory / entry.path
-        if matches(path, entry.digest, entry.size):
-            whole.append(entry)
-        else:
-            (differ if path.exists() else missing).append(entry)
-    expected = {entry.path for entry in entries} | {RECEIPT}
-    there = (path.relative_to(directory).as_posix() for path in sorted(directory.rglob("*")) if path.is_file())
-    others = tuple(name for name in there if name not in expected and not name.endswith(".partial"))
-    against = source.origin if packed is None else f"what its archive held ({RECEIPT})"
-    return Status(source, directory, tuple(whole), tuple(missing), tuple(differ), others, against)
+    whole = {entry for entry in entries if matches(directory / entry.path, entry)}
+    there = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+    return Status(
+        source,
+        whole=[entry for entry in entries if entry in whole],
+        missing=[entry for entry in entries if entry.path not in there],
+        differ=[entry for entry in entries if entry not in whole and entry.path in there],
+        others=sorted(there - {entry.path for entry in entries} - {RECEIPT}),
+        against=source.origin if packed is None else f"what its archive held ({RECEIPT})",
+    )
 
 
-def write_receipt(source: Source, directory: Path, entries: list[Entry]) -> None:
-    """Note what a checked archive held, for later checks."""
-    assert source.archive is not None
-    tree = {
-        "url": source.archive.url,
-        "digest": source.archive.digest,
-        "files": {entry.path: [entry.digest, entry.size] for entry in entries},
-    }
-    path = directory / RECEIPT
-    draft = path.with_name(f"{path.name}.partial")
-    draft.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    draft.replace(path)
+def digest_of(path: Path, kind: str) -> str:
+    """``<kind>:<hex>`` of a file; the kind is ``sha256`` or ``git``, git's name of a blob."""
+    start = b"" if kind == "sha256" else f"blob {path.stat().st_size}\0".encode()
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.new("sha1" if start else "sha256", start))
+    return f"{kind}:{found.hexdigest()}"
+
+
+def matches(path: Path, entry: Entry) -> bool:
+    """Whether a file is there and is the entry's; the size, where it is known, spares reading."""
+    if not path.is_file() or (entry.size is not None and path.stat().st_size != entry.size):
+        return False
+    return digest_of(path, entry.digest.partition(":")[0]) == entry.digest
+
+
+def write_receipt(digest: str | None, directory: Path, entries: list[Entry]) -> None:
+    """Note what a checked archive of a digest held, for later checks."""
+    files = {entry.path: [entry.digest, entry.size] for entry in entries}
+    draft = directory / f"{RECEIPT}.partial"
+    draft.write_text(json.dumps({"digest": digest, "files": files}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    draft.replace(directory / RECEIPT)
 
 
 def _receipt(source: Source, directory: Path) -> tuple[Entry, ...] | None:
-    """The entries of a receipt for the very archive that the manifest names."""
+    """The entries of a receipt for the very archive that the manifest names; a damaged one counts as none."""
     path = directory / RECEIPT
     if source.archive is None or source.archive.exact or not path.is_file():
         return None
@@ -94,4 +84,4 @@ def _receipt(source: Source, directory: Path) -> tuple[Entry, ...] | None:
             return None
         return tuple(Entry(safe_name(name), digest, size) for name, (digest, size) in tree["files"].items())
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # damaged: then the manifest is what is left to compare with
+        return None

@@ -12,11 +12,9 @@ from pathlib import Path
 from textwrap import indent
 
 from rlft.assets.check import Status, check
-from rlft.assets.errors import AssetError
-from rlft.assets.fetch import Patience
 from rlft.assets.install import install
 from rlft.assets.root import COMMAND, VARIABLE, target_root
-from rlft.assets.sources import Source, all_sources, select
+from rlft.assets.sources import AssetError, Source, all_sources, select
 
 SHOWN = 20  # files of a kind that a check names
 LONGEST_S = 3600.0  # that --timeout takes
@@ -36,30 +34,40 @@ def main(argv: Sequence[str], doc: str | None = None, sources: list[Source] | No
     """
     args = _parser(doc).parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    root = target_root(args.root)
-    if root.exists() and not root.is_dir():
-        sys.stderr.write(f"download_assets: --root {root}: a file; give a directory\n")
-        return 2
-    command = shlex.join([*COMMAND.split(), *(["--root", args.root] if args.root else []), *_only(args.only)])
+    chosen = {"--root": [args.root] if args.root else [], "--only": args.only or []}
+    command = shlex.join(
+        [*COMMAND.split(), *(word for key, words in chosen.items() if words for word in (key, *words))]
+    )
     try:
-        chosen = select(all_sources() if sources is None else sources, args.only)
-        if args.list:
-            return _write("\n".join(_line(source) for source in chosen))
-        if not args.check:
-            if not args.accept_licences:
-                _write(f"{terms(chosen)}\n\nNothing was fetched. Accept these terms with:\n  {command}")
-                return 2
-            _write(terms(chosen))
-            install(chosen, root, Patience(timeout_s=args.timeout))
-        states = [check(source, root) for source in chosen]
-        _write(table(states, root, command))
+        return _run(args, target_root(args.root), command, all_sources() if sources is None else sources)
     except AssetError as error:
         sys.stderr.write(f"download_assets: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("download_assets: interrupted; the same command goes on from here\n")
         return 130
-    return 0 if all(state.complete for state in states) else 1
+
+
+def _run(args: argparse.Namespace, root: Path, command: str, sources: list[Source]) -> int:
+    if root.exists() and not root.is_dir():
+        raise AssetError(f"--root {root}: a file; give a directory", exit_code=2)
+    sources = select(sources, args.only)
+    if args.list:
+        sys.stdout.writelines(f"{_line(source)}\n" for source in sources)
+        return 0
+    if not args.check:
+        for source in sources:
+            terms = indent(source.licence, "  ")
+            sys.stdout.write(f"{source.name}: {source.what}\n  from {source.place}\n{terms}\n\n")
+        if not args.accept_licences:
+            sys.stdout.write(f"Nothing was fetched. Accept these terms with:\n  {command}\n")
+            return 2
+        install(sources, root, args.timeout)
+    states = [check(source, root) for source in sources]
+    whole = all(state.complete for state in states)
+    mend = [] if whole else [f"To fetch what is missing or differs:\n  {command}"]
+    sys.stdout.write("\n".join([str(root), *(line for state in states for line in _table(state)), *mend, ""]))
+    return 0 if whole else 1
 
 
 def _parser(doc: str | None) -> argparse.ArgumentParser:
@@ -91,49 +99,23 @@ def _seconds(text: str) -> float:
     return value
 
 
-def terms(sources: list[Source]) -> str:
-    """The licences, for a person to read."""
-    return "\n\n".join(
-        f"{source.name}: {source.what}\n  from {source.archive.url if source.archive else source.origin}\n"
-        f"{indent(source.licence, '  ')}"
-        for source in sources
-    )
-
-
-def table(states: list[Status], root: Path, command: str) -> str:
-    """What a check found, and the command that mends it."""
-    lines = [f"{root}"]
-    for state in states:
-        total = len(state.whole) + len(state.missing) + len(state.differ)
-        verdict = "whole" if state.complete else "NOT WHOLE"
-        counts = f"{len(state.whole)} of {total} files are the original's"
-        lines.append(f"{state.source.name}: {verdict}, {counts}; compared with {state.against}")
-        lines += _named("missing", [entry.path for entry in state.missing])
-        lines += _named("differs", [entry.path for entry in state.differ])
-        lines += _named("not of the original", list(state.others))
-    if not all(state.complete for state in states):
-        lines.append(f"To fetch what is missing or differs:\n  {command}")
-    return "\n".join(lines)
-
-
-def _only(names: list[str] | None) -> list[str]:
-    return ["--only", *names] if names else []
-
-
-def _named(kind: str, names: list[str]) -> list[str]:
-    more = [f"  {kind}: {len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return [*(f"  {kind}: {name}" for name in names[:SHOWN]), *more]
+def _table(state: Status) -> list[str]:
+    """What a check found."""
+    missing, differ = [entry.path for entry in state.missing], [entry.path for entry in state.differ]
+    total = len(state.whole) + len(missing) + len(differ)
+    counts = f"{len(state.whole)} of {total} files are the original's; compared with {state.against}"
+    lines = [f"{state.source.name}: {'whole' if state.complete else 'NOT WHOLE'}, {counts}"]
+    for kind, names in (("missing", missing), ("differs", differ), ("not of the original", state.others)):
+        lines += [f"  {kind}: {name}" for name in names[:SHOWN]]
+        lines += [f"  {kind}: {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    return lines
 
 
 def _line(source: Source) -> str:
-    unknown = sum(entry.size is None for entry in source.entries)
-    rest = f" and {unknown} of unknown size" if unknown else ""
-    return (
-        f"{source.name}: {source.what}\n  {len(source.entries)} files, {source.known_bytes / 1e6:.1f} MB{rest}, into "
-        f"{source.folder}\n  from {source.archive.url if source.archive else source.origin}"
+    sizes = [entry.size for entry in source.entries]
+    known, unknown = (
+        sum(filter(None, sizes)) / 1e6,
+        f" and {sizes.count(None)} of unknown size" if None in sizes else "",
     )
-
-
-def _write(text: str) -> int:
-    sys.stdout.write(f"{text}\n")
-    return 0
+    count = f"{len(sizes)} files, {known:.1f} MB{unknown}, into {source.folder}"
+    return f"{source.name}: {source.what}\n  {count}\n  from {source.place}"

@@ -8,72 +8,55 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from rlft.assets.errors import AssetError
+from rlft.errors import RlftError
 
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
 
 
+class AssetError(RlftError):
+    """An asset that could not be fetched or is not what it should be. Says what to do."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One file.
+    """One file."""
 
-    Attributes:
-        path: below the source's folder, with slashes.
-        digest: ``git:<blob id>`` or ``sha256:<hex>``.
-        size: bytes; None where it is not known.
-        url: where it is alone; None where it comes in an archive.
-    """
-
-    path: str
-    digest: str
-    size: int | None
-    url: str | None = None
+    path: str  # below the source's folder, with slashes
+    digest: str  # git:<blob id> or sha256:<hex>
+    size: int | None  # bytes; None where it is not known
+    url: str | None = None  # where it is alone; None where it comes in an archive
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip that holds a whole source.
-
-    Attributes:
-        url: where it is.
-        digest: of the zip; None where its bytes are not fixed (GitHub packs a tag anew).
-        exact: whether the source's entries are its content; else they are another repository's and only tell files
-            apart that came without this archive.
-        sentinels: files without which it is the wrong archive.
-    """
+    """A zip that holds a whole source."""
 
     url: str
-    digest: str | None
-    exact: bool
-    sentinels: tuple[str, ...]
+    digest: str | None  # of the zip; None where its bytes are not fixed (GitHub packs a tag anew)
+    exact: bool  # the entries are its content; else they are another repository's and only tell stand-ins apart
+    sentinels: tuple[str, ...]  # files without which it is the wrong archive
 
 
 @dataclass(frozen=True)
 class Source:
-    """One asset.
+    """One asset."""
 
-    Attributes:
-        name: the word of ``--only``.
-        what: what it is.
-        folder: where it lies below the root.
-        origin: repository and commit that the entries' digests are from.
-        licence: terms, for a person to read.
-        entries: its files.
-        archive: where it comes as one zip; None: file by file.
-    """
-
-    name: str
+    name: str  # the word of --only
     what: str
-    folder: str
-    origin: str
-    licence: str
+    folder: str  # where it lies below the root
+    origin: str  # repository and commit that the entries' digests are from
+    licence: str  # terms, for a person to read
     entries: tuple[Entry, ...]
-    archive: Archive | None = None
+    archive: Archive | None = None  # where it comes as one zip; None: file by file
 
     @property
-    def known_bytes(self) -> int:
-        """Bytes of the files whose size is known."""
-        return sum(entry.size or 0 for entry in self.entries)
+    def place(self) -> str:
+        """Where it is fetched from."""
+        return self.origin if self.archive is None else self.archive.url
 
 
 def all_sources() -> list[Source]:
@@ -88,22 +71,19 @@ def read_source(path: Path) -> Source:
         AssetError: a file would lie outside of the source's folder.
     """
     tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    base = tree.get("url")
+    base, packed = tree.get("url"), tree.get("archive")
     entries = tuple(
         Entry(safe_name(name), digest, size, f"{base}{quote(name)}" if base else None)
         for name, (digest, size) in tree["files"].items()
     )
-    packed = tree.get("archive")
     return Source(
-        name=tree["name"],
-        what=tree["what"],
-        folder=safe_name(tree["folder"]),
-        origin=f"{tree['repository']}@{tree['commit']}",
-        licence=tree["licence"],
-        entries=entries,
-        archive=Archive(packed["url"], packed["digest"], packed["exact"], tuple(packed["sentinels"]))
-        if packed
-        else None,
+        tree["name"],
+        tree["what"],
+        safe_name(tree["folder"]),
+        f"{tree['repository']}@{tree['commit']}",
+        tree["licence"],
+        entries,
+        packed and Archive(packed["url"], packed["digest"], packed["exact"], tuple(packed["sentinels"])),
     )
 
 
@@ -127,7 +107,6 @@ def select(sources: list[Source], names: list[str] | None) -> list[Source]:
         AssetError: there is none of a name.
     """
     known = {source.name: source for source in sources}
-    unknown = [name for name in names or [] if name not in known]
-    if unknown:
+    if unknown := [name for name in names or [] if name not in known]:
         raise AssetError(f"--only {' '.join(unknown)}: no such source; there are {', '.join(known)}", exit_code=2)
     return [known[name] for name in dict.fromkeys(names)] if names else sources

@@ -4,7 +4,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 
 @dataclass
@@ -14,71 +14,30 @@ class Thing:
     Attributes:
         body: the content.
         statuses: answered first, one a request.
-        cuts: the first requests break off after so many bytes of what they send.
-        ranges: whether Range is understood.
-        wrong_start: answers a Range from another place.
-        kind: Content-Type.
-        says_length: whether Content-Length is sent.
+        cuts: the first requests break off after so many bytes.
         stalls: the first requests send nothing for so many seconds.
-        headers: further ones, with an error status.
     """
 
     body: bytes
     statuses: list[int] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
-    ranges: bool = True
-    wrong_start: bool = False
-    kind: str = "application/octet-stream"
-    says_length: bool = True
     stalls: list[float] = field(default_factory=list)
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
     def do_GET(self):
         place = self.server.place
-        path = unquote(urlsplit(self.path).path)
-        place.asked.append((self.path, self.headers.get("Range")))
-        thing = place.things.get(path)
-        if thing is None:
-            self.refuse(404, {})
-            return
-        if thing.stalls:
+        place.asked.append(self.path)
+        thing = place.things.get(unquote(self.path))
+        if thing is not None and thing.stalls:
             place.closing.wait(thing.stalls.pop(0))
-        if thing.statuses:
-            self.refuse(thing.statuses.pop(0), thing.headers)
-        else:
-            self.serve(thing)
-
-    def serve(self, thing):
-        start, asked = 0, self.headers.get("Range")
-        if asked and thing.ranges:
-            start = int(asked.removeprefix("bytes=").split("-")[0]) - (1 if thing.wrong_start else 0)
-            if start >= len(thing.body):
-                self.refuse(416, {})
-                return
-        body = thing.body[start:]
-        self.send_response(206 if asked and thing.ranges else 200)
-        self.send_header("Content-Type", thing.kind)
-        if asked and thing.ranges:
-            self.send_header("Content-Range", f"bytes {start}-{len(thing.body) - 1}/{len(thing.body)}")
-        if thing.says_length:
-            self.send_header("Content-Length", str(len(body)))
-        else:
-            self.send_header("Connection", "close")
+        if thing is None or thing.statuses:
+            self.send_error(404 if thing is None else thing.statuses.pop(0))
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(thing.body)))
         self.end_headers()
-        cut = thing.cuts.pop(0) if thing.cuts else None
-        self.wfile.write(body[:cut])
-        if cut is not None or not thing.says_length:
-            self.close_connection = True
-
-    def refuse(self, status, headers):
-        self.send_response(status)
-        for name, value in {"Content-Length": "0", **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
+        self.wfile.write(thing.body[: thing.cuts.pop(0) if thing.cuts else None])
 
     def log_message(self, *_):
         pass
@@ -90,7 +49,7 @@ class Place:
 
     url: str
     things: dict[str, Thing] = field(default_factory=dict)
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
 
     def put(self, path, body, **how):

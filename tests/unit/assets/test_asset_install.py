@@ -1,4 +1,4 @@
-"""Whole sources: archives that are hostile or damaged, files that differ, the command line."""
+"""Whole sources over a real connection: what breaks off, is hostile or differs; refusals; the command line."""
 
 import hashlib
 import io
@@ -14,18 +14,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from assets.asset_server import serving
+from filelock import FileLock
 
 from rlft.assets import commands
-from rlft.assets.archive import unpack
-from rlft.assets.check import RECEIPT, check
-from rlft.assets.errors import AssetError
-from rlft.assets.fetch import Patience
-from rlft.assets.install import WORK, install
-from rlft.assets.sources import Archive, Entry, Source
+from rlft.assets.check import RECEIPT, check, digest_of
+from rlft.assets.install import ATTEMPTS, WORK, install
+from rlft.assets.sources import Archive, AssetError, Entry, Source
 
 ROOT = Path(__file__).resolve().parents[3]
-QUICK = Patience(timeout_s=5.0, attempts=2, pause_s=0.01)
 FILES = {"stages/a table.glb": b"glTF" * 5000, "custom/info.json": b'{"x": 1}'}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr("pooch.core.time.sleep", lambda _seconds: None)  # between attempts
+    with serving() as place:
+        yield place
 
 
 def blob(content):
@@ -66,19 +72,19 @@ def contents(folder):
 
 def test_files_come_one_by_one_and_only_those_that_are_not_whole(server, tmp_path):
     source = loose(server)
-    install([source], tmp_path, QUICK)
+    install([source], tmp_path)
     assert contents(tmp_path) == {f"data/loose/{name}": content for name, content in FILES.items()}
     assert check(source, tmp_path).complete
     server.asked.clear()
-    install([source], tmp_path, QUICK)
+    install([source], tmp_path)
     assert server.asked == []
     (tmp_path / "data/loose/custom/info.json").write_bytes(b'{"x": 2}')
     (tmp_path / "data/loose/mine.txt").write_bytes(b"mine")
     state = check(source, tmp_path)
     assert [e.path for e in state.differ] == ["custom/info.json"]
-    assert (state.missing, state.others) == ((), ("mine.txt",))
-    install([source], tmp_path, QUICK)
-    assert [path for path, _ in server.asked] == ["/loose/custom/info.json"]
+    assert (state.missing, state.others) == ([], ["mine.txt"])
+    install([source], tmp_path)
+    assert server.asked == ["/loose/custom/info.json"]
     assert (tmp_path / "data/loose/mine.txt").read_bytes() == b"mine"
 
 
@@ -86,7 +92,7 @@ def test_files_come_one_by_one_and_only_those_that_are_not_whole(server, tmp_pat
 @pytest.mark.parametrize("digest", [True, False])
 def test_an_archive_is_unpacked_without_its_own_folder(server, tmp_path, exact, digest):
     source = packed(server, zipped(FILES), exact=exact, digest=digest)
-    install([source], tmp_path, QUICK)
+    install([source], tmp_path)
     found = contents(tmp_path / source.folder)
     assert RECEIPT in found
     assert {k: v for k, v in found.items() if k != RECEIPT} == FILES
@@ -97,7 +103,7 @@ def test_an_archive_is_unpacked_without_its_own_folder(server, tmp_path, exact, 
 def test_the_folder_with_the_right_name_is_taken_among_several(server, tmp_path):
     files = {f"dataset/{k}": v for k, v in FILES.items()} | {"__MACOSX/._x": b"noise", "docs/readme": b"other"}
     source = packed(server, zipped(files, top=""))
-    install([source], tmp_path, QUICK)
+    install([source], tmp_path)
     assert set(contents(tmp_path / source.folder)) == {*FILES, RECEIPT}
 
 
@@ -112,7 +118,7 @@ def test_a_checked_archive_is_what_later_checks_compare_with(server, tmp_path):
     before = check(source, tmp_path)
     assert [e.path for e in before.differ] == ["stages/a table.glb"]
     assert before.against == "x/y@1"
-    install([source], tmp_path, QUICK)
+    install([source], tmp_path)
     after = check(source, tmp_path)
     assert after.complete
     assert len(after.whole) == 3
@@ -126,23 +132,53 @@ def test_a_checked_archive_is_what_later_checks_compare_with(server, tmp_path):
 def test_an_archive_of_another_content_changes_nothing(server, tmp_path):
     source = packed(server, zipped(FILES | {"custom/info.json": b"{}"}), exact=True, digest=False)
     with pytest.raises(AssetError, match=r"1 files are not those of x/y@1, among them custom/info.json"):
-        install([source], tmp_path, QUICK)
+        install([source], tmp_path)
     assert not (tmp_path / source.folder).exists()
     with pytest.raises(AssetError, match=r"holds no custom/info.json; it is another archive"):
-        install([packed(server, zipped({"a": b"1"}))], tmp_path, QUICK)
+        install([packed(server, zipped({"a": b"1"}))], tmp_path)
     assert not (tmp_path / source.folder).exists()
 
 
-def test_an_interrupted_archive_goes_on(server, tmp_path):
-    body = zipped(FILES, method=zipfile.ZIP_STORED)
-    source = packed(server, body)
-    server.things["/packed.zip"].cuts = [9000, 0]
-    with pytest.raises(AssetError, match="given up"):
-        install([source], tmp_path, QUICK)
+def test_a_broken_connection_is_tried_again_and_what_is_whole_is_not_fetched_again(server, tmp_path):
+    source = loose(server)
+    server.things["/loose/stages/a table.glb"].cuts = [7000, 8000]
+    server.things["/loose/custom/info.json"].statuses = [503, 429] + [500] * ATTEMPTS
+    with pytest.raises(AssetError, match=r"500 Server Error.*given up after 5 attempts; the same command goes on"):
+        install([source], tmp_path)
+    assert contents(tmp_path) == {"data/loose/stages/a table.glb": FILES["stages/a table.glb"]}
     server.asked.clear()
-    install([source], tmp_path, QUICK)
-    assert [asked for _, asked in server.asked] == ["bytes=9000-"]
+    install([source], tmp_path)
+    assert set(server.asked) == {"/loose/custom/info.json"}
     assert check(source, tmp_path).complete
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()} == {0o644}
+
+
+def test_silence_is_a_timeout(server, tmp_path):
+    source = loose(server)
+    server.things["/loose/custom/info.json"].stalls = [30.0]
+    install([source], tmp_path, 0.3)
+    assert check(source, tmp_path).complete
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"body": b"{}"}, r"its digest is git:[0-9a-f]+, not git:[0-9a-f]+; it was deleted"),
+        ({"body": b"\n<!DOCTYPE html><p>log in"}, "a web page, not the file; is there a proxy or a login"),
+        ({"body": b"", "statuses": [404]}, "HTTP 404 "),
+        ({"body": b"", "statuses": [403]}, "HTTP 403 "),
+    ],
+)
+def test_what_another_attempt_cannot_mend_is_named_at_once_and_changes_nothing(server, tmp_path, how, message):
+    stand_in = tmp_path / "data/loose/custom/info.json"
+    stand_in.parent.mkdir(parents=True)
+    stand_in.write_text("before")
+    source = loose(server)
+    server.put("/loose/custom/info.json", **how)
+    with pytest.raises(AssetError, match=message):
+        install([replace(source, entries=source.entries[1:])], tmp_path)
+    assert contents(tmp_path) == {"data/loose/custom/info.json": b"before"}
+    assert len(server.asked) == 1
 
 
 def with_member(name, content=b"x", mode=stat.S_IFREG | 0o644, **flags):
@@ -183,48 +219,38 @@ def test_a_hostile_or_damaged_archive_writes_nothing_outside(server, tmp_path, b
     inside = tmp_path / "root"
     source = packed(server, body, digest=False)
     with pytest.raises(AssetError, match=why):
-        install([source], inside, QUICK)
+        install([source], inside)
     assert not (inside / source.folder).exists()
     assert {path.name for path in tmp_path.iterdir()} == {"root"}
-    assert not (inside / WORK / "packed.zip").exists()
-
-
-def test_a_name_that_is_there_twice_is_refused(tmp_path):
-    path = tmp_path / "x.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a/b", "1")
-        with pytest.warns(UserWarning, match="Duplicate name"):
-            archive.writestr("a/b", "2")
-    with pytest.raises(AssetError, match="is in it twice"):
-        unpack(path, tmp_path / "out", "a")
-    assert not (tmp_path / "out").exists()
+    assert not (inside / WORK).exists()
 
 
 def test_two_downloads_do_not_meet(server, tmp_path):
-    import fcntl
-
     (tmp_path / WORK).mkdir()
-    handle = os.open(tmp_path / WORK, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        with pytest.raises(AssetError, match="another process is downloading into it"):
-            install([loose(server)], tmp_path, QUICK)
-    finally:
-        os.close(handle)
-    install([loose(server)], tmp_path, QUICK)
+    with FileLock(tmp_path / WORK / ".lock"), pytest.raises(AssetError, match="another process is downloading into it"):
+        install([loose(server)], tmp_path)
+    install([loose(server)], tmp_path)
+
+
+def test_a_digest_is_what_git_says(tmp_path):
+    (tmp_path / "x").write_bytes(FILES["stages/a table.glb"])
+    said = subprocess.run(
+        ["git", "hash-object", str(tmp_path / "x")], capture_output=True, text=True, check=True
+    ).stdout
+    assert digest_of(tmp_path / "x", "git") == f"git:{said.strip()}"
 
 
 def test_a_place_that_cannot_be_written_is_said(server, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(AssetError, match="give a directory that can be written"):
-        install([loose(server)], tmp_path / "file" / "assets", QUICK)
+        install([loose(server)], tmp_path / "file" / "assets")
 
 
 def test_the_disk_is_asked_before_anything_is_fetched(server, tmp_path):
     source = loose(server)
     huge = replace(source, entries=tuple(replace(entry, size=10**15) for entry in source.entries))
     with pytest.raises(AssetError, match="make room"):
-        install([huge], tmp_path, QUICK)
+        install([huge], tmp_path)
     assert server.asked == []
 
 
@@ -269,29 +295,62 @@ def test_without_a_terminal_nothing_is_asked(tmp_path):
 
 
 def test_an_interruption_leaves_what_the_next_run_goes_on_from(server, tmp_path):
-    """Ctrl-C in a real process, in the middle of a file."""
+    """Ctrl-C in a real process, in the middle of the second file."""
     manifest = {
-        "name": "slow", "what": "a file", "folder": "slow", "licence": "MIT", "repository": "x/y", "commit": "1",
-        "url": f"{server.url}/loose/", "files": {"a": [blob(FILES["stages/a table.glb"]), 20000]},
+        "name": "slow", "what": "files", "folder": "slow", "licence": "MIT", "repository": "x/y", "commit": "1",
+        "url": f"{server.url}/loose/", "files": {name: [blob(x), len(x)] for name, x in FILES.items()},
     }  # fmt: skip
     (tmp_path / "slow.json").write_text(json.dumps(manifest))
-    server.put("/loose/a", FILES["stages/a table.glb"], cuts=[7000], stalls=[0.0, 60.0])
+    loose(server)
+    server.things["/loose/custom/info.json"].stalls = [60.0]
     code = (
         "import sys; from pathlib import Path; from rlft.assets import commands, sources\n"
         "source = sources.read_source(Path(sys.argv[1]))\n"
         "sys.exit(commands.main(['--accept-licences', '--root', sys.argv[2]], sources=[source]))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "slow.json"), str(tmp_path / "root")]
-    partial = tmp_path / "root/slow/a.partial"
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as child:
-        for line in child.stderr:
-            if "trying again" in line:
-                break
         while len(server.asked) < 2:
             time.sleep(0.01)
         child.send_signal(signal.SIGINT)
         assert "interrupted; the same command goes on from here" in child.stderr.read()
     assert child.returncode == 130
-    assert partial.stat().st_size == 7000
+    assert contents(tmp_path / "root") == {"slow/stages/a table.glb": FILES["stages/a table.glb"]}
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
-    assert server.asked[-1][1] == "bytes=7000-"
+    assert server.asked == ["/loose/stages/a%20table.glb"] + ["/loose/custom/info.json"] * 2
+
+
+def test_a_directory_marked_read_only_is_left_alone_also_by_root(server, tmp_path):
+    root = tmp_path / "assets"
+    root.mkdir(mode=0o555)
+    with pytest.raises(AssetError, match=r"assets is read-only; make it writable.*--root DIR"):
+        install([loose(server)], root)
+    assert list(root.iterdir()) == server.asked == []
+
+
+def test_what_cannot_be_reached_says_what_to_do_and_leaves_nothing_behind(server, tmp_path):
+    source = loose(server)
+    away = replace(source, entries=tuple(replace(e, url="http://127.0.0.1:9/x") for e in source.entries))
+    with pytest.raises(AssetError, match=r"given up after 5 attempts.*https_proxy.*RLFT_ASSETS"):
+        install([away], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--timeout", "0"], "0: must be a number above 0"),
+        (["--timeout", "nan"], "nan: must be a number above 0"),
+        (["--timeout", "soon"], "soon: must be a number above 0"),
+        (["--root", __file__, "--accept-licences"], "a file; give a directory"),
+        (["--root", __file__, "--check"], "a file; give a directory"),
+    ],
+)
+def test_a_wrong_argument_is_named_before_anything_is_done(server, capsys, words, said):
+    try:
+        status = commands.main(words, sources=[loose(server)])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert said in capsys.readouterr().err
+    assert server.asked == []

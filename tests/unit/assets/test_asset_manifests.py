@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from rlft.assets.check import check
-from rlft.assets.errors import AssetError
-from rlft.assets.pin import pinned
 from rlft.assets.root import COMMAND, assets_root, target_root
-from rlft.assets.sources import MANIFESTS, all_sources, read_source, safe_name
+from rlft.assets.sources import MANIFESTS, AssetError, all_sources, read_source, safe_name
+from tools.pin_assets import pinned
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = {source.name: source for source in all_sources()}

@@ -1,4 +1,4 @@
-"""Writes the file lists of the manifests from git trees: ``python -m rlft.assets.pin NAME GIT_DIR``.
+"""Writes the file lists of the manifests from git trees: ``python -m tools.pin_assets NAME GIT_DIR``.
 
 GIT_DIR is a clone, bare or not, of the repository that the manifest names. Its newest commit is taken. A blob that the
 clone lacks keeps its id; its size is then not known.
