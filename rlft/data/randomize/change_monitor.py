@@ -22,12 +22,7 @@ NO_BACKGROUND = (
 
 
 class ChangeMonitor:
-    """Counts changed pixels, and refuses a randomisation that changes none or an overlay that swaps none.
-
-    Args:
-        effects: the names of the effects that are on.
-        device: where the images are.
-    """
+    """Counts changed pixels, and refuses effects that change none or an overlay that swaps none."""
 
     def __init__(self, effects: Sequence[str], device: torch.device) -> None:
         self.effects, self._device = tuple(effects), device
@@ -36,15 +31,7 @@ class ChangeMonitor:
         self._forget()
 
     def add(self, before: Tensor, after: Tensor, on: Tensor, swapped: Tensor, names: Sequence[tuple[int, ...]]) -> None:
-        """Count n images.
-
-        Args:
-            before: uint8 ``[n, 3, h, w]``.
-            after: uint8 ``[n, 3, h, w]``.
-            on: bool ``[n]``, whether it was drawn to change it; on the CPU.
-            swapped: int64 ``[n]``, how many of its pixels got another background.
-            names: what the draws are named by.
-        """
+        """Count n images: uint8 ``[n, 3, h, w]`` before, what they became (``Changed``), and the names of the draws."""
         apart = torch.maximum(before, after) - torch.minimum(before, after)
         drawn = move(on, self._device)
         missed = ((swapped == 0) & drawn).sum()
@@ -65,7 +52,9 @@ class ChangeMonitor:
         changed, total, drawn, missed, swapped = to_host(self._sums).tolist()
         pixels, drawn_pixels = max(1, self._pixels), max(1, self._drawn_pixels)
         self._forget()
-        self._prove(changed > 0, swapped > 0)
+        self._pixel_changed |= changed > 0
+        self._background_swapped |= swapped > 0
+        self._prove()
         scalars = {"randomization/changed_pixels": changed / pixels, "randomization/mean_change": total / (3 * pixels)}
         if "overlay" in self.effects:
             share = missed / max(1, drawn)
@@ -75,9 +64,7 @@ class ChangeMonitor:
                 log.warning("%s of %s images keep their background: %s", missed, drawn, NO_BACKGROUND)
         return scalars
 
-    def _prove(self, changed: bool, swapped: bool) -> None:
-        self._pixel_changed |= changed
-        self._background_swapped |= swapped
+    def _prove(self) -> None:
         if self._pixel_changed and self._background_swapped:
             self._unproved = None
         if self._unproved is None or len(self._unproved) < ENOUGH:

@@ -18,10 +18,8 @@ MARGIN, LINE = 64, 16  # for the lines' names, for a camera's name
 def write_sheet(path: Path, cameras: Sequence[tuple[str, Tensor, Sequence[Tensor]]]) -> None:
     """Write a PNG: per camera a line of original images, and below each what became of it.
 
-    Args:
-        path: the file; replaced where it is there.
-        cameras: name, uint8 ``[n, 3, h, w]`` originals, and one such tensor per line of variants, the first of which
-            is what the policy sees. The first six rows are shown.
+    ``cameras`` gives name, uint8 ``[n, 3, h, w]`` originals, and one such tensor per line of variants, the first of
+    which is what the policy sees. The first six rows are shown.
     """
     from PIL import Image, ImageDraw
 

@@ -18,17 +18,9 @@ SLOTS = (  # the place of each draw, so that switching an effect on leaves the d
 
 
 def draw(seed: int, purpose: str, names: Sequence[Name]) -> Tensor:
-    """Uniform numbers in [0, 1), float64 ``[n, slots]``; the same name gives the same ones.
-
-    Args:
-        seed: the run's seed.
-        purpose: what the images are for.
-        names: n tuples of counters.
-    """
-    rows = [
-        torch.rand(len(SLOTS), dtype=torch.float64, generator=generator_for(seed, purpose, *name)) for name in names
-    ]
-    return torch.stack(rows)
+    """Uniform numbers in [0, 1), float64 ``[n, slots]``; the same seed, purpose and name give the same ones."""
+    streams = (generator_for(seed, purpose, *name) for name in names)
+    return torch.stack([torch.rand(len(SLOTS), dtype=torch.float64, generator=stream) for stream in streams])
 
 
 def around_zero(u: Tensor, most: float) -> Tensor:

@@ -60,11 +60,8 @@ def blur(frames: Tensor, sigma: Tensor, largest: float) -> Tensor:
 def place(frames: Tensor, kept: Tensor, start: tuple[Tensor, Tensor], moved: tuple[Tensor, Tensor]) -> Tensor:
     """Cut a window out, resize it back, and move the result by whole pixels; the border is repeated.
 
-    Args:
-        frames: the images.
-        kept: share of either side in the window.
-        start: its upper and left edge, shares of height and width.
-        moved: pixels down and right.
+    The window keeps a share of either side from ``start`` on, upper and left edge as shares of height and width;
+    ``moved`` is pixels down and right.
     """
     sides = []
     for first, by, size in zip(start, moved, frames.shape[-2:]):

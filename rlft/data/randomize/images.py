@@ -17,16 +17,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class Images:
-    """The images of a folder, in the order of their names, resized to a camera when that is first asked for.
-
-    Args:
-        setting: the dotted name of the setting, for messages.
-        folder: where they are.
-        files: name patterns; a file counts that fits one of them.
-        device: where they are kept.
+    """The images of a folder whose names fit a pattern, by name, resized to a camera when that is first asked for.
 
     Raises:
-        ConfigError: there is no such folder, a pattern fits no file, or a file is no image.
+        ConfigError: there is no such folder, a pattern fits no file, or a file is no image; names the setting.
     """
 
     def __init__(self, setting: str, folder: Path, files: Sequence[str], device: torch.device) -> None:

@@ -21,19 +21,12 @@ EXACT, LOOSER = 2, 2  # tolerance where nothing was compressed, of 255; what is 
 
 @dataclass(frozen=True)
 class Background:
-    """What was found in n images.
+    """What was found in n images."""
 
-    Attributes:
-        best: int64 ``[n]``, which known background fits best.
-        tolerance: uint8 ``[n]``, the difference up to which a pixel fits it.
-        share: float32 ``[n]``, the share of pixels that fit it.
-        mask: bool ``[n, 1, h, w]``, where the background is.
-    """
-
-    best: Tensor
-    tolerance: Tensor
-    share: Tensor
-    mask: Tensor
+    best: Tensor  # int64 [n], which known background fits best
+    tolerance: Tensor  # uint8 [n], the difference up to which a pixel fits it
+    share: Tensor  # float32 [n], the share of pixels that fit it
+    mask: Tensor  # bool [n, 1, h, w], where the background is
 
 
 def find_background(frames: Tensor, known: Tensor, tolerance: int) -> Background:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,19 +27,12 @@ ROWS = 8  # changed at once by a CPU: what is in between takes a dozen times an 
 GPU_PIXELS = 2**25  # changed at once by a GPU: a whole decision's images, in some 5 GB
 
 
-@dataclass(frozen=True)
-class Changed:
-    """Randomised images.
+class Changed(NamedTuple):
+    """Randomised images."""
 
-    Attributes:
-        frames: uint8 ``[n, 3, h, w]``.
-        on: bool ``[n]``, whether the row was drawn to be changed; on the CPU.
-        swapped: int64 ``[n]``, how many of its pixels got another background.
-    """
-
-    frames: Tensor
-    on: Tensor
-    swapped: Tensor
+    frames: Tensor  # uint8 [n, 3, h, w]
+    on: Tensor  # bool [n], whether the row was drawn to be changed; on the CPU
+    swapped: Tensor  # int64 [n], how many of its pixels got another background
 
 
 class ImageRandomizer:
@@ -83,13 +77,10 @@ class ImageRandomizer:
         """Change the images of n rows.
 
         Args:
-            obs: n rows; its images may be on another device.
+            obs: n rows, images uint8 ``[n, height, width, 3]``, which come back on the policy's device; those of
+                cameras that are left alone are the same objects as before.
             names: n tuples of counters: which episode each row is of, or which row it is.
             moment: further counters, which count where settings ask for a draw per decision.
-
-        Returns:
-            the observation with uint8 ``[n, height, width, 3]`` images on the policy's device; those of cameras that
-            are left alone are the same objects as before.
         """
         named = [(*name, *moment) for name in names] if self.cfg.per == "decision" else list(names)
         images, shown = dict(obs.images), []
@@ -98,7 +89,7 @@ class ImageRandomizer:
                 before = move(obs.images[camera], self.device).movedim(-1, 1).contiguous()
                 own = [(*name, index) for name in named]
                 changed = self.change(before, own)
-                self.monitor.add(before, changed.frames, changed.on, changed.swapped, own)
+                self.monitor.add(before, *changed, own)
                 images[camera] = changed.frames.movedim(1, -1)
                 shown.append((camera, before, own))
         if self._sheet is not None:
@@ -107,16 +98,13 @@ class ImageRandomizer:
         return replace(obs, images=images)
 
     def change(self, frames: Tensor, names: Sequence[Name]) -> Changed:
-        """Change n images of one camera, uint8 ``[n, 3, h, w]`` on the policy's device.
-
-        A row depends on its own image and name alone.
-        """
+        """Change uint8 ``[n, 3, h, w]`` on the policy's device; a row depends on its own image and name alone."""
         rows = ROWS if frames.is_cpu else max(ROWS, GPU_PIXELS // frames[0, 0].numel())
         parts = [self._change(x, names[i * rows : (i + 1) * rows]) for i, x in enumerate(frames.split(rows))]
-        return Changed(*(torch.cat([vars(part)[name] for part in parts]) for name in ("frames", "on", "swapped")))
+        return Changed(*map(torch.cat, zip(*parts, strict=True)))
 
     def scalars(self) -> dict[str, float]:
-        """For the log: see :meth:`rlft.data.randomize.change_monitor.ChangeMonitor.take`, also for its errors."""
+        """For the log; see :meth:`rlft.data.randomize.change_monitor.ChangeMonitor.take`."""
         return self.monitor.take()
 
     def _images(self, key: str, section: TextureConfig | OverlayConfig) -> Images:
@@ -131,9 +119,8 @@ class ImageRandomizer:
     def _change(self, frames: Tensor, names: Sequence[Name]) -> Changed:
         table = draw(self.seed, self.purpose, names)
         u = dict(zip(SLOTS, move(table, self.device).unbind(1), strict=True))
-        placed, swapped = self._place(frames, u)
-        on = (u["on"] < self.cfg.probability)[:, None, None, None]
-        changed = torch.where(on, self._photograph(placed, u), frames)
+        on, (placed, swapped) = u["on"] < self.cfg.probability, self._place(frames, u)
+        changed = torch.where(on[:, None, None, None], self._photograph(placed, u), frames)
         return Changed(changed, table[:, SLOTS.index("on")] < self.cfg.probability, swapped)
 
     def _place(self, frames: Tensor, u: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

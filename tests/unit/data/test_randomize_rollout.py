@@ -1,11 +1,10 @@
-"""Rollouts and the warm-up show the policy randomised pictures, named by episode, decision or row."""
+"""Rollouts and SFT show the policy randomised images, named by episode, decision or row."""
 
 import logging
 
 import pytest
 import torch
-from helpers.toy_policies import StatePolicy
-from helpers.toy_world import CPU, PLACEMENT, toy_env, toy_model, toy_sampler
+from helpers.toy_world import CPU, PLACEMENT, toy_env, toy_model
 
 from rlft.config.learning import SftConfig
 from rlft.config.randomization import DomainRandomizationConfig
@@ -74,17 +73,6 @@ def test_an_episode_that_runs_on_into_the_next_iteration_keeps_its_name():
     assert (1, 0, 0) in names[5:]
 
 
-def test_the_picture_depends_on_the_episode_alone_unless_every_decision_is_drawn():
-    for per, fixed in (("episode", True), ("decision", False)):
-        randomizer, _ = rollouts(1, per=per, num_decisions=3)
-        frames = torch.full((1, 3, 28, 28), 100, dtype=torch.uint8)
-        named = [(*names[0], *(moment if per == "decision" else ()), 0) for names, moment, _, _ in randomizer.calls]
-        looks = [randomizer.change(frames, [name]).frames for name in named]
-        assert torch.equal(looks[0], looks[1]) == fixed
-        for (_, _, before, after), name in zip(randomizer.calls, named):
-            assert torch.equal(randomizer.change(before.movedim(-1, 1), [name]).frames.movedim(1, -1), after)
-
-
 @pytest.mark.parametrize("overlap", [False, True])
 def test_groups_change_nothing(overlap):
     (whole, _), (split, _) = rollouts(5, iterations=2), rollouts(3, 2, iterations=2, overlap=overlap)
@@ -99,23 +87,6 @@ def test_the_rollouts_metrics_are_logged():
         scalars = one.scalars()
         assert scalars["randomization/changed_pixels"] > 0.5
         assert scalars["randomization/mean_change"] > 1.0
-
-
-def test_without_a_randomizer_the_policy_gets_the_environments_own_pictures(monkeypatch):
-    pictures = []
-
-    def prepare(self, obs, original=StatePolicy.prepare):
-        pictures.append(obs.images["top"])
-        return original(self, obs)
-
-    monkeypatch.setattr(StatePolicy, "prepare", prepare)
-    env = toy_env(2, cameras=CAMERAS)
-    sampler = toy_sampler(env, model=toy_model(), num_decisions=1)
-    _, stats = sampler.collect(0)
-    assert pictures[0] is not None
-    assert not [name for name in stats.scalars() if name.startswith("randomization")]
-    group = sampler.groups[0]
-    assert sampler._seen(group.obs, group.episodes, 0, 0) is group.obs
 
 
 def demos() -> DemoSet:
@@ -134,7 +105,7 @@ def trainer(randomizer=None, **changes) -> SftTrainer:
     return SftTrainer(policy, data, SftConfig(**settings), seed=0, randomizer=randomizer)
 
 
-def test_the_warm_up_draws_for_every_row_of_every_step_and_says_how_much_changed():
+def test_sft_draws_for_every_row_of_every_step_and_says_how_much_changed():
     randomizer = Recording()
     t = trainer(randomizer)
     scalars = [t.step() for _ in range(2)]
@@ -143,7 +114,7 @@ def test_the_warm_up_draws_for_every_row_of_every_step_and_says_how_much_changed
     assert scalars[0]["loss"] != trainer().step()["loss"]
 
 
-def test_a_resumed_warm_up_goes_on_with_the_same_pictures():
+def test_a_resumed_sft_goes_on_with_the_same_images():
     whole, first, second = trainer(Recording()), trainer(Recording()), trainer(Recording())
     losses = [whole.step()["loss"] for _ in range(4)]
     assert [first.step()["loss"] for _ in range(2)] == losses[:2]
@@ -152,7 +123,7 @@ def test_a_resumed_warm_up_goes_on_with_the_same_pictures():
     assert [second.step()["loss"] for _ in range(2)] == losses[2:]
 
 
-def test_prefixes_are_not_kept_of_pictures_that_change(caplog):
+def test_prefixes_are_not_kept_of_images_that_change(caplog):
     caplog.set_level(logging.INFO)
     assert trainer().prefixes is not None
     assert trainer(Recording()).prefixes is None
@@ -162,7 +133,7 @@ def test_prefixes_are_not_kept_of_pictures_that_change(caplog):
         trainer(Recording(), cache_prefix=True)
 
 
-def test_a_randomisation_that_changes_nothing_stops_the_warm_up():
+def test_a_randomisation_that_changes_nothing_stops_sft():
     t = trainer(Recording(hue=0.0, brightness=1e-3))
     with pytest.raises(ConfigError, match=r"domain_randomization\.brightness: on, but not one pixel"):
         t.step()
