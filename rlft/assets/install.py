@@ -51,8 +51,9 @@ def install(sources: list[Source], root: Path, timeout_s: float = 30.0) -> None:
         return
     _require_room(root, sum((e.size or 0) * (2 if s.archive else 1) for s, entries in wanted.items() for e in entries))
     try:
-        with _alone(root) as work:
+        with _alone(root) as place:
             for source, entries in wanted.items():
+                work = place / source.name
                 log.info("%s: fetching it from %s", source.name, source.place)
                 if source.archive is not None:
                     _from_archive(source, source.archive, work, root / source.folder, timeout_s)

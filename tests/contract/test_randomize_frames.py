@@ -1,4 +1,4 @@
-"""Background swaps on rendered pictures of the family, where segmentation says what is foreground."""
+"""Background swaps on rendered images of the family, where segmentation says what is foreground."""
 
 from dataclasses import replace
 
@@ -35,15 +35,15 @@ def scene() -> tuple[torch.Tensor, torch.Tensor, list[str], list[str]]:
         return compose(camera, rgb, segmentation)
 
     task.compose_picture = remember
-    pictures, foregrounds, tables, texts = [], [], [], []
+    images, foregrounds, tables, texts = [], [], [], []
     for i in range(EPISODES):
         env.reset(0, 2 * i * (16 * 3136) + (2 * i + 1) * 3136 + 391 * i)  # another object, table and layout each
-        pictures.append(torch.as_tensor(env.observe().images[CAMERA]))
+        images.append(torch.as_tensor(env.observe().images[CAMERA]))
         foregrounds.append(seen["foreground"])
         tables.append(task.running[0].table.key)
         texts.append(env.instruction)
     env.close()
-    return torch.stack(pictures).movedim(-1, 1).contiguous(), torch.stack(foregrounds), tables, texts
+    return torch.stack(images).movedim(-1, 1).contiguous(), torch.stack(foregrounds), tables, texts
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_the_old_table_is_found_to_the_pixel_and_robot_and_objects_stay(scene, k
     assert float(kept.max()) < 0.005
 
 
-def test_put_on_plates_own_settings_swap_every_rollout_picture(scene):
+def test_put_on_plates_own_settings_swap_every_rollout_image(scene):
     frames, foreground, _, texts = scene
     cfg = load("train_rl", ["task=put_on_plate_main", "randomization=put_on_plate"]).domain_randomization
     randomizer = ImageRandomizer(cfg, seed=0, purpose="test", device=CPU, assets=assets_root())

@@ -1,4 +1,4 @@
-"""PPO on randomised pictures: they change, twice the same, also after a stop; the update reads what the policy saw."""
+"""PPO on randomised images: they change, twice the same, also after a stop; the update reads what the policy saw."""
 
 import json
 import re

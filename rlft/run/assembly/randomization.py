@@ -1,4 +1,4 @@
-"""Picture randomisation from settings."""
+"""Image randomisation from settings."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ log = logging.getLogger(__name__)
 
 
 def build_randomizer(cfg: RunConfig, stage: str, placement: Placement, run: Path) -> ImageRandomizer | None:
-    """What changes the pictures of a stage, or None where the settings leave them as they are.
+    """What changes the images of a stage, or None where the settings leave them as they are.
 
     Args:
         cfg: settings.
         stage: ``rollout`` or ``sft``; names the random numbers and the contact sheet.
-        placement: the pictures are changed on the policy's device.
+        placement: the images are changed on the policy's device.
         run: the run directory, for the contact sheet.
 
     Raises:
-        ConfigError: a folder or a picture of the settings cannot be read.
+        ConfigError: a folder or an image of the settings cannot be read.
     """
     section = cfg.domain_randomization
     if section is None or not {"rollout": section.rollout, "sft": section.sft}[stage]:
         return None
     from rlft.data.randomize.randomizer import ImageRandomizer
 
-    log.info("pictures of %s are randomised: %s", stage, ", ".join(enabled_effects(section)))
+    log.info("images of %s are randomised: %s", stage, ", ".join(enabled_effects(section)))
     return ImageRandomizer(
         section,
         seed=cfg.seed,

@@ -100,6 +100,17 @@ def test_an_archive_is_unpacked_without_its_own_folder(server, tmp_path, exact, 
     assert check(source, tmp_path).complete
 
 
+def test_two_archives_do_not_mix(server, tmp_path):
+    others = {"custom/info.json": b"{}"}
+    second = packed(server, zipped(others), files=others, exact=True)
+    url = server.put("/second.zip", server.things["/packed.zip"].body)
+    second = replace(second, name="second", folder="data/second", archive=replace(second.archive, url=url))
+    first = packed(server, zipped(FILES), exact=True)
+    install([first, second], tmp_path)
+    assert check(first, tmp_path).complete
+    assert check(second, tmp_path).complete
+
+
 def test_the_folder_with_the_right_name_is_taken_among_several(server, tmp_path):
     files = {f"dataset/{k}": v for k, v in FILES.items()} | {"__MACOSX/._x": b"noise", "docs/readme": b"other"}
     source = packed(server, zipped(files, top=""))

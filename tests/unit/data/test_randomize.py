@@ -30,8 +30,8 @@ NUMERIC = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Four pictures of different sizes."""
-    root = tmp_path_factory.mktemp("pictures")
+    """Four images of different sizes."""
+    root = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
     for i, size in enumerate([(40, 56), (20, 28), (24, 32), (48, 64)]):
         Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(root / f"{i}.png")
@@ -85,7 +85,7 @@ def test_off_the_host_a_whole_batch_is_changed_at_once_and_its_parameters_travel
     for n in (5, 40):
         frames = torch.zeros(n, 3, 20, 28, dtype=torch.uint8, device=META)
         with Crossings():
-            change(frames, names(n))  # pictures of the folders are brought there once
+            change(frames, names(n))  # images of the folders are brought there once
         with Crossings() as found:
             assert change(frames, names(n)).frames.shape == frames.shape
         assert (found.reads, found.lists) == ([], [])

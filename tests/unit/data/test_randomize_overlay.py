@@ -73,8 +73,8 @@ def test_every_table_is_found_and_the_foreground_is_left(tables, composites, thr
     assert float((found.mask & foreground).sum() / foreground.sum()) <= eaten
 
 
-def test_a_foreground_of_nearly_the_tables_colour_stays_where_pictures_are_exact(tables):
-    """A dark arm before a dark wall: nearer than the tolerance that compressed pictures need."""
+def test_a_foreground_of_nearly_the_tables_colour_stays_where_images_are_exact(tables):
+    """A dark arm before a dark wall: nearer than the tolerance that compressed images need."""
     known = tables.at(H, W)
     foreground = blobs(len(tables.names))
     near = torch.where(known < 128, known + 5, known - 5)
@@ -83,7 +83,7 @@ def test_a_foreground_of_nearly_the_tables_colour_stays_where_pictures_are_exact
     assert float((found.mask & foreground).sum() / foreground.sum()) < 0.02
 
 
-def test_a_pictures_own_tolerance_follows_its_noise_up_to_the_setting(tables):
+def test_a_images_own_tolerance_follows_its_noise_up_to_the_setting(tables):
     known = tables.at(H, W)[:4]
     noise = torch.randint(0, 2, known.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     for size in (0, 1, 3, 20):
@@ -91,7 +91,7 @@ def test_a_pictures_own_tolerance_follows_its_noise_up_to_the_setting(tables):
         assert find_background(frames, known, 16).tolerance.tolist() == [min(16, 2 + 2 * size)] * 4
 
 
-def test_the_swapped_picture_is_the_composite_with_the_other_table(tables, composites):
+def test_the_swapped_image_is_the_composite_with_the_other_table(tables, composites):
     frames, foreground = composites
     known = tables.at(H, W)
     others = known.roll(1, 0)
@@ -102,7 +102,7 @@ def test_the_swapped_picture_is_the_composite_with_the_other_table(tables, compo
     assert float((out != wanted).any(1).float().mean()) < 0.002
 
 
-def test_pictures_without_a_known_background_stay_as_they_are(tables, composites):
+def test_images_without_a_known_background_stay_as_they_are(tables, composites):
     frames, known = composites[0], tables.at(H, W)
     found = find_background(frames, known[:16], 4)
     unknown = torch.arange(len(frames)) >= 16

@@ -92,9 +92,9 @@ def test_the_rollouts_metrics_are_logged():
 def demos() -> DemoSet:
     g = torch.Generator().manual_seed(0)
     state = torch.randn(24, 2, generator=g)
-    pictures = torch.randint(0, 255, (24, 28, 28, 3), generator=g, dtype=torch.uint8)
+    images = torch.randint(0, 255, (24, 28, 28, 3), generator=g, dtype=torch.uint8)
     meta = DemoMeta("ToyReach-v0", "pd_ee_delta_pos", ("top",), ("tcp_pos",), 20, "test", 0, "test")
-    return DemoSet(meta, {"top": pictures}, state, 0.5 * state, torch.tensor([14, 10]), ["reach"] * 24, horizon=3)
+    return DemoSet(meta, {"top": images}, state, 0.5 * state, torch.tensor([14, 10]), ["reach"] * 24, horizon=3)
 
 
 def trainer(randomizer=None, **changes) -> SftTrainer:
