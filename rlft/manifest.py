@@ -70,7 +70,9 @@ def _damage(path: Path, size: int | None, digest: str | None) -> str | None:
         found = path.stat().st_size
         if size is not None and found != size:
             return f"has {found} bytes, {size} were written{_what_else(path)}"
-        return None if digest in (None, sha256_of(path)) else "is not what was written (SHA-256 differs)"
+        if digest is None or sha256_of(path) == digest:
+            return None
+        return "is not what was written (SHA-256 differs)"
     except FileNotFoundError:
         return f"is listed in {MANIFEST}, but is missing"
     except OSError as error:

@@ -15,7 +15,7 @@ from rlft.data.normalize import StatsError
 from rlft.errors import ConfigError, DivergedError
 from rlft.manifest import write_manifest
 from rlft.policy.pi0.factory import build_policy
-from rlft.policy.pi0.weights import load_pretrained, save_pretrained
+from rlft.policy.pi0.weights import inspect_pretrained, load_pretrained, save_pretrained
 from rlft.policy.weights_io import EMBEDDING, HEAD, WeightsError
 
 
@@ -201,12 +201,17 @@ def test_a_manifest_without_sizes_is_compared_too(checkpoint):
         load_pretrained(checkpoint, device=CPU)
 
 
-@pytest.mark.parametrize("verified", [False, True])
-def test_files_that_were_just_compared_are_not_hashed_again(checkpoint, monkeypatch, verified):
-    hashed, original = [], manifest.sha256_of
-    monkeypatch.setattr(manifest, "sha256_of", lambda path: (hashed.append(path.name), original(path))[1])
-    load_pretrained(checkpoint, device=CPU, verified=verified)
-    assert ("model.safetensors" in hashed, len(hashed)) == ((False, 0) if verified else (True, 9))
+def test_what_was_just_compared_is_not_hashed_again_and_a_first_look_hashes_no_weights(checkpoint, monkeypatch):
+    def hashed(what):
+        names, original = [], manifest.sha256_of
+        with monkeypatch.context() as patch:
+            patch.setattr(manifest, "sha256_of", lambda path: (names.append(path.name), original(path))[1])
+            what()
+        return len(names), "model.safetensors" in names
+
+    assert hashed(lambda: load_pretrained(checkpoint, device=CPU)) == (9, True)
+    assert hashed(lambda: load_pretrained(checkpoint, device=CPU, verified=True)) == (0, False)
+    assert hashed(lambda: inspect_pretrained(checkpoint)) == (8, False)
 
 
 def test_broken_statistics_inside_are_refused(checkpoint):
