@@ -6,7 +6,18 @@ import sys
 import pytest
 from rules_source import library, sources, within
 
-HEAVY = ("torch", "mani_skill", "sapien", "lerobot", "transformers", "wandb", "hydra", "matplotlib")
+HEAVY = (
+    "torch",
+    "mani_skill",
+    "sapien",
+    "lerobot",
+    "transformers",
+    "wandb",
+    "hydra",
+    "matplotlib",
+    "torchvision",
+    "pooch",
+)
 
 # Package -> what of rlft it may import, beside itself. A new edge is a decision, made here.
 BASE = ("rlft.errors", "rlft.rows", "rlft.seeding", "rlft.types")

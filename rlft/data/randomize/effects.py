@@ -66,10 +66,11 @@ def place(frames: Tensor, kept: Tensor, start: tuple[Tensor, Tensor], moved: tup
     sides = []
     for first, by, size in zip(start, moved, frames.shape[-2:]):
         centre = (torch.arange(size, device=frames.device) - by[:, None]).clamp(0, size - 1) + 0.5
-        sides.append(2 * (centre / size * kept[:, None] + first[:, None]) - 1)  # grid_sample: -1 and 1 are the edges
+        at = centre / size * kept[:, None] + first[:, None]
+        sides.append(2 * at.float() - 1)  # grid_sample: -1 and 1 are the edges
     (y, x), (height, width) = sides, frames.shape[-2:]
     grid = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], dim=-1)
-    return to_uint8(F.grid_sample(frames.float(), grid.float(), padding_mode="border", align_corners=False))
+    return to_uint8(F.grid_sample(frames.float(), grid, padding_mode="border", align_corners=False))
 
 
 def blend(frames: Tensor, others: Tensor, ratio: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ def blend(frames: Tensor, others: Tensor, ratio: Tensor) -> Tensor:
 
 
 def per_row(values: Tensor) -> Tensor:
-    """``[n]`` or ``[n, k]`` -> ``[n or n, k, 1, 1, 1]`` float32, to be multiplied with images."""
+    """``[..., 1, 1, 1]`` float32 of ``[...]``, to be multiplied with images."""
     return values.float()[..., None, None, None]
 
 
