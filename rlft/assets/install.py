@@ -27,6 +27,7 @@ WORK = ".downloads"  # what is on its way, below the root
 ATTEMPTS = 5
 SPARE = 64 << 20  # bytes that a download leaves free on the disk
 MAX_BYTES, MAX_RATIO = 4 << 30, 200  # of an archive unpacked; unpacked over packed, where meshes as text reach 10
+NOISE = ("__MACOSX", ".DS_Store")
 WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that a later attempt may not meet
 REMEDY = (
@@ -130,7 +131,7 @@ def _unpack(packed: Path, target: Path, root: str, url: str) -> Path:
                     f"{url}: {total} bytes in a zip of {packed.stat().st_size}; allowed are {MAX_BYTES} bytes and "
                     f"{MAX_RATIO} times its size; nothing was unpacked"
                 )
-            archive.extractall(target, [member for member in members if "__MACOSX" not in member.filename])
+            archive.extractall(target, [m for m in members if not any(noise in m.filename for noise in NOISE)])
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise AssetError(f"{url}: not a whole zip: {error}; it was deleted; try again") from error
     tops = list(target.iterdir())

@@ -112,7 +112,11 @@ def test_two_archives_do_not_mix(server, tmp_path):
 
 
 def test_the_folder_with_the_right_name_is_taken_among_several(server, tmp_path):
-    files = {f"dataset/{k}": v for k, v in FILES.items()} | {"__MACOSX/._x": b"noise", "docs/readme": b"other"}
+    files = {f"dataset/{k}": v for k, v in FILES.items()} | {
+        "__MACOSX/._x": b"noise",
+        ".DS_Store": b"noise",
+        "docs/readme": b"other",
+    }
     source = packed(server, zipped(files, top=""))
     install([source], tmp_path)
     assert set(contents(tmp_path / source.folder)) == {*FILES, RECEIPT}
