@@ -24,12 +24,12 @@ check: setup  ## style, types, generated docs
 	@$(PY) -m mypy
 	@$(PY) -m rlft.config.docs --check
 	@$(PY) -m rlft.plan.recipes --check
-	@$(PY) -m rlft.report.results --check
+	@$(PY) -m tools.results --check
 
 docs: setup  ## write the pages that are made: configuration, recipes, results
 	@$(PY) -m rlft.config.docs
 	@$(PY) -m rlft.plan.recipes
-	@$(PY) -m rlft.report.results
+	@$(PY) -m tools.results
 
 lock:  ## write requirements.lock from what .venv holds
 	@scripts/lock.sh > requirements.lock.new && mv requirements.lock.new requirements.lock

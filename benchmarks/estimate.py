@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness import slowness
-from rlft.report.results import read_results
+from benchmarks.table import read_results
 
 MARGIN = 1.6
 CORES = 2  # of the kept runs

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.harness import Pairs
+from benchmarks.table import number
 from rlft.files import to_json
-from rlft.report.speed import number
 
 MEASURED, FAILED, NOT_RUN = "measured", "failed", "not run"
 LEAST_S = 2.0  # a check is not begun with less

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from rlft.report.speed import goal, number, verdict
-
+RESULTS = Path(__file__).parent / "results"
 HEAD = ("benchmark", "case", "measure", "value", "pairs' range", "goal", "", "ours", "theirs", "unit")
 
 
@@ -48,3 +49,26 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns as wide as their widest cell."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def number(value: float | None) -> str:
+    """At least three significant digits as plain decimals, two for numbers below 0.01; a dash where there is none."""
+    if value is None:
+        return "-"
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:.{digits}f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
+
+
+def goal(row: Mapping[str, Any]) -> str:
+    """The goal of a row as a bound."""
+    return "-" if row["goal"] is None else f"{'<=' if row['at_most'] else '>='} {number(row['goal'])}"
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """``met``, ``missed``, or nothing where there is no goal."""
+    return "" if row["met"] is None else "met" if row["met"] else "missed"
+
+
+def read_results(directory: Path = RESULTS) -> dict[str, Mapping[str, Any]]:
+    """All kept results, by name."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"))}

@@ -6,7 +6,7 @@ import statistics
 
 from rules_source import ROOT, calls, library, sources
 
-EVERYTHING = ("rlft", "envs", "scripts", "tests", "benchmarks")
+EVERYTHING = ("rlft", "envs", "scripts", "tests", "benchmarks", "tools")
 FILE_LINES, FUNCTION_LINES, LOOP_LINES = 400, 60, 80
 TRAINING_LOOP = ("rlft/run/runner.py", "run")
 

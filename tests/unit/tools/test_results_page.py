@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from benchmarks.table import number, read_results
 from rlft.errors import RlftError
-from rlft.report import results, speed
+from tools import results
 
 ROW = {
     "env_id": "PushCube-v1",
@@ -19,15 +20,17 @@ ROW = {
     "throughput": {"env_steps_per_s": 400.4},
     "seconds": {"total": 600.0},
     "command": ["python scripts/train_rl.py"],
+    "machine": None,
+    "versions": None,
 }
 
 
 def test_the_page_is_up_to_date_with_the_kept_files():
-    assert results.PAGE.read_text(encoding="utf-8") == results.page(results.read_results())
+    assert results.PAGE.read_text(encoding="utf-8") == results.page(read_results())
 
 
 def test_every_kept_demo_gains_what_the_demo_promises():
-    demos = {name: result for name, result in results.read_results().items() if name.startswith("demo")}
+    demos = {name: result for name, result in read_results().items() if name.startswith("demo")}
     assert demos
     for name, result in demos.items():
         assert result["comparison"]["gain_points"] >= 25.0, name
@@ -101,18 +104,18 @@ def test_only_whole_explained_benchmarks_are_kept(tmp_path):
         path.write_text(json.dumps(BENCH | changes))
         return path
 
-    kept = speed.keep(bench(), "bench_cpu", tmp_path / "results")
-    assert results.read_results(kept.parent) == {"bench_cpu": BENCH}
+    results.keep_bench(bench(), "bench_cpu", tmp_path / "results")
+    assert read_results(tmp_path / "results") == {"bench_cpu": BENCH}
     with pytest.raises(RlftError, match="--quick"):
-        speed.keep(bench(quick=True), "bench_cpu", tmp_path)
+        results.keep_bench(bench(quick=True), "bench_cpu", tmp_path)
     with pytest.raises(RlftError, match="without an explanation: scaling"):
-        speed.keep(bench(rows=[MISSED]), "bench_cpu", tmp_path)
+        results.keep_bench(bench(rows=[MISSED]), "bench_cpu", tmp_path)
     with pytest.raises(RlftError, match="bench_cpu"):
-        speed.keep(bench(), "cpu", tmp_path)
+        results.keep_bench(bench(), "cpu", tmp_path)
 
 
 def test_kept_benchmarks_finished_and_explain_every_missed_goal():
-    for name, bench in results.read_results().items():
+    for name, bench in read_results().items():
         if name.startswith("bench"):
             assert {state["status"] for state in bench["benchmarks"].values()} == {"ok"}, name
             assert all(row["met"] is not False or row["explanation"] for row in bench["rows"]), name
@@ -124,4 +127,4 @@ def test_kept_benchmarks_finished_and_explain_every_missed_goal():
     [(1234.5, "1234"), (12.34, "12.3"), (1.234, "1.23"), (0.001234, "0.0012"), (0, "0.00"), (None, "-")],
 )
 def test_numbers_are_short(value, text):
-    assert speed.number(value) == text
+    assert number(value) == text
