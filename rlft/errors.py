@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 
 class RlftError(Exception):
@@ -41,3 +42,20 @@ class EarlierVersionError(RlftError):
             "this checkpoint was written by an earlier version of rlft, whose runs cannot be continued; its "
             "pretrained_model/ can be used: start anew from it with model.path"
         )
+
+
+def missing_extra(extra: str, package: str) -> RlftError:
+    """The error where an optional dependency is not installed.
+
+    Args:
+        extra: what installs it.
+        package: what cannot be imported.
+    """
+    return RlftError(f"this needs {package}, which is not installed; install it with: pip install 'rlft[{extra}]'")
+
+
+def require_extra(extra: str, *packages: str) -> None:
+    """Raise :func:`missing_extra` for the first package that cannot be imported; nothing is imported."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise missing_extra(extra, package)

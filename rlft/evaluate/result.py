@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
+from rlft.errors import RlftError
 from rlft.evaluate.protocol import Protocol
 from rlft.evaluate.strata import Stratum, macro_average, tabulate
+from rlft.files import content_hash
 from rlft.statistics import wilson_interval
+
+NEEDED = {"env_id", "episodes", "max_episode_steps"}  # of a protocol, by what reads results
+
+# Result files hold null where a number was not finite.
+Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
 
 @dataclass(frozen=True)
@@ -36,8 +46,8 @@ class EpisodeResult:
     success_once: bool
     success_at_end: bool
     steps: int
-    episode_return: float
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    episode_return: Measured
+    metrics: Mapping[str, Measured] = field(default_factory=dict)
 
 
 @dataclass
@@ -77,18 +87,52 @@ class EvalResult:
     success_at_end: float
     ci95_at_end: tuple[float, float]
     mean_steps: float
-    mean_return: float
-    metrics: dict[str, float]
+    mean_return: Measured
+    metrics: dict[str, Measured]
     strata: dict[str, list[Stratum]]
     macro: dict[str, float]
     strata_total: dict[str, int]
     seconds: float
     restarted: int
-    per_episode: list[EpisodeResult] = field(default_factory=list)
+    per_episode: list[EpisodeResult]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for eval_<label>.json."""
         return asdict(self)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what :meth:`to_dict` wrote. The file's name is the label, so that a copy can be kept under another.
+
+        Args:
+            path: ``eval_<label>.json``.
+
+        Raises:
+            RlftError: it is damaged, by another version, or contradicts itself; names the file, the fields, the remedy.
+        """
+        label = path.stem.removeprefix("eval_")
+        remedy = f"evaluate that checkpoint again with eval.label={label}, or move the file away to do without it"
+        result = load_result(cls, path, remedy)
+        result.label = label
+        if problem := result._contradiction():
+            raise RlftError(f"{path}: {problem}; {remedy}")
+        return result
+
+    def _contradiction(self) -> str | None:
+        if content_hash(self.protocol) != self.protocol_hash or not self.protocol.keys() >= NEEDED:
+            return "protocol_hash is not that of the protocol beside it, or of another version's"
+        total, wins = len(self.per_episode), sum(e.success_once for e in self.per_episode)
+        if not total or [e.index for e in self.per_episode] != list(range(self.protocol["episodes"])):
+            return f"per_episode does not hold each of the protocol's {self.protocol['episodes']} episodes, in order"
+        if (self.episodes, self.successes, self.success) != (total, wins, wins / total):
+            said = f"episodes={self.episodes}, successes={self.successes}, success={self.success}"
+            return f"{said} contradict per_episode, which holds {wins} of {total}"
+        return None
+
+    @property
+    def max_episode_len(self) -> int:
+        """Time limit, environment steps."""
+        return int(self.protocol["max_episode_steps"])
 
     def scalars(self) -> dict[str, float]:
         """What is logged during training; see docs/metrics.md."""
@@ -160,3 +204,23 @@ def summarise(
         restarted=restarted,
         per_episode=sorted(results, key=lambda e: e.index),
     )
+
+
+def load_result[T](kind: type[T], path: Path, remedy: str) -> T:
+    """A dataclass from the JSON file that holds its fields; what the file has beyond them is left out.
+
+    Args:
+        kind: the dataclass; values have to be of its fields' types.
+        path: the file.
+        remedy: ends the message of the error.
+
+    Raises:
+        RlftError: the file is no such JSON; names every field that is missing or wrong.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}".removeprefix(": ") for one in error.errors()]
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        what = f"{'; '.join(wrong[:5])}{more}: damaged, edited, or by another version of rlft"
+        raise RlftError(f"{path}: {what}; {remedy}") from error

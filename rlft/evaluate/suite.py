@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rlft.config.evaluation import GROUPS, IN_DISTRIBUTION
+from rlft.errors import RlftError
 from rlft.evaluate.protocol import SHORT
+from rlft.evaluate.result import EvalResult, load_result
+from rlft.evaluate.text import difference, interval, percent
 from rlft.statistics import difference_interval
-
-NEEDED = ("protocol", "protocol_hash", "episodes", "successes", "success", "ci95", "success_at_end")  # by a row
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,24 @@ class SuiteTable:
         """Plain data for eval_suite_<label>.json."""
         return asdict(self)
 
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what :meth:`to_dict` wrote; errors as :meth:`rlft.evaluate.EvalResult.load`."""
+        remedy = "run the suite again (members that are done are kept), or move the file away to do without it"
+        return load_result(cls, path, remedy)
 
-def finished(path: Path, protocol_hash: str, policy: str) -> dict[str, Any] | None:
-    """A member's result, if that file holds one of the same protocol and weights, with all that the table needs."""
+
+def finished(path: Path, protocol_hash: str, policy: str) -> EvalResult | None:
+    """A member's result, if that file holds one of the same protocol and weights."""
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        same = (result["protocol_hash"], result["policy"]) == (protocol_hash, policy)
-        return result if same and all(name in result for name in NEEDED) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        result = EvalResult.load(path)
+    except (OSError, RlftError):
         return None
+    return result if (result.protocol_hash, result.policy) == (protocol_hash, policy) else None
 
 
 def make_table(
-    label: str, suite: str, policy: str, members: Sequence[tuple[str, str]], results: Mapping[str, Mapping[str, Any]]
+    label: str, suite: str, policy: str, members: Sequence[tuple[str, str]], results: Mapping[str, EvalResult]
 ) -> SuiteTable:
     """Put the members' results side by side.
 
@@ -92,13 +98,13 @@ def make_table(
         suite: the suite's name.
         policy: fingerprint of the weights.
         members: (name, group), in the order of the table; one of them is in distribution.
-        results: member name -> its result as in its file.
+        results: member name -> its result.
     """
     base = results[next(name for name, group in members if group == IN_DISTRIBUTION)]
     rows = [_row(name, group, results[name], base) for name, group in members]
     by_group = {group: [row.success for row in rows if row.group == group] for group in GROUPS}
     means = {group: sum(rates) / len(rates) for group, rates in by_group.items() if rates}
-    return SuiteTable(label, suite, policy, rows, means, _unequal([results[name]["protocol"] for name, _ in members]))
+    return SuiteTable(label, suite, policy, rows, means, _unequal([results[name].protocol for name, _ in members]))
 
 
 def markdown(table: SuiteTable) -> str:
@@ -115,23 +121,16 @@ def markdown(table: SuiteTable) -> str:
             row.name,
             row.group.replace("_", " "),
             f"{row.successes} of {row.episodes}",
-            f"{100 * row.success:.1f} %",
-            _range(row.ci95),
-            f"{100 * row.success_at_end:.1f} %",
-            difference_text(row.difference, row.difference_ci95),
+            percent(row.success),
+            interval(row.ci95),
+            percent(row.success_at_end),
+            difference(row.difference, row.difference_ci95),
             f"`{row.protocol_hash[:SHORT]}`",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| group | mean of its members |", "|---|---|"]
-    lines += [f"| {group.replace('_', ' ')} | {100 * rate:.1f} % |" for group, rate in table.groups.items()]
+    lines += [f"| {group.replace('_', ' ')} | {percent(rate)} |" for group, rate in table.groups.items()]
     return "\n".join(lines) + "\n"
-
-
-def difference_text(difference: float | None, ends: Sequence[float] | None) -> str:
-    """A difference in points with its interval."""
-    if difference is None or ends is None:
-        return "–"
-    return f"{100 * difference:+.1f} points [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]"
 
 
 def run_members(
@@ -139,9 +138,9 @@ def run_members(
     hashes: Mapping[str, str],
     policy: str,
     directory: Path,
-    evaluate: Callable[[str], Mapping[str, Any]],
+    evaluate: Callable[[str], EvalResult],
     on_kept: Callable[[str], None],
-) -> dict[str, Mapping[str, Any]]:
+) -> dict[str, EvalResult]:
     """The results of all members; those that a file holds already are not run again.
 
     Args:
@@ -149,10 +148,10 @@ def run_members(
         hashes: name -> hash of the protocol.
         policy: fingerprint of the weights.
         directory: holds ``eval_<name>.json``.
-        evaluate: runs a member, leaves its file, and returns what it holds.
+        evaluate: runs a member, and leaves its file.
         on_kept: called with the name of a member that was found done.
     """
-    results: dict[str, Mapping[str, Any]] = {}
+    results: dict[str, EvalResult] = {}
     for name in members:
         found = finished(directory / f"eval_{name}.json", hashes[name], policy)
         if found is not None:
@@ -172,22 +171,18 @@ def _unequal(protocols: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return {key: found for key, found in values.items() if len(found) > 1}
 
 
-def _row(name: str, group: str, result: Mapping[str, Any], base: Mapping[str, Any]) -> SuiteRow:
-    ours, known = ((r["successes"], r["episodes"]) for r in (result, base))
+def _row(name: str, group: str, result: EvalResult, base: EvalResult) -> SuiteRow:
+    ours, known = ((r.successes, r.episodes) for r in (result, base))
     return SuiteRow(
         name=name,
         group=group,
-        env_id=result["protocol"]["env_id"],
-        protocol_hash=result["protocol_hash"],
-        episodes=result["episodes"],
-        successes=result["successes"],
-        success=result["success"],
-        ci95=tuple(result["ci95"]),
-        success_at_end=result["success_at_end"],
-        difference=None if result is base else result["success"] - base["success"],
+        env_id=result.protocol["env_id"],
+        protocol_hash=result.protocol_hash,
+        episodes=result.episodes,
+        successes=result.successes,
+        success=result.success,
+        ci95=result.ci95,
+        success_at_end=result.success_at_end,
+        difference=None if result is base else result.success - base.success,
         difference_ci95=None if result is base else difference_interval(ours, known),
     )
-
-
-def _range(ends: Sequence[float]) -> str:
-    return f"{100 * ends[0]:.1f}–{100 * ends[1]:.1f} %"

@@ -1,7 +1,8 @@
-"""An evaluation's tables for the terminal."""
+"""An evaluation as text: numbers for every table, and tables for the terminal."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rlft.evaluate.protocol import SHORT
@@ -9,6 +10,23 @@ from rlft.evaluate.result import EvalResult
 from rlft.evaluate.strata import Stratum
 
 MAX_ROWS = 40  # of one label; the file holds them all
+
+
+def percent(rate: float | None) -> str:
+    """A share of 0..1; a dash where there is none."""
+    return "–" if rate is None or not math.isfinite(rate) else f"{100 * rate:.1f} %"
+
+
+def interval(ends: Sequence[float]) -> str:
+    """An interval of a share."""
+    return f"{100 * ends[0]:.1f}–{100 * ends[1]:.1f} %"
+
+
+def difference(value: float | None, ends: Sequence[float] | None) -> str:
+    """A difference of two shares in points, with its interval; a dash where there is none."""
+    if value is None or ends is None:
+        return "–"
+    return f"{100 * value:+.1f} points [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]"
 
 
 def summary_line(result: EvalResult) -> str:

@@ -1,12 +1,13 @@
 """A suite is one table: differences with intervals, nothing run twice, unlike members named."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from helpers.toy_protocol import toy_evaluator
 from helpers.toy_world import toy_model
 
-from rlft.evaluate.suite import NEEDED, finished, make_table, markdown, run_members
+from rlft.evaluate.suite import SuiteTable, finished, make_table, markdown, run_members
 from rlft.files import to_json, write_stage
 from rlft.statistics import difference_interval
 
@@ -15,7 +16,12 @@ MEMBERS = [("main", "in_distribution"), ("words", "semantics"), ("things", "sema
 
 def result_of(fingerprint="f" * 64, **changes):
     evaluator = toy_evaluator(**({"limit": 20} | changes))
-    return to_json(evaluator.run(toy_model().policy, "test", fingerprint=fingerprint).to_dict())
+    return evaluator.run(toy_model().policy, "test", fingerprint=fingerprint)
+
+
+def in_file(result, label="test"):
+    """What its file holds."""
+    return to_json(result.to_dict()) | {"label": label}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +30,7 @@ def results():
 
 
 def test_a_member_is_compared_with_the_one_in_distribution(results):
-    changed = {**results["words"], "successes": 1, "success": 1 / 12}
+    changed = replace(results["words"], successes=1, success=1 / 12)
     table = make_table("rl", "mine", "f" * 64, MEMBERS, {**results, "words": changed})
     main, words, things = table.rows
     assert (main.difference, main.difference_ci95) == (None, None)
@@ -45,10 +51,14 @@ def test_members_that_were_not_measured_alike_are_named(results):
 def test_the_table_for_people(results):
     text = markdown(make_table("rl", "mine", "f" * 64, MEMBERS, results))
     assert "Not comparable" not in text
-    lines = [line for line in text.splitlines() if line.startswith("| words")]
-    assert len(lines) == 1
-    assert f"`{results['words']['protocol_hash'][:12]}`" in lines[0]
-    assert "+0.0 points [" in lines[0]
+    (line,) = (line for line in text.splitlines() if line.startswith("| words"))
+    assert f"`{results['words'].protocol_hash[:12]}`" in line
+    assert "+0.0 points [" in line
+
+
+def test_the_table_comes_back_from_its_file(tmp_path, results):
+    table = make_table("rl", "mine", "f" * 64, MEMBERS, results)
+    assert SuiteTable.load(write_stage(tmp_path, "eval_suite_rl", table.to_dict())) == table
 
 
 def test_what_is_done_is_not_run_again_and_anything_else_is(tmp_path, results):
@@ -56,16 +66,19 @@ def test_what_is_done_is_not_run_again_and_anything_else_is(tmp_path, results):
 
     def evaluate(name):
         run.append(name)
-        write_stage(tmp_path, f"eval_{name}", results[name])
+        write_stage(tmp_path, f"eval_{name}", results[name].to_dict())
         return results[name]
 
     names = list(results)
-    hashes = {name: result["protocol_hash"] for name, result in results.items()}
+    hashes = {name: result.protocol_hash for name, result in results.items()}
     assert run_members(names, hashes, "f" * 64, tmp_path, evaluate, kept.append) == results
     assert (run, kept) == (names, [])
     run.clear()
     (tmp_path / "eval_words.json").unlink()
-    assert run_members(names, hashes, "f" * 64, tmp_path, evaluate, kept.append) == results
+    found = run_members(names, hashes, "f" * 64, tmp_path, evaluate, kept.append)
+    assert {name: in_file(result, name) for name, result in found.items()} == {
+        name: in_file(result, name) for name, result in results.items()
+    }
     assert (run, kept) == (["words"], ["main", "things"])
     run.clear()
     run_members(names, hashes | {"main": "0" * 64}, "f" * 64, tmp_path, evaluate, kept.append)
@@ -76,20 +89,21 @@ def test_what_is_done_is_not_run_again_and_anything_else_is(tmp_path, results):
 
 
 def test_a_damaged_result_is_not_a_result(tmp_path, results):
-    protocol_hash = results["main"]["protocol_hash"]
-    path = write_stage(tmp_path, "eval_main", results["main"])
-    assert finished(path, protocol_hash, "f" * 64) == results["main"]
-    path.write_text(json.dumps(results["main"])[:-100])
+    protocol_hash, kept = results["main"].protocol_hash, in_file(results["main"], "main")
+    path = write_stage(tmp_path, "eval_main", kept)
+    assert in_file(finished(path, protocol_hash, "f" * 64), "main") == kept
+    path.write_text(json.dumps(kept)[:-100])
     assert finished(path, protocol_hash, "f" * 64) is None
     path.write_text("[]")
     assert finished(path, protocol_hash, "f" * 64) is None
     assert finished(tmp_path / "nothing.json", protocol_hash, "f" * 64) is None
 
 
-@pytest.mark.parametrize("name", NEEDED)
+@pytest.mark.parametrize("name", ["protocol", "protocol_hash", "episodes", "success", "ci95", "success_at_end"])
 def test_a_result_that_lacks_what_a_row_needs_is_run_again(name, tmp_path, results):
-    path = write_stage(tmp_path, "eval_main", {key: x for key, x in results["main"].items() if key != name})
-    assert finished(path, results["main"]["protocol_hash"], "f" * 64) is None
+    kept = {key: x for key, x in in_file(results["main"]).items() if key != name}
+    path = write_stage(tmp_path, "eval_main", kept)
+    assert finished(path, results["main"].protocol_hash, "f" * 64) is None
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rlft.config.evaluation import SuiteConfig
 from rlft.config.schema import RunConfig
-from rlft.errors import ConfigError
+from rlft.errors import ConfigError, require_extra
 from rlft.evaluate import EpisodeResult, EvalResult, Evaluator
 from rlft.evaluate.text import strata_text, summary_line
 from rlft.files import read_stage, write_stage, write_text_atomically
@@ -53,6 +52,8 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
     """Every member of a suite, then ``eval_suite_<label>.json`` and ``.md``; what is done already is not run again."""
     from rlft.evaluate.suite import make_table, markdown, run_members
 
+    if cfg.eval.num_videos:
+        require_extra("report", "av")
     assembly.check_checkpoint(cfg, other_task=True)
     settings = {member.name: assembly.member_settings(cfg, member) for member in suite.members}
     hashes = {name: protocol.hash for name, protocol in assembly.member_protocols(settings).items()}
@@ -62,14 +63,13 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
     directory = run / "suites" / cfg.eval.label
     loaded = assembly.SuitePolicy(placement)
 
-    def evaluate_member(name: str) -> Mapping[str, Any]:
+    def evaluate_member(name: str) -> EvalResult:
         one = settings[name]
         log.info("%s: member %d of %d, %s", name, 1 + list(settings).index(name), len(settings), one.env.id)
         with closing(assembly.build_eval_env(one)) as env:
             policy = loaded.fitting(one, env.spec)
             evaluator = assembly.build_evaluator(one, env, placement)
-            evaluate_policy(directory, evaluator, policy, name, one.eval.num_videos, fingerprint)
-        return read_stage(directory, f"eval_{name}")
+            return evaluate_policy(directory, evaluator, policy, name, one.eval.num_videos, fingerprint)
 
     results = run_members(
         list(settings),
