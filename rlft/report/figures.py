@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from rlft.report.evalfiles import Evaluation
-from rlft.report.pairs import Strip
+from rlft.evaluate.text import percent
+from rlft.report.pairs import VideoPair, pick_frames
 from rlft.report.rundir import RunFiles
 from rlft.report.series import Curve, evaluated_success, logged, rollout_success
-from rlft.report.style import ACCENT, AFTER, BEFORE, INK, MUTED
-from rlft.report.summary import comparison
+from rlft.report.style import ACCENT, AFTER, BEFORE, INK, MUTED, render_png, render_svg
+from rlft.report.video import read_video
 
 DOTS: dict[str, Any] = {"marker": "o", "markersize": 2.2}  # a value between two gaps has no line, but a dot
+NO_RL = "no rl lines in metrics.jsonl"
+RETURNS = ("rollout/return", "return"), ("rollout/episode_length", "length, env steps")
+UPDATE = ("update/kl", "KL, joint nats"), ("update/clip_fraction", "clip fraction")
 
 
 def draw_success(ax: Axes, run: RunFiles) -> None:
@@ -25,8 +29,8 @@ def draw_success(ax: Axes, run: RunFiles) -> None:
     rollouts, evaluations = rollout_success(run), evaluated_success(run)
     ax.set(title="Success over PPO iterations", xlabel="iteration", ylim=(-0.02, 1.02))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    if rollouts.empty and evaluations.empty:
-        return _nothing(ax, "no rl or eval lines in metrics.jsonl")
+    if _nothing(ax, "no rl or eval lines in metrics.jsonl", rollouts, evaluations):
+        return
     if not rollouts.empty:
         ax.fill_between(rollouts.steps, rollouts.low, rollouts.high, color=BEFORE, alpha=0.25, linewidth=0)
         ax.plot(rollouts.steps, rollouts.values, color=BEFORE, label="rollouts, exploring", **DOTS)
@@ -34,7 +38,7 @@ def draw_success(ax: Axes, run: RunFiles) -> None:
         ax.vlines(evaluations.steps, evaluations.low, evaluations.high, color=AFTER, linewidth=1.2)
         ax.plot(evaluations.steps, evaluations.values, color=AFTER, marker="o", markersize=4, label="evaluation")
     ax.legend(loc="lower right")
-    return _whole_numbers(ax)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 def draw_before_after(ax: Axes, run: RunFiles) -> None:
@@ -42,114 +46,115 @@ def draw_before_after(ax: Axes, run: RunFiles) -> None:
     ax.set(title="Evaluation success", ylim=(0, 1.12))
     ax.set_yticks(np.linspace(0, 1, 6))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    sides = [("warm-up", run.before, BEFORE), ("after PPO", run.after, AFTER)]
-    known: list[tuple[str, Evaluation, str]] = [(name, e, colour) for name, e, colour in sides if e is not None]
-    if not known:
-        return _nothing(ax, "no eval_sft.json or eval_rl.json")
+    sides = [("after SFT", run.before, BEFORE), ("after PPO", run.after, AFTER)]
+    known = [(name, e, colour) for name, e, colour in sides if e is not None]
+    if not known and _nothing(ax, "no eval_sft.json or eval_rl.json"):
+        return
     for x, (_, evaluation, colour) in enumerate(known):
         low, high = evaluation.ci95
         ax.bar(x, evaluation.success, width=0.55, color=colour)
         ax.vlines(x, low, high, color=INK, linewidth=1.4)
-        ax.annotate(f"{100 * evaluation.success:.1f} %", (x, high), (0, 4), textcoords="offset points", ha="center")
-    ax.set_xticks(range(len(known)), [f"{name}\n{e.successes} of {len(e.episodes)}" for name, e, _ in known])
+        ax.annotate(percent(evaluation.success), (x, high), (0, 4), textcoords="offset points", ha="center")
+    ax.set_xticks(range(len(known)), [f"{name}\n{e.successes} of {e.episodes}" for name, e, _ in known])
     ax.set_xlim(-0.6, len(known) - 0.4)
-    compared = comparison(run)
+    compared = run.comparison
     if compared and compared["differences"]:
         ax.set_xlabel("other protocols: not comparable")
     elif compared:
         ax.set_xlabel(f"{compared['gain_points']:+.1f} points, exact p = {compared['p_value']:.2g}")
-    return None
-
-
-def draw_returns(ax: Axes, run: RunFiles) -> None:
-    """Mean return (left) and mean length (right) of the episodes that ended in each iteration."""
-    returns, lengths = logged(run, "rl", "rollout/return"), logged(run, "rl", "rollout/episode_length")
-    ax.set(title="Rollout return and episode length", xlabel="iteration")
-    _twin(ax, returns, "return", lengths, "length, env steps", "no rl lines in metrics.jsonl")
-
-
-def draw_update(ax: Axes, run: RunFiles) -> None:
-    """KL per update in joint nats (left) and the share of clipped ratios (right)."""
-    kl, clipped = logged(run, "rl", "update/kl"), logged(run, "rl", "update/clip_fraction")
-    ax.set(title="KL and clipped ratios", xlabel="iteration")
-    _twin(ax, kl, "KL, joint nats", clipped, "clip fraction", "no rl lines in metrics.jsonl")
 
 
 def draw_value(ax: Axes, run: RunFiles) -> None:
     """Explained variance of the critic: 1 is perfect, 0 as good as a constant."""
     curve = logged(run, "rl", "value/explained_variance")
     ax.set(title="Critic: explained variance", xlabel="iteration")
-    if curve.empty:
-        return _nothing(ax, "no rl lines in metrics.jsonl")
+    if _nothing(ax, NO_RL, curve):
+        return
     ax.axhline(0, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
     ax.plot(curve.steps, curve.values, color=AFTER, **DOTS)
     # A critic that has not started yet may read -50; that must not flatten the rest of the curve.
     ax.set_ylim(max(-1.0, float(np.nanmin(curve.values)) - 0.1), 1.05)
-    return _whole_numbers(ax)
-
-
-def draw_sft(ax: Axes, run: RunFiles) -> None:
-    """Flow-matching loss of the warm-up over optimiser steps."""
-    curve = logged(run, "sft", "loss")
-    ax.set(title="Warm-up loss", xlabel="optimiser step", ylabel="flow-matching loss")
-    if curve.empty:
-        return _nothing(ax, "no sft lines in metrics.jsonl")
-    ax.plot(curve.steps, curve.values, color=BEFORE, **DOTS)
-    if np.nanmin(curve.values) > 0:
-        ax.set_yscale("log")
-    return None
-
-
-def draw_overview(figure: Figure, run: RunFiles, strip: Strip | None, title: str) -> None:
-    """The picture for a README: success, before and after, health of the updates, and what it looks like."""
-    rows = figure.subfigures(2 if strip else 1, 1, height_ratios=[2.1, 1.0][: 2 if strip else 1], squeeze=False)[:, 0]
-    axes = rows[0].subplot_mosaic([["success"] * 4 + ["bars"] * 2, ["returns"] * 2 + ["update"] * 2 + ["value"] * 2])
-    drawers: dict[str, Callable[[Axes, RunFiles], None]] = {
-        "success": draw_success,
-        "bars": draw_before_after,
-        "returns": draw_returns,
-        "update": draw_update,
-        "value": draw_value,
-    }
-    for name, draw in drawers.items():
-        draw(axes[name], run)
-    if strip:
-        _draw_strip(rows[1], strip)
-    figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, fontweight="bold", color=INK)
-
-
-def _draw_strip(figure: Figure, strip: Strip) -> None:
-    axes = figure.subplots(2, len(strip.before), squeeze=False, gridspec_kw={"wspace": 0.01, "hspace": 0.02})
-    sides = ((strip.before, "warm-up", strip.before_success), (strip.after, "after PPO", strip.after_success))
-    for row, (frames, name, success) in zip(axes, sides, strict=True):
-        for ax, frame in zip(row, frames, strict=True):
-            ax.imshow(frame, interpolation="antialiased")
-            ax.set_axis_off()
-        label = f"{name}\n{'success' if success else 'failure'}"
-        row[0].annotate(label, (0, 0.5), (-8, 0), "axes fraction", "offset points", ha="right", va="center", fontsize=9)
-    which = ", the first recorded one that PPO gained" if strip.after_success and not strip.before_success else ""
-    caption = f"Evaluation seed {strip.seed}{which}: first frame to last"
-    figure.suptitle(caption, x=0.012, ha="left", fontsize=10, color=INK)
-
-
-def _twin(ax: Axes, left: Curve, left_name: str, right: Curve, right_name: str, missing: str) -> None:
-    if left.empty and right.empty:
-        return _nothing(ax, missing)
-    other = ax.twinx()
-    other.grid(visible=False)
-    ax.plot(left.steps, left.values, color=AFTER, **DOTS)
-    other.plot(right.steps, right.values, color=ACCENT, linestyle=(0, (4, 1.6)), **DOTS)
-    ax.set_ylabel(left_name, color=AFTER)
-    other.set_ylabel(right_name, color=ACCENT)
-    return _whole_numbers(ax)
-
-
-def _whole_numbers(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _nothing(ax: Axes, why: str) -> None:
+def draw_sft(ax: Axes, run: RunFiles) -> None:
+    """Flow-matching loss of SFT over optimiser steps."""
+    curve = logged(run, "sft", "loss")
+    ax.set(title="SFT loss", xlabel="optimiser step", ylabel="flow-matching loss")
+    if _nothing(ax, "no sft lines in metrics.jsonl", curve):
+        return
+    ax.plot(curve.steps, curve.values, color=BEFORE, **DOTS)
+    if np.nanmin(curve.values) > 0:
+        ax.set_yscale("log")
+
+
+def draw_two(title: str, left: tuple[str, str], right: tuple[str, str], ax: Axes, run: RunFiles) -> None:
+    """Two scalars of PPO, (key, label) each, with an axis of their own."""
+    ax.set(title=title, xlabel="iteration")
+    first, second = (logged(run, "rl", key) for key, _ in (left, right))
+    if _nothing(ax, NO_RL, first, second):
+        return
+    other = ax.twinx()
+    other.grid(visible=False)
+    ax.plot(first.steps, first.values, color=AFTER, **DOTS)
+    other.plot(second.steps, second.values, color=ACCENT, linestyle=(0, (4, 1.6)), **DOTS)
+    ax.set_ylabel(left[1], color=AFTER)
+    other.set_ylabel(right[1], color=ACCENT)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+SMALL = (4.6, 2.9)  # width and height, inches
+FIGURES: dict[str, tuple[Callable[[Axes, RunFiles], None], tuple[float, float]]] = {
+    "success": (draw_success, (9.2, 3.1)),
+    "bars": (draw_before_after, SMALL),
+    "returns": (partial(draw_two, "Rollout return and episode length", *RETURNS), SMALL),
+    "update": (partial(draw_two, "KL and clipped ratios", *UPDATE), SMALL),
+    "value": (draw_value, SMALL),
+    "sft": (draw_sft, SMALL),
+}
+
+
+def render_figure(name: str, run: RunFiles) -> str:
+    """One of :data:`FIGURES` as an SVG element."""
+    draw, size = FIGURES[name]
+    return render_svg(name, lambda ax: draw(ax, run), size)
+
+
+def overview(run: RunFiles, pairs: Sequence[VideoPair], title: str) -> bytes:
+    """The image for a README, as PNG: success, before and after, health of the updates, and what it looks like."""
+
+    def draw(figure: Figure) -> None:
+        ratios = [2.1, 1.0] if pairs else [1.0]
+        rows = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)
+        names = [["success"] * 4 + ["bars"] * 2, ["returns"] * 2 + ["update"] * 2 + ["value"] * 2]
+        for name, ax in rows[0, 0].subplot_mosaic(names).items():
+            FIGURES[name][0](ax, run)
+        if pairs:
+            draw_strip(rows[1, 0], next((pair for pair in pairs if pair.gained), pairs[0]))
+        figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, fontweight="bold", color=INK)
+
+    return render_png(draw, (12.0, 9.0 if pairs else 6.2), dpi=130)
+
+
+def draw_strip(figure: Figure, pair: VideoPair, count: int = 7) -> None:
+    """``count`` frames of one episode from first to last, before above after."""
+    axes = figure.subplots(2, count, squeeze=False, gridspec_kw={"wspace": 0.01, "hspace": 0.02})
+    for row, video, name in zip(axes, (pair.before, pair.after), ("after SFT", "after PPO"), strict=True):
+        for ax, frame in zip(row, pick_frames(read_video(video.path)[0], count), strict=True):
+            ax.imshow(frame, interpolation="antialiased")
+            ax.set_axis_off()
+        label = f"{name}\n{'success' if video.success else 'failure'}"
+        row[0].annotate(label, (0, 0.5), (-8, 0), "axes fraction", "offset points", ha="right", va="center", fontsize=9)
+    which = ", the first recorded one that PPO gained" if pair.gained else ""
+    caption = f"Evaluation seed {pair.seed}{which}: first frame to last"
+    figure.suptitle(caption, x=0.012, ha="left", fontsize=10, color=INK)
+
+
+def _nothing(ax: Axes, why: str, *curves: Curve) -> bool:
+    """Whether all of the curves are empty; then ``why`` stands in their place."""
+    if not all(curve.empty for curve in curves):
+        return False
     ax.grid(visible=False)
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xticks=[], yticks=[])
     ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color=MUTED)
+    return True

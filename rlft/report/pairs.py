@@ -1,4 +1,4 @@
-"""Before/after video pairs of the same evaluation seeds."""
+"""The same evaluation episodes before and after PPO, seen together."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlft.report.evalfiles import Evaluation
 from rlft.report.rundir import RunFiles, Video
-from rlft.report.video import encode_video, pick_frames, read_video, side_by_side
+from rlft.report.video import encode_video, read_video
 
 
 @dataclass(frozen=True)
 class VideoPair:
-    """One evaluation seed, recorded before and after."""
+    """One evaluation episode, recorded before and after."""
 
     index: int
     seed: int
@@ -25,49 +24,45 @@ class VideoPair:
         """Failure before, success after."""
         return self.after.success and not self.before.success
 
-
-@dataclass(frozen=True)
-class Strip:
-    """Frames of one pair from first to last, uint8 ``[n, h, w, 3]`` each."""
-
-    seed: int
-    before: np.ndarray
-    after: np.ndarray
-    before_success: bool
-    after_success: bool
+    def encode(self) -> bytes:
+        """One mp4 with the two rollouts side by side, at the frame rate of the first."""
+        (before, fps), (after, _) = (read_video(video.path) for video in (self.before, self.after))
+        return encode_video(side_by_side(before, after), fps)
 
 
 def find_pairs(run: RunFiles) -> list[VideoPair]:
     """The episodes that were recorded before and after under the same protocol, by index."""
     if run.before is None or run.after is None or run.before.protocol_hash != run.after.protocol_hash:
         return []
-    early, late = (_by_index(run, evaluation) for evaluation in (run.before, run.after))
-    return [
-        VideoPair(index, run.before.episodes[index].seed, early[index], late[index])
-        for index in sorted(early.keys() & late.keys())
-    ]
+    early, late = ({v.index: v for v in run.videos if v.label == e.label} for e in (run.before, run.after))
+    shown = [e for e in run.before.per_episode if e.index in early and e.index in late]
+    return [VideoPair(e.index, e.seed, early[e.index], late[e.index]) for e in shown]
 
 
-def make_strip(pairs: list[VideoPair], count: int = 7) -> Strip | None:
-    """Frames of the first pair that PPO gained, or else of the first pair; None without pairs.
+def pick_frames(frames: np.ndarray, count: int) -> np.ndarray:
+    """``count`` frames spread evenly from the first to the last (repeated where there are fewer).
 
     Args:
-        pairs: as found.
-        count: frames per side.
+        frames: ``[n, ...]``, n >= 1.
+        count: at least 1; 1 takes the first, 3 takes first, middle and last.
     """
-    if not pairs:
-        return None
-    pair = next((pair for pair in pairs if pair.gained), pairs[0])
-    before, after = (pick_frames(read_video(video.path)[0], count) for video in (pair.before, pair.after))
-    return Strip(pair.seed, before, after, pair.before.success, pair.after.success)
+    return frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
 
 
-def encode_pair(pair: VideoPair) -> bytes:
-    """One mp4 with the two rollouts side by side, started together, at the frame rate of the first."""
-    before, fps = read_video(pair.before.path)
-    after, _ = read_video(pair.after.path)
-    return encode_video(side_by_side(before, after), fps)
+def side_by_side(left: np.ndarray, right: np.ndarray, gap: int = 4) -> np.ndarray:
+    """Two rollouts in one clip, started together; the shorter one holds its last frame.
 
+    Args:
+        left: uint8 ``[n, h, w, 3]``.
+        right: uint8 ``[m, h', w', 3]``; the lower image is padded below with the gap's grey.
+        gap: grey columns between them, pixels.
 
-def _by_index(run: RunFiles, evaluation: Evaluation) -> dict[int, Video]:
-    return {v.index: v for v in run.videos if v.label == evaluation.label and v.index < len(evaluation.episodes)}
+    Returns:
+        uint8 ``[max(n, m), max(h, h'), w + gap + w', 3]``.
+    """
+    length, height = (max(left.shape[axis], right.shape[axis]) for axis in (0, 1))
+    canvas = np.full((length, height, left.shape[2] + gap + right.shape[2], 3), 128, dtype=np.uint8)
+    for clip, column in ((left, 0), (right, left.shape[2] + gap)):
+        held = clip[np.minimum(np.arange(length), len(clip) - 1)]
+        canvas[:, : clip.shape[1], column : column + clip.shape[2]] = held
+    return canvas

@@ -9,41 +9,30 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rlft.files import machine_facts
 
 
 def record_command(run_dir: Path, stage: str, command: Sequence[str] | None = None) -> None:
-    """Append one line that says how this stage was started; call it once per stage.
+    """Append one line that says how this stage was started, and where; call it once per stage.
 
     Args:
         run_dir: the run directory; made where it is missing.
         stage: ``collect``, ``sft``, ``eval`` or ``rl``.
         command: the words of the command; None takes this process's own.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(describe(stage, command if command is not None else own_command()))
-    with (run_dir / "provenance.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-
-
-def own_command() -> list[str]:
-    """The command of this process as a user would type it: ``python script arguments``."""
-    return ["python", *sys.argv]
-
-
-def describe(stage: str, command: Sequence[str]) -> dict[str, Any]:
-    """Stage, command, versions, machine and commit as plain data."""
     torch = sys.modules.get("torch")  # a stage that does not need it must not load it for the record
-    return {
+    line = {
         "time": time.time(),
         "stage": stage,
-        "command": list(command),
+        "command": list(command) if command is not None else ["python", *sys.argv],
         "git_commit": git_commit(Path(__file__)),
         "torch_threads": torch.get_num_threads() if torch is not None else None,
         **machine_facts(),
     }
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "provenance.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def git_commit(source: Path) -> str | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from rlft.report.rundir import ITERATION_LABEL, RunFiles, number
+from rlft.report.rundir import ITERATION_LABEL, RunFiles, as_float
 from rlft.statistics import wilson_interval
+
+NOTHING = (np.nan, np.nan)
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,13 @@ class Curve:
     low: np.ndarray
     high: np.ndarray
 
+    @classmethod
+    def of(cls, points: Mapping[int, tuple[float, tuple[float, float]]]) -> Curve:
+        """From step -> (value, ends of its interval)."""
+        rows = [(step, value, *ends) for step, (value, ends) in sorted(points.items())]
+        steps, *columns = np.array(rows, dtype=float).reshape(-1, 4).T
+        return cls(steps, *(np.where(np.isfinite(column), column, np.nan) for column in columns))
+
     @property
     def empty(self) -> bool:
         """Whether there is nothing to draw."""
@@ -34,39 +44,29 @@ class Curve:
 
 def logged(run: RunFiles, stage: str, key: str) -> Curve:
     """One scalar of one stage. A step that was logged twice (a resumed run) counts as it was logged last."""
-    latest = {int(line["step"]): number(line.get(key)) for line in run.metrics if line["stage"] == stage}
-    steps = sorted(latest)
-    values = np.array([latest[step] for step in steps], dtype=float)
-    values[~np.isfinite(values)] = np.nan
-    nothing = np.full(len(steps), np.nan)
-    return Curve(np.array(steps, dtype=float), values, nothing, nothing)
+    lines = [line for line in run.metrics if line["stage"] == stage]
+    return Curve.of({int(line["step"]): (as_float(line.get(key)), NOTHING) for line in lines})
 
 
 def rollout_success(run: RunFiles) -> Curve:
     """Success of the episodes that ended within each PPO iteration, with Wilson's interval over that many."""
-    rate, episodes = logged(run, "rl", "rollout/success"), logged(run, "rl", "rollout/episodes")
-    bounds = [
-        wilson_interval(round(p * n), int(n)) if np.isfinite(p) and n >= 1 else (np.nan, np.nan)
-        for p, n in zip(rate.values, episodes.values, strict=True)
-    ]
-    low, high = np.array(bounds, dtype=float).reshape(-1, 2).T
-    return Curve(rate.steps, rate.values, low, high)
+    points = {}
+    for line in run.metrics:
+        if line["stage"] == "rl":
+            rate, n = (as_float(line.get(f"rollout/{key}")) for key in ("success", "episodes"))
+            counted = np.isfinite(rate) and n >= 1
+            points[int(line["step"])] = rate, wilson_interval(round(rate * n), int(n)) if counted else NOTHING
+    return Curve.of(points)
 
 
 def evaluated_success(run: RunFiles) -> Curve:
-    """Success on the evaluation seeds by iteration: the warm-up at 0, evaluations on the way, the final one."""
-    points = {
-        int(line["step"]): tuple(number(line.get(key)) for key in ("success", "ci_low", "ci_high"))
-        for line in run.metrics
-        if line["stage"] == "eval"
-    }
-    for label, evaluation in run.evaluations.items():
-        if match := ITERATION_LABEL.fullmatch(label):
-            points[int(match[1])] = (evaluation.success, *evaluation.ci95)
-    if run.before is not None:
-        points[0] = (run.before.success, *run.before.ci95)
-    if run.after is not None and run.rl is not None and "iterations" in run.rl:
-        points[int(run.rl["iterations"])] = (run.after.success, *run.after.ci95)
-    steps = sorted(points)
-    values, low, high = np.array([points[step] for step in steps], dtype=float).reshape(-1, 3).T
-    return Curve(np.array(steps, dtype=float), values, low, high)
+    """Success on the evaluation seeds by iteration: SFT's at 0, evaluations on the way, the final one."""
+    points = {}
+    for line in run.metrics:
+        if line["stage"] == "eval":
+            rate, low, high = (as_float(line.get(key)) for key in ("success", "ci_low", "ci_high"))
+            points[int(line["step"])] = rate, (low, high)
+    known = {int(m[1]): e for label, e in run.evaluations.items() if (m := ITERATION_LABEL.fullmatch(label))}
+    known |= {0: run.before} if run.before else {}
+    known |= {int(run.rl["iterations"]): run.after} if run.after and run.rl and "iterations" in run.rl else {}
+    return Curve.of(points | {step: (evaluation.success, evaluation.ci95) for step, evaluation in known.items()})

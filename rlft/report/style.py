@@ -6,7 +6,6 @@ import io
 import re
 from collections.abc import Callable
 from html import escape
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,48 +13,24 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.style import context
 
-INK, MUTED, GRID, PAPER = "#23292f", "#69737d", "#dfe3e7", "#ffffff"
+INK, MUTED, GRID = "#23292f", "#69737d", "#dfe3e7"
 BEFORE, AFTER, ACCENT = "#8a97a6", "#0e7c74", "#c4812b"
 
-# What each colour becomes inside a page; the variables are defined in rlft.report.page_style.
-THEME = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)", BEFORE: "var(--before)"} | {
-    AFTER: "var(--after)",
-    ACCENT: "var(--accent)",
-}
-
+# What each colour becomes inside a page; the variables are defined in template.html.
+THEME = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)", BEFORE: "var(--before)",
+         AFTER: "var(--after)", ACCENT: "var(--accent)"}  # fmt: skip
 RC = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9.0,
-    "text.color": INK,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 8.5,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 10.0,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.facecolor": "none",
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 8.0,
-    "ytick.labelsize": 8.0,
-    "xtick.major.size": 0.0,
-    "ytick.major.size": 0.0,
-    "lines.linewidth": 1.6,
-    "lines.solid_capstyle": "round",
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-    "legend.labelcolor": INK,
-    "figure.facecolor": PAPER,
+    "font.family": ["DejaVu Sans"], "font.size": 9.0, "text.color": INK,
+    "axes.edgecolor": GRID, "axes.facecolor": "none", "axes.labelcolor": MUTED, "axes.labelsize": 8.5,
+    "axes.titlecolor": INK, "axes.titlesize": 10.0, "axes.titlelocation": "left", "axes.titlepad": 9.0,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "axes.grid": True, "axes.grid.axis": "y", "grid.color": GRID, "grid.linewidth": 0.7,
+    "xtick.color": MUTED, "xtick.labelsize": 8.0, "xtick.major.size": 0.0,
+    "ytick.color": MUTED, "ytick.labelsize": 8.0, "ytick.major.size": 0.0,
+    "lines.linewidth": 1.6, "lines.solid_capstyle": "round",
+    "legend.frameon": False, "legend.fontsize": 8.0, "legend.labelcolor": INK,
     "svg.fonttype": "path",  # glyphs as outlines: the layout was computed for this font, the reader may not have it
-}
+}  # fmt: skip
 
 
 def render_png(draw: Callable[[Figure], None], size: tuple[float, float], dpi: int) -> bytes:
@@ -67,7 +42,7 @@ def render_png(draw: Callable[[Figure], None], size: tuple[float, float], dpi: i
         dpi: pixels per inch.
     """
     with context(RC):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
         draw(figure)
         buffer = io.BytesIO()
@@ -89,16 +64,12 @@ def render_svg(name: str, draw: Callable[[Axes], None], size: tuple[float, float
         axes = figure.add_subplot()
         draw(axes)
         buffer = io.StringIO()
-        nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    return _for_page(buffer.getvalue(), name, escape(axes.get_title(loc="left"), quote=True))
-
-
-def _for_page(svg: str, name: str, label: str) -> str:
-    """Keep the element alone, with ids of its own and colours of the page's theme."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    # The element alone, with ids of its own and colours of the page's theme.
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     for colour, variable in THEME.items():
         svg = svg.replace(colour, variable)
+    label = escape(axes.get_title(loc="left"), quote=True)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

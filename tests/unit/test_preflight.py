@@ -1,6 +1,7 @@
 """What is wrong with devices, checkpoint, statistics or task is said before a simulator is built."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -145,6 +146,14 @@ def test_a_wrong_path(entry, tmp_path, capsys):
     status, said = say(entry, tmp_path, capsys, f"model.path={tmp_path}/nowhere")
     assert f"{tmp_path}/nowhere is no checkpoint" in said
     assert status == 2
+
+
+@pytest.mark.parametrize(("entry", "words"), [("train_rl", []), ("evaluate", []), ("evaluate", [SUITE])])
+def test_videos_that_nothing_can_encode(entry, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    status, said = say(entry, tmp_path, capsys, "model.path=nowhere", *words)
+    assert "this needs av, which is not installed; install it with: pip install 'rlft[report]'" in said
+    assert status == 1
 
 
 def test_a_wrong_device_is_told_before_a_wrong_checkpoint(tmp_path, capsys):

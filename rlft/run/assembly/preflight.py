@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlft.config.schema import RunConfig
+from rlft.errors import require_extra
 from rlft.run.assembly.envs import check_task
 from rlft.run.assembly.policy import check_horizon, check_method
 
@@ -13,9 +14,12 @@ def preflight(cfg: RunConfig) -> None:
     """Check the policy's checkpoint and statistics, then the task, against the settings.
 
     Raises:
+        RlftError: videos are asked for, and what encodes them is not installed.
         WeightsError: see :func:`check_checkpoint`; StatsError and ConfigError likewise.
         EnvSetupError: see :func:`rlft.run.assembly.envs.check_task`.
     """
+    if cfg.eval.num_videos:
+        require_extra("report", "av")
     check_checkpoint(cfg)
     check_task(cfg)
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from helpers.eval_results import eval_result
 
-from rlft.evaluate import EpisodeResult, Protocol
-from rlft.evaluate.result import summarise
 from rlft.files import write_stage
 from rlft.report.video import write_video
 from rlft.statistics import wilson_interval
-from rlft.types import CameraSettings, EnvSettings
 
 CONFIG = """\
 name: push_seed3
@@ -28,7 +25,6 @@ env:
     width: 64
 """
 ITERATIONS = 8
-ENV_SEED = 1_000_000
 
 
 def rollout_frames(success: bool, length: int, size: tuple[int, int] = (57, 63)) -> np.ndarray:
@@ -41,28 +37,14 @@ def rollout_frames(success: bool, length: int, size: tuple[int, int] = (57, 63))
     return frames
 
 
-def write_evaluation(
-    directory: Path, label: str, outcomes: list[bool], protocol: dict[str, object] | None = None, **changes: object
-) -> None:
-    """One eval_<label>.json as the evaluator writes it; ``protocol`` changes fields of the protocol."""
-    cameras = (CameraSettings("base_camera", 56, 64),)
-    settings = EnvSettings("maniskill", "PushCube-v1", 2, 50, "pd_ee_delta_pos", cameras)
-    given = Protocol.of(
-        settings, select="seeds", episodes=len(outcomes), seed=ENV_SEED, episode_ids=None, num_steps=4, act_steps=5
-    )
-    episodes = [
-        EpisodeResult(i, ENV_SEED + i, None, {}, won, won, 20 if won else 50, 1.0 if won else 0.0)
-        for i, won in enumerate(outcomes)
-    ]
-    result = summarise(label, replace(given, **(protocol or {})), episodes, seconds=12.5, restarted=0)
-    write_stage(directory, f"eval_{label}", result.to_dict() | changes)
+def write_evaluation(directory: Path, label: str, outcomes: list[bool], *args: object, **protocol: object) -> None:
+    """One eval_<label>.json as the evaluator writes it; see :func:`eval_result`."""
+    write_stage(directory, f"eval_{label}", eval_result(label, outcomes, *args, **protocol).to_dict())
 
 
 def metric_lines() -> list[dict[str, object]]:
     """SFT, RL and evaluation lines; iteration 3 is missing, 5 has NaN, 8 was logged twice."""
-    lines: list[dict[str, object]] = [
-        {"stage": "sft", "step": step, "loss": math.exp(-step / 300), "grad_norm": 1.0} for step in range(50, 801, 50)
-    ]
+    lines = [{"stage": "sft", "step": step, "loss": math.exp(-step / 300)} for step in range(50, 801, 50)]
     for step in [1, 2, 4, 5, 6, 7, 8, 8]:
         lines.append(
             {
@@ -88,31 +70,19 @@ def make_run(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.yaml").write_text(CONFIG)
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metric_lines()))
-    write_stage(
-        directory,
-        "collect",
-        {
-            "episodes": 90,
-            "attempts": 100,
-            "success_rate": 0.9,
-            "seconds": 40.0,
-            "lengths": {"mean": 21.5, "min": 16, "max": 40},
-            "longer_than_limit": 4,
-            "failures": {"no_plan": [7, 11, 13], "executed_but_failed": list(range(20, 27))},
-        },
-    )
+    collect = {
+        "episodes": 90,
+        "attempts": 100,
+        "success_rate": 0.9,
+        "seconds": 40.0,
+        "lengths": {"mean": 21.5, "min": 16, "max": 40},
+        "longer_than_limit": 4,
+        "failures": {"no_plan": [7, 11, 13], "executed_but_failed": list(range(20, 27))},
+    }
+    write_stage(directory, "collect", collect)
     write_stage(directory, "sft", {"steps": 800, "final_loss": 0.08, "seconds": 60.0, "parameters": 394_000})
-    write_stage(
-        directory,
-        "rl",
-        {
-            "iterations": ITERATIONS,
-            "env_steps": 12_800,
-            "seconds": 200.5,
-            "env_steps_per_s": 131.5,
-            "samples_per_s_update": 900.0,
-        },
-    )
+    rl = {"iterations": ITERATIONS, "env_steps": 12_800, "seconds": 200.5}
+    write_stage(directory, "rl", rl | {"env_steps_per_s": 131.5, "samples_per_s_update": 900.0})
     before = [i < 8 for i in range(20)]
     after = [i not in (0, 1, 18, 19) for i in range(20)]
     write_evaluation(directory, "sft", before)

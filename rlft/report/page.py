@@ -1,0 +1,116 @@
+"""report.html: what template.html is given. Everything that enters the page as text is escaped there."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from rlft.evaluate.protocol import SHORT
+from rlft.evaluate.result import EvalResult
+from rlft.evaluate.text import difference, interval, percent
+from rlft.report.figures import render_figure
+from rlft.report.pairs import VideoPair
+from rlft.report.rundir import RunFiles, Video, as_float
+
+MAX_VIDEOS = 12  # they are stored inside the page
+SHEETS = {"sft": ("SFT", "sft"), "rollout": ("rollouts", "rl")}  # contact sheet -> what is said of it, metrics' stage
+CHANGE = ("randomization/changed_pixels", "randomization/mean_change")
+
+
+def render_page(run: RunFiles, summary: Mapping[str, Any], pairs: list[VideoPair], title: str) -> str:
+    """The whole document.
+
+    Args:
+        run: what its directory holds.
+        summary: as :func:`rlft.report.summary.summarise` gives it.
+        pairs: the videos to show side by side.
+        title: of the window.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "percent": percent,
+        "interval": interval,
+        "duration": duration,
+        "scalar": scalar,
+        "tenths": "{:.1f}".format,
+        "short": lambda digits: digits[:SHORT],
+        "spaced": lambda name: name.replace("_gib", ", GiB").replace("_", " "),
+    }
+    template = environment.from_string(files("rlft.report").joinpath("template.html").read_text(encoding="utf-8"))
+    stages = {line["stage"] for line in run.metrics}
+    shown = ["success", "returns", "update", "value"] if stages & {"rl", "eval"} else []
+    shown += ["sft"] if run.sft is not None or "sft" in stages else []
+    shown += ["bars"] if run.before or run.after else []
+    return template.render(
+        run=run,
+        summary=summary,
+        title=title,
+        difference=difference,
+        svg={name: Markup(render_figure(name, run)) for name in shown},  # our own drawing: its texts are outlines
+        strata=_strata(run),
+        paired=bool(pairs),
+        videos=[_pair(pair) for pair in pairs[:MAX_VIDEOS]] or [_single(video) for video in run.videos[:MAX_VIDEOS]],
+        sheets=_sheets(run),
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as minutes and seconds, or hours and minutes."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def scalar(value: Any) -> str:
+    """A value as text: whole numbers grouped, others to four digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def data_url(mime: str, content: bytes) -> str:
+    """The content itself as an address."""
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _strata(run: RunFiles) -> EvalResult | None:
+    """The latest evaluation that knows labels of two values; PPO's before any other."""
+    known = [e for e in run.evaluations.values() if any(len(rows) > 1 for rows in e.strata.values())]
+    return run.after if run.after in known else known[-1] if known else None
+
+
+def _pair(pair: VideoPair) -> dict[str, Any]:
+    """The same episode before (left) and after (right), started together."""
+    return {
+        "src": data_url("video/mp4", pair.encode()),
+        "label": f"evaluation seed {pair.seed} before and after PPO",
+        "caption": f"episode {pair.index}, seed {pair.seed}: ",
+        "outcomes": [("before", pair.before.success), ("after", pair.after.success)],
+    }
+
+
+def _single(video: Video) -> dict[str, Any]:
+    return {
+        "src": data_url("video/mp4", video.path.read_bytes()),
+        "label": f"{video.label}, episode {video.index}",
+        "caption": "",
+        "outcomes": [(f"{video.label} {video.index}", video.success)],
+    }
+
+
+def _sheets(run: RunFiles) -> list[dict[str, str]]:
+    """The contact sheets of image randomisation, and how much it changed on average."""
+    sheets = []
+    for name, (words, stage) in SHEETS.items():
+        path = run.directory / f"randomization_{name}.png"
+        if path.is_file():
+            lines = [line for line in run.metrics if line["stage"] == stage and CHANGE[0] in line]
+            means = [sum(as_float(line[key]) for line in lines) / len(lines) for key in CHANGE] if lines else None
+            changed, size = (percent(means[0]), f"{means[1]:.2f}") if means else ("–", "–")
+            source = data_url("image/png", path.read_bytes())
+            sheets.append({"words": words, "src": source, "changed": changed, "size": size})
+    return sheets
