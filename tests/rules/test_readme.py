@@ -39,8 +39,13 @@ def test_every_make_target_exists():
 
 
 def test_every_link_leads_to_a_file():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).is_file(), target
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_images_are_small():
+    assert {path.name for path in (ROOT / "docs").rglob("*.*") if path.stat().st_size > 300_000} == set()
 
 
 def test_it_fits_one_screen():
