@@ -1,1 +1,1 @@
-"""What maintains this repository: pages of the documentation that are made. Not part of the installed package."""
+"""What maintains this repository: pages of its documentation. Not part of the wheel."""
