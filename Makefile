@@ -22,12 +22,12 @@ check: setup  ## style, types, generated docs
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m rlft.config.docs --check
+	@$(PY) -m tools.configuration --check
 	@$(PY) -m rlft.plan.recipes --check
 	@$(PY) -m tools.results --check
 
 docs: setup  ## write the pages that are made: configuration, recipes, results
-	@$(PY) -m rlft.config.docs
+	@$(PY) -m tools.configuration
 	@$(PY) -m rlft.plan.recipes
 	@$(PY) -m tools.results
 

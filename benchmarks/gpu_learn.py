@@ -17,6 +17,7 @@ from benchmarks import gpu_suspects
 from benchmarks.gpu_env import ACT_STEPS, ACTION, Scale, environment
 from benchmarks.gpu_model import Models, Side
 from benchmarks.gpu_rows import LINES, Check, Found, claim, ratio, size
+from rlft.config.load import changed
 from rlft.memory import free_bytes
 from rlft.placement import parse_device, synchronize
 from rlft.policy.denoise import integrate_ode
@@ -125,9 +126,8 @@ def memory(models: Models, horizon: int, cameras: int) -> Iterator[Found]:
         buffer = side.rollout(store)
         side.update(buffer)  # the optimiser's state is made at the first step
         measured = peak_bytes(parse_device(side.cfg.model.device), partial(side.update, buffer))
-        side.cfg.env.num_envs = 1  # the plan's rollout phase must not hide its update phase
-        plan = plan_rl(side.cfg, Assumed(tokens=side.tokens), store)
-        side.cfg.env.num_envs = models.scale.rows
+        one = changed(side.cfg, {"env.num_envs": 1})  # the plan's rollout phase must not hide its update phase
+        plan = plan_rl(one, Assumed(tokens=side.tokens), store)
         planned = plan.used[device_name(side.cfg.model.device)]
         yield against_plan(case, measured, planned, f"peak of {plan.peak}")
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu_env import ACT_STEPS, Scale
-from rlft.config.load import load
+from rlft.config.load import changed, load
 from rlft.run import assembly
 from rlft.types import VecEnv
 
@@ -76,10 +76,8 @@ class Sim:
             overrides += ["policy=pi0", "sim.num_workers=null" if num_envs > 1 else "sim.num_workers=1"]
         cfg = load("train_rl", overrides)
         if not self.scale.dry and task == "push_cube":
-            cfg.env.control_mode, cfg.env.state_terms = TARGET_MODE, ["qpos"]
-        for name, value in changes.items():
-            section, key = name.split("__")
-            setattr(getattr(cfg, section), key, value)
+            cfg = changed(cfg, {"env.control_mode": TARGET_MODE, "env.state_terms": ["qpos"]})
+        cfg = changed(cfg, {name.replace("__", "."): value for name, value in changes.items()})
         with assembly.simulator_errors():
             return assembly.build_env(cfg, num_envs)
 

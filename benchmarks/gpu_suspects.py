@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -130,7 +131,7 @@ def synchronisations(models: Models, horizon: int) -> Iterator[Found]:
     yield Found("a decision", (three - one) / 2, "reads", f"{one} in a rollout of one; K={DENOISE_STEPS}")
     rows, found = 2 * models.scale.rows, []
     for count in (2, 4):
-        side.updater.cfg.micro_batch_size, side.updater.cfg.batch_size = rows // count, rows
+        side.updater.cfg = replace(side.updater.cfg, micro_batch_size=rows // count, batch_size=rows)
         found.append(reads(device, partial(side.update, buffer)))
     yield Found("a micro-batch", (found[1] - found[0]) / 2, "reads", f"{found[0]} in a minibatch of two")
 

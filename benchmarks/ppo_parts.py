@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from rlft.config.load import load
+from rlft.config.load import changed, load
 from rlft.config.schema import RunConfig
 from rlft.data.normalize import NormStats
 from rlft.policy.actor_critic import ActorCritic
@@ -18,9 +18,7 @@ from rlft.types import VecEnv
 
 def settings(overrides: Sequence[str], small: dict[str, int] | None = None) -> RunConfig:
     """The settings of ``train_rl.py`` with overrides; ``small`` are the sizes of the policy."""
-    cfg = load("train_rl", ["wandb=null", *overrides])
-    cfg.model.small = dict(small or {})
-    return cfg
+    return changed(load("train_rl", ["wandb=null", *overrides]), {"model.small": dict(small or {})})
 
 
 def make_model(cfg: RunConfig, envs: Sequence[VecEnv]) -> ActorCritic:

@@ -98,7 +98,7 @@ class Side:
 
     def update(self, epochs: int) -> dict[str, float]:
         """So many epochs over the rollout; the updater's scalars."""
-        self.updater.cfg.update_epochs = epochs
+        self.updater.cfg = replace(self.updater.cfg, update_epochs=epochs)
         return self.updater.update(self.buffer, 1, torch.Generator().manual_seed(0))
 
 

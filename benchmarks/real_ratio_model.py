@@ -62,7 +62,7 @@ def threads(size: str) -> int:
     return 1 if size == "demo" else os.cpu_count() or 1
 
 
-def settings_of(size: str, horizon: int, method: str = "flow_noise") -> RunConfig:
+def settings_of(size: str, horizon: int, method: Any = "flow_noise") -> RunConfig:
     """The settings of a run with this model."""
     return RunConfig(
         model=ModelConfig(kind="small", small=dict(SIZES[size])),

@@ -76,7 +76,7 @@ USAGE = "[--config-dir DIR] [--config-name NAME] [--cfg] [--help] [group=choice 
 
 def _help(entry: str, doc: str | None, config_dir: Path | None) -> str:
     from rlft.config.compose import group_choices
-    from rlft.config.docs import settings_lines
+    from rlft.config.fields import settings_lines
 
     groups = [f"  {group}={'|'.join(choices)}" for group, choices in group_choices(config_dir).items()]
     return "\n".join(

@@ -29,8 +29,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "toy": "rlft_tasks.toy:TASKS",
         "widowx": "rlft_tasks.widowx:TASKS",
     },
-    "policies": {},
-    "objectives": {},
+    "policies": dict.fromkeys(("small", "small_pi05", "pi0", "pi05"), "rlft.policy.pi0.policy:Pi0Policy"),
+    "objectives": {"ppo": "rlft.learn.ppo:PpoUpdater"},
 }
 """Kind -> name -> ``module:attribute`` of what comes with this package."""
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from rlft.config.fields import known
+from rlft.config.messages import did_you_mean, nearest
 from rlft.config.renamed import current_path, with_current_paths
 from rlft.config.schema import RunConfig
 from rlft.config.tasks import takes_a_task, task_serving
 from rlft.errors import ConfigError
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+PLACES = [parent / "configs" for parent in Path(__file__).resolve().parents[1:3]]  # in a wheel; in a checkout
+CONFIG_DIR = next((place.resolve() for place in PLACES if place.is_dir()), PLACES[0])
 MAY_BE_NULL = ("randomization", "recipe", "suite")  # groups of which a run needs no file
-
-log = logging.getLogger(__name__)
+GONE = object()  # an entry that ~key takes away
 
 
 def compose_tree(
@@ -38,6 +42,7 @@ def compose_tree(
     choices, values = _split_overrides(overrides, config_dir)
     choices += _task_of_id(config_name or entry, choices, values, config_dir)
     files = _compose_files(config_name or entry, choices, config_dir)
+    files.pop("serves", None)  # which ids a task file is for: data for task_serving
     tree = _merge(asdict(RunConfig()), with_current_paths(files))
     problems = _refuse_targets(tree) + [problem for path, value in values if (problem := _assign(tree, path, value))]
     problems = problems or _refuse_targets(tree)
@@ -52,7 +57,6 @@ def read_tree(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is missing or not a YAML mapping.
     """
-    import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -79,63 +83,85 @@ def group_choices(config_dir: Path | None = None) -> dict[str, list[str]]:
 
 def resolve(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Resolve every ``${...}``; all that cannot be resolved are reported together."""
-    from omegaconf import DictConfig, ListConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf import Container, DictConfig, OmegaConf
+    from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
-    config = OmegaConf.create(dict(tree))
     problems: list[str] = []
 
-    def visit(node: DictConfig | ListConfig, prefix: str) -> None:
-        keys: list[Any] = list(node.keys()) if isinstance(node, DictConfig) else list(range(len(node)))
+    def visit(node: Any, prefix: str) -> None:
+        keys: Iterable[Any] = node if isinstance(node, DictConfig) else range(len(node))
         for key in keys:
             path = f"{prefix}{key}"
-            if OmegaConf.is_missing(node, key):
-                problems.append(f"{path} = '???': must be given")
-                continue
             try:
                 value = node[key]
+            except MissingMandatoryValue:
+                setting = known().get(path)
+                limits = f": {text}" if setting is not None and (text := setting.limits_text()) else ""
+                problems.append(f"{path} = '???': must be given{limits}")
+            except InterpolationToMissingValueError:
+                continue  # told where it is missing
             except OmegaConfBaseException as error:
                 raw: Any = OmegaConf.to_container(node, resolve=False)
                 problems.append(f"{path} = {raw[key]!r}: cannot be resolved: {_one_line(error)}")
-                continue
-            if isinstance(value, DictConfig | ListConfig):
-                visit(value, f"{path}.")
+            else:
+                if isinstance(value, Container):
+                    visit(value, f"{path}.")
 
+    config = OmegaConf.create(dict(tree))
     visit(config, "")
     if problems:
         raise ConfigError(problems)
-    out = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(out, dict)
-    return {str(key): value for key, value in out.items()}
+    return dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
 
 
 def _roots(config_dir: Path | None) -> list[Path]:
     return [CONFIG_DIR] if config_dir is None else [config_dir.resolve(), CONFIG_DIR]
 
 
-def _split_overrides(overrides: Sequence[str], config_dir: Path | None) -> tuple[list[str], list[tuple[str, Any]]]:
-    """Split into group choices, which Hydra composes, and values, which are ours to check."""
+def parse_override(text: str) -> Any:
+    """One word of the command line in Hydra's grammar.
+
+    Raises:
+        ConfigError: it is none.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    groups, choices, values, problems = group_choices(config_dir), [], [], []
-    parser = OverridesParser.create()
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise ConfigError(
+            f"{text!r}: not of the form key=value; quote a value with signs in it: key=\"'a=b'\""
+        ) from error
+
+
+def _split_overrides(overrides: Sequence[str], config_dir: Path | None) -> tuple[list[str], list[tuple[str, Any]]]:
+    """Split into group choices, which Hydra composes, and values, which are ours to check."""
+    groups = group_choices(config_dir)
+    choices: list[str] = []
+    values: list[tuple[str, Any]] = []
+    problems: list[str] = []
     for text in overrides:
         try:
-            override = parser.parse_override(text)
-        except HydraException:
-            problems.append(f"{text!r}: not of the form key=value; quote a value with signs in it: key=\"'a=b'\"")
+            override = parse_override(text)
+        except ConfigError as error:
+            problems += error.problems
             continue
         key = str(override.key_or_group)
         if override.is_sweep_override():
-            problems.append(f"{text!r}: sweeps are not supported; give one value, or a list in brackets: {key}=[...]")
-        elif override.is_delete():
-            problems.append(f"{text!r}: settings cannot be deleted; write {key}=null where null is allowed")
+            problems.append(f"{text!r}: several values; add -m to run each, or give a list in brackets: {key}=[...]")
         elif key in groups:
-            nothing = override.value() is None and key in MAY_BE_NULL
-            choices.append(f"~{key}" if nothing else text)
-            if not nothing and override.value() not in groups[key]:
-                problems.append(f"{text}: no such choice; {key} is one of {', '.join(groups[key])}")
+            choice = None if override.is_delete() else override.value()
+            choices.append(f"~{key}" if choice is None else f"{key}={choice}")
+            if choice not in groups[key] and not (choice is None and key in MAY_BE_NULL):
+                hint = did_you_mean(nearest(choice, groups[key]))
+                problems.append(f"{text}: no such choice; {key} is one of {', '.join(groups[key])}{hint}")
+        elif override.is_delete():
+            path = current_path(key)
+            setting = known().get(re.sub(r"\.\d+", "[]", path))
+            if setting is not None and not setting.optional:
+                problems.append(f"{text!r}: {path} has no null; set {path}=VALUE, or leave it out")
+            values.append((path, GONE if setting is None else None))
         else:
             values.append((current_path(key), _plain(override.value())))
     if problems:
@@ -167,7 +193,6 @@ def _plain(value: Any) -> Any:
 
 
 def _compose_files(name: str, choices: list[str], config_dir: Path | None) -> dict[str, Any]:
-    import yaml
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -216,12 +241,14 @@ def _assign(tree: dict[str, Any], path: str, value: Any) -> str | None:
             key = part
         else:
             return f"{path}: {where} is a single setting, not a section"
-        if last:
+        if last and value is GONE:
+            if not isinstance(node, dict) or node.pop(key, GONE) is GONE:
+                return f"~{path}: there is no such setting"
+        elif last:
             old = node[key] if isinstance(node, list) or key in node else None
             if isinstance(old, dict) and not (value is None or isinstance(value, dict)):
-                return (
-                    f"{path} = {value!r}: {path} is a section; set one of {', '.join(f'{path}.{name}' for name in old)}"
-                )
+                below = ", ".join(f"{path}.{name}" for name in old)
+                return f"{path} = {value!r}: {path} is a section; set one of {below}"
             node[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
         else:
             if isinstance(node, dict) and node.get(key) is None:

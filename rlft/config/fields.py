@@ -1,15 +1,22 @@
-"""Reading the schema: its dotted keys, types and limits. No values here."""
+"""Reading the schema: its dotted keys, types and limits, in words. No values here."""
 
 from __future__ import annotations
 
 import types
-import typing
 from collections.abc import Iterator
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import pydantic.dataclasses
+from pydantic.fields import FieldInfo
+
+from rlft import plugins
+from rlft.config.base import PluginName
 from rlft.config.schema import RunConfig
+
+WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text", dict: "mapping", Literal: "text"}
+LIMITS = {"ge": ">= {:g}", "gt": "> {:g}", "le": "<= {:g}", "lt": "< {:g}"}
 
 
 @dataclass(frozen=True)
@@ -17,86 +24,104 @@ class Setting:
     """One declared setting.
 
     Attributes:
-        path: dotted key; a list of sections is written ``env.cameras[]``.
-        field: the dataclass field (default and metadata).
-        type: the declared type, resolved.
+        path: dotted key; the settings of a list of sections stand below ``env.cameras[]``.
+        info: pydantic's record of it: default, meaning, limits.
+        kind: its type, without null; of a list, that of an entry.
+        is_list: whether it is a list of these.
+        optional: whether it may be null.
     """
 
     path: str
-    field: Field[Any]
-    type: Any
+    info: FieldInfo
+    kind: Any
+    is_list: bool
+    optional: bool
+
+    @property
+    def is_section(self) -> bool:
+        """Whether settings stand below it."""
+        return is_dataclass(self.kind) or hasattr(self.kind, "__pydantic_fields__")
+
+    @property
+    def doc(self) -> str:
+        """Its meaning; a section says it in its class."""
+        text = self.info.description or (self.kind.__doc__ if self.is_section else "") or ""
+        return str(text).partition("\n")[0]
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that are allowed; empty where they are not counted."""
+        if get_origin(self.kind) is Literal:
+            return get_args(self.kind)
+        marks = [mark for mark in self.info.metadata if isinstance(mark, PluginName)]
+        return (*plugins.names(marks[0].kind), "package.module:Name") if marks else ()
+
+    @property
+    def default(self) -> str:
+        """Its default, as one would write it on the command line."""
+        value: Any = self.info.get_default(call_default_factory=True)
+        if isinstance(value, list):
+            return "[" + ", ".join("{...}" if is_dataclass(x) else str(x) for x in value) + "]"
+        if value is None or isinstance(value, bool):
+            return {None: "null", True: "true", False: "false"}[value]
+        return "???" if self.info.is_required() else f"{value:g}" if isinstance(value, float) else str(value)
+
+    def type_text(self, *, entry: bool = False) -> str:
+        """Its type in words, or that of an entry of the list."""
+        kind = get_origin(self.kind) or self.kind
+        word = str("section" if self.is_section else WORDS.get(kind) or getattr(kind, "__name__", kind))
+        if entry:
+            return word
+        return (f"list of {word}s" if self.is_list else word) + (" or null" if self.optional else "")
+
+    def limits_text(self) -> str:
+        """Its limits in words, or an empty string."""
+        bounds = {key: getattr(mark, key) for mark in self.info.metadata for key in _BOUNDS if hasattr(mark, key)}
+        parts = [form.format(bounds[key]) for key, form in LIMITS.items() if key in bounds]
+        parts += [f"one of {', '.join(self.choices)}"] if self.choices else []
+        if "max_length" in bounds:
+            parts.append(f"exactly {bounds['max_length']} entries")
+        elif "min_length" in bounds:
+            parts.append(f"at least {bounds['min_length']} entries")
+        return " and ".join(parts)
 
 
-@cache
-def hints(cls: type) -> dict[str, Any]:
-    """Resolved type of every field of a schema dataclass."""
-    return typing.get_type_hints(cls)
-
-
-def split_optional(kind: Any) -> tuple[Any, bool]:
-    """``X | None`` -> (X, True); anything else -> (itself, False)."""
-    if isinstance(kind, types.UnionType) or get_origin(kind) is typing.Union:
-        rest = [x for x in get_args(kind) if x is not type(None)]
-        if len(rest) != 1:
-            raise TypeError(f"the schema knows only 'X | None' unions, not {kind}")
-        return rest[0], True
-    return kind, False
-
-
-def section_of(kind: Any) -> type | None:
-    """The schema dataclass behind a type (also of ``X | None`` and ``list[X]``), or None for a plain setting."""
-    inner, _ = split_optional(kind)
-    if get_origin(inner) is list:
-        inner = get_args(inner)[0]
-    return inner if is_dataclass(inner) and isinstance(inner, type) else None
+_BOUNDS = (*LIMITS, "min_length", "max_length")
 
 
 def settings(cls: type = RunConfig, prefix: str = "") -> Iterator[Setting]:
-    """Every setting below a schema class, sections included, in the order of declaration."""
-    for field in fields(cls):
-        kind = hints(cls)[field.name]
-        path = prefix + field.name
-        yield Setting(path, field, kind)
-        section = section_of(kind)
-        if section is not None:
-            many = get_origin(split_optional(kind)[0]) is list
-            yield from settings(section, f"{path}[]." if many else f"{path}.")
+    """Every setting below a class of settings, sections included, in the order of declaration."""
+    if is_dataclass(cls) and not hasattr(cls, "__pydantic_fields__"):
+        cls = pydantic.dataclasses.dataclass(cls)  # a plug-in's plain dataclass
+    for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        kind, optional = _strip(info.annotation)
+        is_list = get_origin(kind) is list
+        setting = Setting(f"{prefix}{name}", info, _strip(get_args(kind)[0])[0] if is_list else kind, is_list, optional)
+        yield setting
+        if setting.is_section:
+            yield from settings(setting.kind, f"{setting.path}[]." if is_list else f"{setting.path}.")
 
 
 @cache
-def known_keys() -> tuple[str, ...]:
-    """Dotted keys of all settings."""
-    return tuple(setting.path for setting in settings())
+def known() -> dict[str, Setting]:
+    """All settings by their dotted keys."""
+    return {setting.path: setting for setting in settings()}
 
 
-def describe_type(kind: Any) -> str:
-    """A type in words for messages and docs, without its limits."""
-    inner, optional = split_optional(kind)
-    if get_origin(inner) is list:
-        text = f"list of {_plural(get_args(inner)[0])}"
-    elif get_origin(inner) is dict:
-        text = "mapping"
-    elif is_dataclass(inner):
-        text = "section"
-    else:
-        text = {bool: "true or false", int: "whole number", float: "number", str: "text"}[inner]
-    return f"{text} or null" if optional else text
+def settings_lines() -> list[str]:
+    """All settings in plain text, one or two lines each, for ``--help``."""
+    lines: list[str] = []
+    for x in settings():
+        limits = f" [{text}]" if (text := x.limits_text()) else ""
+        lines += ["", f"  {x.path}: {x.doc}"] if x.is_section else [f"    {x.path} = {x.default}: {x.doc}{limits}"]
+    return lines
 
 
-def _plural(kind: Any) -> str:
-    return "sections" if is_dataclass(kind) else {int: "whole numbers", float: "numbers", str: "texts"}[kind]
-
-
-def describe_limits(field: Field[Any]) -> str:
-    """The limits of a setting in words, or an empty string."""
-    meta = field.metadata
-    parts = [
-        f"{sign} {meta[key]:g}" for key, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")) if key in meta
-    ]
-    if "choices" in meta:
-        parts.append("one of " + ", ".join(meta["choices"]))
-    if "length" in meta:
-        parts.append(f"exactly {meta['length']} entries")
-    if "min_len" in meta:
-        parts.append(f"at least {meta['min_len']} entries")
-    return " and ".join(parts)
+def _strip(kind: Any) -> tuple[Any, bool]:
+    """A type without ``Annotated`` and without null, and whether it had null."""
+    if get_origin(kind) is Annotated:
+        return _strip(get_args(kind)[0])
+    if isinstance(kind, types.UnionType) or get_origin(kind) is Union:
+        rest = [x for x in get_args(kind) if x is not type(None)]
+        return (_strip(rest[0])[0], len(rest) < len(get_args(kind))) if len(rest) == 1 else (Any, True)
+    return kind, False

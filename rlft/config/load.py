@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rlft.config.checks import cross_checks
 from rlft.config.compose import compose_tree, read_tree
+from rlft.config.messages import typed
+from rlft.config.options import check_options
 from rlft.config.schema import RunConfig
-from rlft.config.typed import build_section
 from rlft.errors import ConfigError
-from rlft.policy.pi0.sizes import IMAGE_SIZE, SmallSize, is_small
+from rlft.policy.pi0.sizes import image_side
 
 
 def load(
@@ -51,15 +52,24 @@ def from_tree(tree: Mapping[str, Any], entry: str = "train_rl") -> RunConfig:
     Raises:
         ConfigError: with every problem found.
     """
-    problems: list[str] = []
-    cfg = build_section(RunConfig, tree, "", problems)
-    if problems:
+    cfg = _complete(typed(RunConfig, tree), entry)
+    if problems := cross_checks(cfg):
         raise ConfigError(problems)
-    _complete(cfg, entry)
-    problems = cross_checks(cfg)
-    if problems:
-        raise ConfigError(problems)
+    check_options(cfg)
     return cfg
+
+
+def changed(cfg: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """A copy of the settings with some changed, by their dotted keys; they are not checked against each other."""
+    out: Any = cfg
+    for key, value in changes.items():
+        out = _with(out, key.split("."), value)
+    return out
+
+
+def _with(section: Any, path: Sequence[str], value: Any) -> Any:
+    name, *below = path
+    return replace(section, **{name: _with(vars(section)[name], below, value) if below else value})
 
 
 def dump(cfg: RunConfig) -> str:
@@ -69,16 +79,18 @@ def dump(cfg: RunConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(asdict(cfg)))
 
 
-def _complete(cfg: RunConfig, entry: str) -> None:
+def _complete(cfg: RunConfig, entry: str) -> RunConfig:
     """Apply the settings that win over others of the same name, and give every camera its size."""
-    wins = cfg.model.model_overrides
-    cfg.act_steps = cfg.act_steps if wins.act_steps is None else wins.act_steps
-    cfg.n_action_steps = cfg.n_action_steps if wins.n_action_steps is None else wins.n_action_steps
-    if wins.num_steps is not None:
-        cfg.num_steps = wins.num_steps
-        if entry == "evaluate":
-            cfg.num_steps_eval = wins.num_steps
-    side = SmallSize.from_settings(cfg.model.small).image_size if is_small(cfg.model.kind) else IMAGE_SIZE
-    for camera in cfg.env.cameras:  # without a size: rendered at the model's, so that nothing is resized later
-        height, width = round(side / max(1.0, camera.aspect)), round(side * min(1.0, camera.aspect))
-        camera.height, camera.width = camera.height or height, camera.width or width
+    wins = {key: value for key, value in vars(cfg.model.model_overrides).items() if value is not None}
+    if entry == "evaluate" and "num_steps" in wins:
+        wins["num_steps_eval"] = wins["num_steps"]
+    side = image_side(cfg.model.kind, cfg.model.small)
+    cameras = [
+        replace(  # without a size: rendered at the model's, so that nothing is resized later
+            camera,
+            height=camera.height or round(side / max(1.0, camera.aspect)),
+            width=camera.width or round(side * min(1.0, camera.aspect)),
+        )
+        for camera in cfg.env.cameras
+    ]
+    return replace(cfg, env=replace(cfg.env, cameras=cameras), **wins)

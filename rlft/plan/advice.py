@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import Any
 
 from rlft.config.checks import cross_checks
+from rlft.config.load import changed
 from rlft.config.schema import RunConfig
 from rlft.plan.machine import Machine
 from rlft.plan.memory import HOST, device_name, on_gpu
@@ -59,18 +59,6 @@ def prefix_room(cfg: RunConfig, advised: Change, machine: Machine) -> Change | N
         if _fits("train_rl", cfg, machine, [change]):
             return change
     return None
-
-
-def changed(cfg: RunConfig, change: Change) -> RunConfig:
-    """A copy of the settings with some overridden."""
-    out = copy.deepcopy(cfg)
-    for path, value in change.items():
-        section: Any = out
-        *parents, name = path.split(".")
-        for parent in parents:
-            section = getattr(section, parent)
-        setattr(section, name, value)
-    return out
 
 
 def spell(change: Change) -> str:

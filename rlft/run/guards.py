@@ -43,7 +43,7 @@ def check_probe(probe: Probe, guard: GuardConfig) -> None:
         log.info("before the first update %s", found)
         return
     cause = (
-        "the noise is too much for it: lower exploration.std_min and std_max (flow_noise) or exploration.level"
+        "the noise is too much for it: lower exploration.std_min and std_max (flow_noise) or exploration.noise_level"
         if probe.clean >= guard.min_noisy_success
         else "it hardly succeeds without noise either: check model.path, the statistics and the task, or warm up longer"
     )

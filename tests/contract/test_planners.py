@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rlft.config.schema import RunConfig
+from rlft.config.schema import CollectConfig, RunConfig
 from rlft.data.collect import collect
 from rlft.data.crew import CollectError
 from rlft.data.dataset import DemoSet
@@ -148,9 +148,7 @@ def test_a_gripper_that_never_moves_is_declared_still(push):
 
 
 def config(procs, episodes=5):
-    cfg = RunConfig(name="contract", seed=4)
-    cfg.collect.num_episodes, cfg.collect.num_procs = episodes, procs
-    return cfg
+    return RunConfig(name="contract", seed=4, collect=CollectConfig(num_episodes=episodes, num_procs=procs))
 
 
 def test_two_processes_collect_what_one_does(tmp_path):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from rlft.config.evaluation import SuiteConfig, SuiteMemberConfig
-from rlft.config.load import load
+from rlft.config.load import changed, load
 from rlft.errors import RlftError
 from rlft.policy import weights
 from rlft.report.build import build_report
@@ -65,7 +65,7 @@ def test_a_suite_is_one_command_and_goes_on_where_it_stopped(checkpoint, tmp_pat
     def run(*more):
         cfg = settings(checkpoint, tmp_path, "eval.label=mine", "eval.num_videos=1", *more)
         members = [SuiteMemberConfig("main"), SuiteMemberConfig("words", "semantics", instruction="go to the goal")]
-        cfg.eval.suite = SuiteConfig("toy_ood", members)
+        cfg = changed(cfg, {"eval.suite": SuiteConfig("toy_ood", members)})
         caplog.clear()
         with caplog.at_level("INFO"):
             stages.evaluate(cfg)
@@ -94,12 +94,12 @@ def test_a_suite_loads_the_policy_once_and_a_member_has_the_numbers_of_a_policy_
     words = "go to the goal by the shortest way that there is"
     cfg = settings(checkpoint, tmp_path, "eval.label=mine", "eval.num_videos=0")
     members = [SuiteMemberConfig("words", "semantics", instruction=words), SuiteMemberConfig("main")]
-    cfg.eval.suite = SuiteConfig("toy_ood", members)
+    cfg = changed(cfg, {"eval.suite": SuiteConfig("toy_ood", members)})
     stages.evaluate(cfg)
     assert len(loads) == 1
     for name, instruction in (("words", words), ("main", None)):
         alone = settings(checkpoint, tmp_path, f"eval.label={name}", "eval.num_videos=0")
-        alone.env.instruction = instruction
+        alone = changed(alone, {"env.instruction": instruction})
         stages.evaluate(alone)
         in_suite = read(tmp_path / "suites" / "mine" / f"eval_{name}.json")
         assert in_suite["per_episode"] == read(tmp_path / f"eval_{name}.json")["per_episode"]
@@ -114,7 +114,7 @@ def test_a_suite_may_leave_the_task_that_the_policy_was_trained_on_and_nothing_e
     with pytest.raises(RlftError, match="env_id is 'Another-v1'"):
         stages.evaluate(settings(elsewhere, tmp_path, "eval.num_videos=0"))
     cfg = settings(elsewhere, tmp_path, "eval.label=mine", "eval.num_videos=0")
-    cfg.eval.suite = SuiteConfig("toy_ood", [SuiteMemberConfig("main")])
+    cfg = changed(cfg, {"eval.suite": SuiteConfig("toy_ood", [SuiteMemberConfig("main")])})
     stages.evaluate(cfg)
     assert read(tmp_path / "eval_suite_mine.json")["rows"][0]["episodes"] == 8
     edit_stats(elsewhere, cameras=["wrist"])
@@ -135,7 +135,7 @@ def edit_stats(pretrained, **changes):
 def test_a_member_that_cannot_be_run_is_named_before_anything_is_started(checkpoint, tmp_path):
     cfg = settings(checkpoint, tmp_path)
     lost = [SuiteMemberConfig(name, "vision", make_kwargs={"numbered": False}) for name in ("lost", "gone")]
-    cfg.eval.suite = SuiteConfig("toy_ood", [SuiteMemberConfig("main"), *lost])
+    cfg = changed(cfg, {"eval.suite": SuiteConfig("toy_ood", [SuiteMemberConfig("main"), *lost])})
     with pytest.raises(RlftError, match=r"eval\.suite\.members lost, gone: eval\.select=stratified needs a task"):
         stages.evaluate(cfg)
     assert not (tmp_path / "suites").exists()
@@ -154,7 +154,7 @@ def test_pictures_smaller_than_the_checkpoint_expects_are_told(checkpoint, tmp_p
 
 def test_a_suite_needs_weights(tmp_path):
     cfg = load("evaluate", [*SMALL, f"output.dir={tmp_path}"])
-    cfg.eval.suite = SuiteConfig("toy_ood", [SuiteMemberConfig("main")])
+    cfg = changed(cfg, {"eval.suite": SuiteConfig("toy_ood", [SuiteMemberConfig("main")])})
     with pytest.raises(RlftError, match=r"model\.path = null"):
         stages.evaluate(cfg)
 

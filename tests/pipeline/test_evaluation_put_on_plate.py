@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from assets_at import assets_root
 
-from rlft.config.load import load
+from rlft.config.load import changed, load
 from rlft.policy.pi0.weights import save_pretrained
 from rlft.report.build import build_report
 from rlft.run import assembly, stages
@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     """The suite's directory, and the settings of the run. The policy is of Single-v1, as no member is."""
     root, directory = assets_root(), tmp_path_factory.mktemp("ood")
     fresh = load("evaluate", [*SMALL, f"assets.root={root}"], config_name="put_on_plate_cpu")
-    fresh.eval.suite = None
+    fresh = changed(fresh, {"eval.suite": None})
     env = assembly.build_eval_env(fresh)
     (directory / "pretrained_model").mkdir()
     policy = assembly.build_policy(fresh, env.spec, assembly.build_placement(fresh))
@@ -40,7 +40,8 @@ def run(tmp_path_factory):
     env.close()
     more = [f"assets.root={root}", f"model.path={directory / 'pretrained_model'}", f"output.dir={directory / 'run'}"]
     cfg = load("evaluate", [*SMALL, *more], config_name="put_on_plate_cpu")
-    cfg.eval.suite.members = [member for member in cfg.eval.suite.members if member.name in MEMBERS]
+    members = [member for member in cfg.eval.suite.members if member.name in MEMBERS]
+    cfg = changed(cfg, {"eval.suite.members": members})
     stages.evaluate(cfg)
     return directory / "run", cfg
 

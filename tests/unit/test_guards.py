@@ -8,7 +8,7 @@ import torch
 from helpers.toy_world import toy_env, toy_model, toy_sampler
 
 from rlft.config.learning import GuardConfig, TrainConfig
-from rlft.config.schema import RunConfig
+from rlft.config.schema import ModelConfig, RunConfig
 from rlft.errors import DivergedError, RlftError
 from rlft.learn.ppo import PpoUpdater
 from rlft.progress import Progress
@@ -84,8 +84,8 @@ HEALTHY = Probe(8, noisy=0.5, clean=0.5)
 def run(successes, *, probe=HEALTHY, guard=None, model=None, env=None, path="warm", **train):
     torch.set_num_threads(1)
     settings = {"n_critic_warmup_itr": 0, "batch_size": 10, "update_epochs": 1, "save_model_freq": 0, "val_freq": 1}
-    cfg = RunConfig(train=TrainConfig(**(settings | train)), guard=guard or GuardConfig())
-    cfg.model.path = path
+    train = TrainConfig(**(settings | train))
+    cfg = RunConfig(train=train, guard=guard or GuardConfig(), model=ModelConfig(path=path))
     model, recorder = model or toy_model(), Recorder(successes)
     sampler = toy_sampler(toy_env(2, **(env or {})), model=model, num_decisions=5)
     updater = PpoUpdater(model, cfg.train, "sum", cfg.guard)

@@ -1,4 +1,3 @@
-import copy
 import mmap
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from rlft import placement
-from rlft.config.load import load
+from rlft.config.load import changed, load
 from rlft.errors import ConfigError, RlftError
 from rlft.placement import Placement, allocate, physics_backend, prefetched, select_rows, torch_threads
 from rlft.rows import TensorRows
@@ -24,11 +23,9 @@ def place(monkeypatch, gpus: int, **devices: str) -> Placement:
     """The placement of a machine with so many GPUs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    cfg = copy.deepcopy(DEFAULT)
-    cfg.sim.backend = devices.pop("backend", "auto")
-    for section, device in devices.items():
-        getattr(cfg, section).device = device
-    return Placement.from_config(cfg)
+    changes = {"sim.backend": devices.pop("backend", "auto")}
+    changes |= {f"{section}.device": device for section, device in devices.items()}
+    return Placement.from_config(changed(DEFAULT, changes))
 
 
 def test_the_cpu_is_always_there(monkeypatch):

@@ -18,6 +18,11 @@ def is_small(kind: str) -> bool:
     return kind.startswith("small")
 
 
+def is_real(kind: str) -> bool:
+    """Whether ``model.kind`` is a published architecture at its real size: it needs an image."""
+    return kind in ("pi0", "pi05")
+
+
 def stats_method(kind: str) -> str:
     """The statistics that an architecture's pretrained weights were normalised with: quantiles for π0.5."""
     return "quantiles" if kind.endswith("pi05") else "mean_std"
@@ -88,3 +93,8 @@ class SmallSize:
             if not isinstance(value, int) or isinstance(value, bool):
                 raise ConfigError(f"model.small.{name}={value!r}: must be a whole number.")
         return cls(**values)
+
+
+def image_side(kind: str, small: Mapping[str, Any]) -> int:
+    """Side of the square images that a policy sees, pixels; ``small`` is ``model.small``."""
+    return SmallSize.from_settings(small).image_size if is_small(kind) else IMAGE_SIZE

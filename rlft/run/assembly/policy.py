@@ -212,7 +212,7 @@ def build_actor_critic(cfg: RunConfig, policy: Pi0Policy, spec: EnvSpec, placeme
         policy,
         noise,
         critic,
-        make_schedule(x.method, cfg.num_steps, x.level).to(placement.policy),
+        make_schedule(x.method, cfg.num_steps, x.noise_level).to(placement.policy),
         cfg.act_steps,
         explored_dims=[dim for i, dim in enumerate(policy.act_dims) if i not in frozen],
         frozen_dims=[policy.act_dims[i] for i in sorted(frozen)],

@@ -1,6 +1,6 @@
+import resource
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 
 import pytest
@@ -79,7 +79,7 @@ def test_a_dumped_config_serves_as_config_name(tmp_path):
 def test_ones_own_directory_wins_and_reaches_the_shipped_files(tmp_path):
     (tmp_path / "mine.yaml").write_text("defaults: [train_rl, _self_]\ntrain: {gamma: 0.5}\n")
     (tmp_path / "task").mkdir()
-    (tmp_path / "task" / "mine.yaml").write_text("# @package _global_\nenv: {id: Mine-v0}\n")
+    (tmp_path / "task" / "mine.yaml").write_text("# @package _global_\nenv: {simulator: toy, id: Mine-v0}\n")
     cfg = load("train_rl", ["task=mine", "train.gae_lambda=0.9"], tmp_path, "mine")
     assert (cfg.env.id, cfg.train.gamma, cfg.train.gae_lambda, cfg.train.clip_ratio) == ("Mine-v0", 0.5, 0.9, 0.2)
 
@@ -146,7 +146,7 @@ def test_all_problems_are_reported_at_once():
         ("env.num_envs=true", "env.num_envs = True: expected whole number, >= 1"),
         ("train.gamma=1.5", "train.gamma = 1.5: must be > 0 and <= 1"),
         ("train.gamma=nan", "train.gamma = nan: expected number, > 0 and <= 1"),
-        ("train.clip_ratio=1", "train.clip_ratio = 1.0: must be > 0 and < 1"),
+        ("train.clip_ratio=1", "train.clip_ratio = 1: must be > 0 and < 1"),
         ("train.skip_initial_eval=1", "train.skip_initial_eval = 1: expected true or false"),
         ("sft.optimizer.betas=[0.9]", "sft.optimizer.betas = [0.9]: must be exactly 2 entries"),
         ("critic.hidden_dims=[]", "critic.hidden_dims = []: must be at least 1 entries"),
@@ -158,8 +158,15 @@ def test_all_problems_are_reported_at_once():
         ("exploration.logprob=main", "exploration.logprob = 'main': must be one of sum, mean; did you mean mean?"),
         ("algo=null", "algo=null: no such choice"),
         ("algo=pp", "algo=pp: no such choice; algo is one of original, pi_rl, ppo"),
-        ("seed=1,2", "'seed=1,2': sweeps are not supported"),
-        ("~wandb", "'~wandb': settings cannot be deleted"),
+        ("seed=1,2", "'seed=1,2': several values; add -m to run each"),
+        ("~seed", "'~seed': seed has no null; set seed=VALUE, or leave it out"),
+        ("~env.make_kwargs.no", "~env.make_kwargs.no: there is no such setting"),
+        ("~task", "~task: no such choice; task is one of"),
+        (
+            "env.simulator=toi",
+            "env.simulator = 'toi': must be one of maniskill, toy, package.module:Name; did you mean toy?",
+        ),
+        ("train.objective=grpo", "train.objective = 'grpo': must be one of ppo"),
         ("name", "'name': not of the form key=value"),
         ("name='${name}'", "name = '${name}': cannot be resolved: Recursive interpolation"),
     ],
@@ -212,7 +219,7 @@ def test_code_naming_keys_are_refused(override):
 
 def test_old_keys_with_an_equivalent_are_accepted(tmp_path):
     cfg = load("train_rl", [f"resume_dir={tmp_path}", "rlft_config.noise_level=0.7", "training.max_steps=9"])
-    assert (cfg.resume, cfg.exploration.level, cfg.sft.steps) == (str(tmp_path), 0.7, 9)
+    assert (cfg.resume, cfg.exploration.noise_level, cfg.sft.steps) == (str(tmp_path), 0.7, 9)
 
 
 def test_old_keys_in_a_file_are_accepted_and_lose_against_the_command_line(tmp_path):
@@ -228,7 +235,7 @@ def test_old_keys_in_a_file_are_accepted_and_lose_against_the_command_line(tmp_p
         ("rlft_config.sde_mode=reinflow", "exploration.method"),
         ("rlft_config.critic.dropout=0.1", "critic.hidden_dims"),
         ("rlft_config.adv_method=gae", "exploration"),
-        ("train.adv_method=GAE", "remove"),
+        ("train.adv_method=GAE", "train.objective"),
         ("logging.verbose_update=true", "remove"),
         ("memory.enable_aggressive_cleanup=true", "remove"),
     ],
@@ -277,12 +284,9 @@ finally:
 )
 def test_help_and_errors_are_quick_import_nothing_heavy_and_make_nothing(entry, arguments, status, tmp_path):
     command = [sys.executable, "-c", RUN_SCRIPT.format(heavy=HEAVY), str(ROOT / "scripts" / f"{entry}.py"), *arguments]
-    for attempt in range(3):  # a busy machine may be slow once
-        started = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-        if time.monotonic() - started < 1.5:
-            break
-        assert attempt < 2, "took 1.5 s three times"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 1.5
     assert done.returncode == status, done.stderr
     assert "HEAVY []" in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -35,7 +35,8 @@ def test_the_same_words_fit_every_script(entry):
 
 def test_a_setting_below_switches_a_section_on():
     assert load("train_rl", ["domain_randomization.hue=10"]).domain_randomization.hue == 10.0
-    assert load("train_rl", ["domain_randomization.overlay={}"]).domain_randomization.overlay.tolerance == 16
+    overlay = load("train_rl", ["domain_randomization.overlay.folder=rooms"]).domain_randomization.overlay
+    assert (overlay.folder, overlay.tolerance) == ("rooms", 16)
 
 
 @pytest.mark.parametrize(
@@ -48,13 +49,14 @@ def test_a_setting_below_switches_a_section_on():
             "it would run nowhere",
         ),
         (["randomization=light", "domain_randomization.cameras=[left]"], "['left']: env.cameras has base_camera"),
-        (["randomization=light", "env.cameras=[]"], "there are no pictures"),
+        (["randomization=light", "env.cameras=[]"], "there are no images"),
         (
             ["randomization=light", "sft.cache_prefix=true", "sft.train_expert_only=true"],
             "a kept prefix would show every frame as it is",
         ),
-        (["domain_randomization.hue=200"], "domain_randomization.hue = 200.0: must be >= 0 and <= 180"),
+        (["domain_randomization.hue=200"], "domain_randomization.hue = 200: must be >= 0 and <= 180"),
         (["domain_randomization.brigthness=0.1"], "did you mean domain_randomization.brightness"),
+        (["domain_randomization.texture={}"], "domain_randomization.texture.folder: must be given"),
         (["domain_randomization.per=step"], "one of episode, decision"),
     ],
 )

@@ -42,7 +42,7 @@ def test_a_task_that_is_named_wins_over_the_id():
 
 
 def test_an_entry_without_a_task_keeps_its_own_settings(tmp_path):
-    (tmp_path / "mine.yaml").write_text("env: {control_mode: pd_joint_pos}\n")
+    (tmp_path / "mine.yaml").write_text("env: {simulator: toy, control_mode: pd_joint_pos}\n")
     assert not takes_a_task(tmp_path / "mine.yaml")
     env = compose_tree("train_rl", ["env.id=PickCube-v1"], tmp_path, "mine")["env"]
     assert env["control_mode"] == "pd_joint_pos"
@@ -50,6 +50,9 @@ def test_an_entry_without_a_task_keeps_its_own_settings(tmp_path):
 
 def test_a_directory_may_hold_a_task_and_nothing_else(tmp_path):
     (tmp_path / "task").mkdir()
-    (tmp_path / "task" / "mine.yaml").write_text("# @package _global_\nenv: {id: Mine-v1, max_episode_len: 7}\n")
+    (tmp_path / "task" / "mine.yaml").write_text(
+        "# @package _global_\nserves: [Mine-v*]\nenv: {simulator: toy, id: Mine-v1, max_episode_len: 7}\n"
+    )
     assert compose_tree("train_rl", ["env.id=Mine-v1"], tmp_path)["env"]["max_episode_len"] == 7
+    assert compose_tree("train_rl", ["env.id=Mine-v2"], tmp_path)["env"]["max_episode_len"] == 7
     assert compose_tree("train_rl", ["task=mine"], tmp_path)["env"]["id"] == "Mine-v1"

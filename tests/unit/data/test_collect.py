@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlft.config.schema import RunConfig
+from rlft.config.load import changed
+from rlft.config.schema import CollectConfig, RunConfig
 from rlft.data import crew
 from rlft.data.collect import PARTS, collect
 from rlft.data.crew import CollectError
@@ -31,11 +32,7 @@ def scripted(monkeypatch):
 
 
 def config(episodes=4, procs=2, **collect_settings):
-    cfg = RunConfig(name="test", seed=11)
-    cfg.collect.num_episodes, cfg.collect.num_procs = episodes, procs
-    for name, value in collect_settings.items():
-        setattr(cfg.collect, name, value)
-    return cfg
+    return RunConfig("test", 11, collect=CollectConfig(episodes, procs, **collect_settings))
 
 
 def settings(step_timeout_s=30.0, max_restarts=1, **script):
@@ -211,8 +208,7 @@ def test_a_part_that_is_gone_is_named(tmp_path):
 
 
 def test_demonstrations_longer_than_the_time_limit_are_reported(tmp_path, caplog):
-    cfg = config()
-    cfg.env.max_episode_len = 2
+    cfg = changed(config(), {"env.max_episode_len": 2})
     result = run(tmp_path, cfg)
     longer = np.sum([n > 2 for n in DemoSet.load(tmp_path / "dataset", 1).lengths.tolist()])
     assert result.longer_than_limit == longer > 0

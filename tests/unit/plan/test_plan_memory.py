@@ -10,7 +10,7 @@ from helpers.plan_meter import LiveBytes, SavedBytes
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rlft.config.load import load
+from rlft.config.load import changed, load
 from rlft.plan.activations import encode_bytes, saved_by_expert, saved_by_heads, saved_by_prefix
 from rlft.plan.flops import update_steps
 from rlft.plan.memory import HOST, Assumed, _rollout_phase, plan_rl, plan_sft
@@ -81,8 +81,8 @@ def test_weights_gradients_and_optimizer_are_exact(overrides):
 @pytest.mark.parametrize("overrides", CASES, ids=" ".join)
 @pytest.mark.parametrize("rows", [4, 16])
 def test_what_an_update_saves_for_its_backward(overrides, rows):
-    cfg = toy_settings(*overrides)
-    cfg.train.batch_size, cfg.env.n_steps_rollout = rows, rows * 5 // 4  # one minibatch either way
+    one_minibatch = {"train.batch_size": rows, "env.n_steps_rollout": rows * 5 // 4}
+    cfg = changed(toy_settings(*overrides), one_minibatch)
     runner, spec = toy_runner(cfg)
     buffer = toy_rollout(runner)
     with SavedBytes(runner.model) as saved:
@@ -191,7 +191,7 @@ def test_what_waits_to_be_copied():
         sent = pinned_blocks([4 * chain_bytes(cfg, size), 4 * image_row_bytes(size)])
 
         def staging(model, buffer, cfg=cfg, assumed=assumed):
-            cfg.model.device, cfg.buffer.device = model, buffer
+            cfg = changed(cfg, {"model.device": model, "buffer.device": buffer})
             used = plan_rl(cfg, assumed, cfg.buffer.store).used
             return {device: parts["staging"] for device, parts in used.items() if parts["staging"]}
 
@@ -220,7 +220,7 @@ def test_memory_grows_with_what_it_should():
 def test_a_gpu_fetches_the_next_part_while_one_is_used():
     cfg = load("train_rl", ["train.micro_batch_size=8"])
     host = plan_rl(cfg, Assumed(cores=1), "prefix").used[HOST]["activations"]
-    cfg.model.device, size = "cuda:0", network_of(cfg)
+    cfg, size = changed(cfg, {"model.device": "cuda:0"}), network_of(cfg)
     part = 8 * (prefix_row_bytes(size, size.dtype) + decision_bytes(cfg, size, 0))
     assert plan_rl(cfg, Assumed(cores=1), "prefix").used["cuda:0"]["activations"] == host + part
 
@@ -228,7 +228,7 @@ def test_a_gpu_fetches_the_next_part_while_one_is_used():
 def test_devices_that_coincide_add_up():
     cfg, plans = load("train_rl", ["task=toy"]), {}
     for devices in itertools.product(("cpu", "cuda:0", "cuda:1"), repeat=3):
-        cfg.sim.device, cfg.model.device, cfg.buffer.device = devices
+        cfg = changed(cfg, dict(zip(("sim.device", "model.device", "buffer.device"), devices)))
         plan = plan_rl(cfg, Assumed(cores=1), "prefix")
         assert set(plan.used) == {HOST, *devices}
         plans[devices] = {

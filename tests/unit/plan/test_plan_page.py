@@ -88,5 +88,5 @@ def test_the_demonstrations_that_are_there_are_counted(tmp_path):
     facts.write_text('{"total_frames": 321}')
     cfg = load("plan", [f"dataset.path={tmp_path}"])
     assert "batch 64, 321 frames" in plan_page(cfg, Options(("train_sft",), host_gib=8.0))
-    cfg.dataset.path = str(tmp_path / "nowhere")
+    cfg = load("plan", [f"dataset.path={tmp_path / 'nowhere'}"])
     assert "at most 20000 frames" in plan_page(cfg, Options(("train_sft",), host_gib=8.0))

@@ -11,7 +11,7 @@ from helpers.toy_policies import ConstantTargetPolicy, NoPrefix
 from torch import nn
 
 from rlft.config.learning import SftConfig, TrainConfig
-from rlft.config.schema import RunConfig
+from rlft.config.schema import ModelConfig, RunConfig
 from rlft.evaluate import EpisodeResult, EvalResult, Protocol
 from rlft.evaluate.result import summarise
 from rlft.learn.ppo import PpoUpdater
@@ -81,8 +81,7 @@ def evaluation(label: str) -> EvalResult:
 def test_every_scalar_of_ppo_is_in_the_glossary_and_no_other(tmp_path: Path):
     torch.set_num_threads(1)
     train = TrainConfig(n_train_itr=2, n_critic_warmup_itr=1, batch_size=4, update_epochs=2, val_freq=1)
-    cfg = RunConfig(train=train)
-    cfg.model.path = "warm"  # so that it is probed
+    cfg = RunConfig(train=train, model=ModelConfig(path="warm"))  # so that it is probed
     policy = ConstantTargetPolicy()
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -59,9 +59,8 @@ def test_two_iterations_of_the_loop_hold_one_rollout(monkeypatch):
     """Whoever keeps it: rollouts by weak references when one has been filled, bytes op by op in between."""
     cfg = toy_settings(
         *("buffer.store=prefix", "env.num_envs=8", "env.n_steps_rollout=40", "train.n_train_itr=3"),
-        *("train.batch_size=64", "train.micro_batch_size=16"),
+        *("train.batch_size=64", "train.micro_batch_size=16", "train.skip_initial_eval=true", "guard.probe_episodes=0"),
     )
-    cfg.train.skip_initial_eval, cfg.guard.probe_episodes = True, 0
     made, alive, grown = [], [], []
 
     def begin(buffer, *args, original=RolloutBuffer.__init__):

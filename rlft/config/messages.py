@@ -1,0 +1,144 @@
+"""From a plain tree of values to typed settings; what pydantic finds wrong, in our words, all of it at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from rlft.config.fields import Setting, settings
+from rlft.config.renamed import advice
+from rlft.errors import ConfigError
+
+NULL_WORDS = ("none", "nil", "~")
+LIMITS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "literal_error", "plugin_name")
+UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+
+
+def typed[T](cls: type[T], tree: Mapping[str, Any], prefix: str = "") -> T:
+    """Build an object of settings.
+
+    Args:
+        cls: a dataclass or model of pydantic, or a plain dataclass.
+        tree: resolved values; missing keys take their defaults.
+        prefix: dotted path of the section with its final dot, or an empty string at the root.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    known = {setting.path: setting for setting in settings(cls, prefix)}
+    errors: list[ErrorDetails] = []
+    built: T | None = None
+    try:
+        built = TypeAdapter(cls).validate_python(dict(tree))
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+    unknown = dict(_unknown(tree, prefix, known))  # looked for here: not every class of a plug-in forbids them
+    problems = [text for path, value in unknown.items() for text in _no_such(path, value, known)]
+    words = {path: value for path, value in _null_words(tree, prefix) if not path.startswith(tuple(unknown))}
+    for path, value in words.items():
+        setting = _find(path, known)
+        remedy = "write null" if setting is None or setting.optional else _no_null(setting)
+        problems.append(f"{path} = {value!r}: this is text, not an empty setting; {remedy}")
+    for found in errors:
+        path = prefix + ".".join(str(part) for part in found["loc"])
+        if found["type"] not in UNKNOWN and path not in words:
+            problems.append(_problem(path, found, known))
+    if problems or built is None:
+        raise ConfigError(problems)
+    return built
+
+
+def _problem(path: str, found: ErrorDetails, known: Mapping[str, Setting]) -> str:
+    value, kind, setting = found["input"], found["type"], _find(path, known)
+    if kind in ("missing", "missing_argument"):
+        return f"{path}: must be given"
+    if setting is None or not (
+        kind in LIMITS or kind.startswith("too_") or kind.endswith(("_type", "int_from_float", "finite_number"))
+    ):
+        return f"{path} = {value!r}: {found['msg'].removeprefix('Value error, ')}"
+    entry = path.rpartition(".")[2].isdigit()
+    if value is None:
+        return f"{path} = null: {_no_null(setting)}"
+    limits = "" if entry else setting.limits_text()
+    if kind in LIMITS or kind.startswith("too_"):
+        return f"{path} = {value!r}: must be {limits}" + did_you_mean(nearest(value, setting.choices))
+    text = f"{path} = {value!r}: expected {setting.type_text(entry=entry)}{f', {limits}' if limits else ''}"
+    if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+        text += f"; quote it to make it text: {path}=\"'{value}'\""
+    return text
+
+
+def _no_null(setting: Setting) -> str:
+    return f"expected {setting.type_text()}; this setting has no null"
+
+
+def _find(path: str, known: Mapping[str, Setting]) -> Setting | None:
+    """The setting at a path, or the list that holds it as an entry."""
+    key = _generic(path)
+    return known.get(key) or known.get(key.removesuffix("[]"))
+
+
+def _null_words(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Texts that stand for nothing in other languages, wherever they are; YAML has null."""
+    if isinstance(value, str) and value.lower() in NULL_WORDS:
+        yield path.removesuffix("."), value
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in pairs:
+        yield from _null_words(item, f"{path}{key}.")
+
+
+def _unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, Setting]) -> Iterator[tuple[str, Any]]:
+    """The keys that no section has, with their values."""
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        setting = known.get(_generic(path))
+        if setting is None:
+            yield path, value
+        elif setting.is_section:
+            for place, item in enumerate(value) if isinstance(value, list) else [("", value)]:
+                if isinstance(item, Mapping):
+                    yield from _unknown(item, f"{path}.{place}.".replace("..", "."), known)
+
+
+def _no_such(path: str, value: Any, known: Iterable[str]) -> list[str]:
+    """Messages for a key that the schema does not have: what it is called now, or the nearest keys."""
+    told = list(dict.fromkeys(text for leaf in _leaves(path, value) if (text := advice(leaf)) is not None))
+    return told or [f"{path}: no such setting" + did_you_mean(nearest_keys(path, known))]
+
+
+def _generic(path: str) -> str:
+    return re.sub(r"\.\d+(?=\.|$)", "[]", path)
+
+
+def _leaves(path: str, value: Any) -> list[str]:
+    if not isinstance(value, Mapping) or not value:
+        return [path]
+    return [leaf for key, item in value.items() for leaf in _leaves(f"{path}.{key}", item)]
+
+
+def nearest_keys(path: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The settings that a misspelled or misplaced key may have meant, best first; an empty list for no idea."""
+    parent, _, name = _generic(path).rpartition(".")
+
+    def likeness(key: str) -> float:
+        key_parent, _, key_name = key.rpartition(".")
+        # A misspelling in the right section is likelier than a key of another section.
+        return difflib.SequenceMatcher(None, key_name, name).ratio() * (1.0 if key_parent == parent else 0.9)
+
+    ranked = sorted(((likeness(key), key) for key in known), key=lambda pair: -pair[0])[:count]
+    return [key for score, key in ranked if score >= 0.7 and score >= ranked[0][0] - 0.05]
+
+
+def nearest(value: Any, choices: Iterable[str]) -> list[str]:
+    """The choice that a misspelled one may have meant."""
+    return difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.6)
+
+
+def did_you_mean(names: list[str]) -> str:
+    """The end of a message."""
+    return f"; did you mean {' or '.join(names)}?" if names else ""
