@@ -1,17 +1,8 @@
-"""Warm a policy up on demonstrations by supervised flow matching."""
+"""The command ``rlft-train-sft`` from a checkout."""
 
 import sys
 
 from rlft import cli
-from rlft.config.schema import RunConfig
-
-
-def run(cfg: RunConfig) -> None:
-    """Run the stage with checked settings."""
-    from rlft.run import stages  # heavy: only once the settings are known to be good
-
-    stages.train_sft(cfg)
-
 
 if __name__ == "__main__":
-    sys.exit(cli.main("train_sft", run, __doc__))
+    sys.exit(cli.train_sft())

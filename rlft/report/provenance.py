@@ -25,7 +25,7 @@ def record_command(run_dir: Path, stage: str, command: Sequence[str] | None = No
     line = {
         "time": time.time(),
         "stage": stage,
-        "command": list(command) if command is not None else ["python", *sys.argv],
+        "command": list(command) if command is not None else own_command(),
         "git_commit": git_commit(Path(__file__)),
         "torch_threads": torch.get_num_threads() if torch is not None else None,
         **machine_facts(),
@@ -33,6 +33,12 @@ def record_command(run_dir: Path, stage: str, command: Sequence[str] | None = No
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / "provenance.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def own_command() -> list[str]:
+    """The command of this process as a user would type it: ``python script arguments``."""
+    script = Path(sys.argv[0])
+    return ["python", *(["-m", script.parent.name] if script.name == "__main__.py" else [sys.argv[0]]), *sys.argv[1:]]
 
 
 def git_commit(source: Path) -> str | None:

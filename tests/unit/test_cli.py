@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rlft import __main__ as package
 from rlft import cli
 from rlft.config.compose import CONFIG_DIR
 from rlft.config.load import load
@@ -28,11 +29,78 @@ def test_bad_settings_reach_no_stage(capsys):
     assert "seed = 'x': expected whole number" in capsys.readouterr().err
 
 
-def test_an_unknown_option_is_status_2(capsys):
-    with pytest.raises(SystemExit) as caught:
-        cli.main("train_rl", lambda _cfg: pytest.fail("ran"), None, ["--bogus"])
-    assert caught.value.code == 2
-    assert "--bogus" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--bogus"], "--bogus: no such option; a setting is written bogus=VALUE"),
+        (["--bogus", "3"], "bogus: no such setting"),
+        (["--config-nam", "x"], "did you mean --config-name?"),
+        (["--cfg", "hydra"], "write --cfg"),
+        (["seed=1,2"], "add -m"),
+        (["-m", "seed=1"], "for instance seed=0,1,2"),
+        (["-m", "seed=interval(0,1)"], "list them: seed=1,2,3"),
+        (["-m", "seed=1,x,y"], "seed=x: seed = 'x': expected whole number"),
+        (["-m", "output.dir=a,b"], "every member has a directory of its own"),
+        (["~seed"], "seed has no null"),
+        (["~task"], "task is one of"),
+    ],
+)
+def test_a_word_that_is_none_of_ours_is_status_2_and_leads_to_one(words, said, capsys):
+    assert cli.main("train_rl", lambda _cfg: pytest.fail("ran"), None, words) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--seed", "1"],
+        ["--seed=1"],
+        ["+seed=1"],
+        ["++seed=1"],
+        ["-cn", "train_rl", "seed=1"],
+        ["-cd", str(CONFIG_DIR), "seed=1"],
+        ["seed=1", "~wandb", "~randomization"],
+        ["seed=1", "wandb.project=x", "~wandb"],
+        ["seed=1", "+env.make_kwargs.far=3", "~env.make_kwargs.far"],
+    ],
+)
+def test_other_tools_spellings_say_the_same(words):
+    seen = []
+    assert cli.main("train_rl", seen.append, None, words) == 0
+    assert seen == [load("train_rl", ["seed=1"])]
+
+
+@pytest.mark.parametrize("words", [["--cfg"], ["--cfg", "job"], ["--cfg=job"], ["-c", "job"]])
+def test_the_settings_are_shown_as_hydra_is_asked_for_them(words, capsys):
+    assert cli.main("train_rl", lambda _cfg: pytest.fail("ran"), None, [*words, "seed=4"]) == 0
+    assert "\nseed: 4\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [
+        ("/usr/bin/rlft-train-rl", "rlft-train-rl"),
+        ("scripts/train_rl.py", "scripts/train_rl.py"),
+        ("/x/rlft/__main__.py", "python -m rlft train-rl"),
+    ],
+)
+def test_the_usage_says_the_name_that_was_typed(called, name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [called, "train-rl"])
+    assert cli.train_rl(["--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: {name} [--config-dir DIR]")
+
+
+def test_the_package_lists_its_commands_and_runs_them(monkeypatch, capsys):
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["/x/rlft/__main__.py", *words])
+        return package.main(), capsys.readouterr()
+
+    status, said = run()
+    assert status == 0
+    assert [line.split()[0] for line in said.out.splitlines()[2:]] == list(cli.COMMANDS)
+    assert run("tran-rl")[0] == 2
+    assert run("collect", "seed=x")[0] == run("completion", "fish")[0] == 2
+    assert "rlft-assets" not in run("completion", "bash")[1].out
 
 
 def test_an_error_for_the_user_has_no_traceback_and_its_own_status(capsys):
