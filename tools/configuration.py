@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlft.config.fields import Setting, settings
-from rlft.config.renamed import aliases, replaced
+from rlft.config.renamed import ALIASES, REPLACED
 from tools.pages import write_or_check
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
@@ -35,9 +35,9 @@ def configuration_page() -> str:
             default = " Null by default." if x.default == "null" else ""
             parts += [f"## {x.path}\n\n{x.doc}{default}\n", _table(every, f"{x.path}[]" if x.is_list else x.path)]
     parts.append("## Keys of the field's first code base\n\nAccepted under their old name:\n")
-    parts.append(_pairs("here", {old: f"`{new}`" for old, new in aliases().items()}))
+    parts.append(_pairs("here", {old: f"`{new}`" for old, new in ALIASES.items()}))
     parts.append("Refused, with this advice:\n")
-    parts.append(_pairs("instead", replaced()))
+    parts.append(_pairs("instead", REPLACED))
     return "\n".join(part for part in parts if part)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,7 @@ def compose_tree(
     files = _compose_files(config_name or entry, choices, config_dir)
     files.pop("serves", None)  # which ids a task file is for: data for task_serving
     tree = _merge(asdict(RunConfig()), with_current_paths(files))
-    problems = _refuse_targets(tree) + [problem for path, value in values if (problem := _assign(tree, path, value))]
-    problems = problems or _refuse_targets(tree)
-    if problems:
+    if problems := [problem for path, value in values if (problem := _assign(tree, path, value))]:
         raise ConfigError(problems)
     return resolve(tree)
 
@@ -66,10 +64,7 @@ def read_tree(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {_one_line(error)}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(loaded).__name__}")
-    tree = _merge(asdict(RunConfig()), with_current_paths({str(k): v for k, v in loaded.items()}))
-    if problems := _refuse_targets(tree):
-        raise ConfigError(problems)
-    return resolve(tree)
+    return resolve(_merge(asdict(RunConfig()), with_current_paths({str(k): v for k, v in loaded.items()})))
 
 
 def group_choices(config_dir: Path | None = None) -> dict[str, list[str]]:
@@ -255,25 +250,6 @@ def _assign(tree: dict[str, Any], path: str, value: Any) -> str | None:
                 node[key] = {}  # a section that is off (wandb: null), or an unknown one, which the schema then names
             node = node[key]
     return None
-
-
-def _refuse_targets(tree: Mapping[str, Any]) -> list[str]:
-    """A ``_target_`` would make a configuration file run code; nothing here instantiates one."""
-    return [
-        f"{path}: _target_ keys are refused: settings are data and name no code to run"
-        for path in _walk(tree, "")
-        if path.rsplit(".", 1)[-1] == "_target_"
-    ]
-
-
-def _walk(value: Any, prefix: str) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield f"{prefix}{key}"
-            yield from _walk(item, f"{prefix}{key}.")
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _walk(item, f"{prefix}{i}.")
 
 
 def _one_line(error: BaseException) -> str:

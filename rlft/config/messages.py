@@ -15,7 +15,9 @@ from rlft.config.renamed import advice
 from rlft.errors import ConfigError
 
 NULL_WORDS = ("none", "nil", "~")
-LIMITS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "literal_error", "plugin_name")
+# What pydantic's kinds of errors end with.
+LIMITS = ("_than", "_than_equal", "too_short", "too_long", "literal_error", "plugin_name")
+WRONG_TYPE = ("_type", "_parsing", "_from_float", "finite_number")
 UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
@@ -31,6 +33,9 @@ def typed[T](cls: type[T], tree: Mapping[str, Any], prefix: str = "") -> T:
         ConfigError: with every problem found.
     """
     known = {setting.path: setting for setting in settings(cls, prefix)}
+    leaves = list(_leaves(tree, prefix.removesuffix(".")))
+    if targets := [path for path, _ in leaves if "_target_" in path.split(".")]:
+        raise ConfigError([f"{path}: _target_ keys are refused: settings name no code to run" for path in targets])
     errors: list[ErrorDetails] = []
     built: T | None = None
     try:
@@ -39,7 +44,9 @@ def typed[T](cls: type[T], tree: Mapping[str, Any], prefix: str = "") -> T:
         errors = error.errors(include_url=False)
     unknown = dict(_unknown(tree, prefix, known))  # looked for here: not every class of a plug-in forbids them
     problems = [text for path, value in unknown.items() for text in _no_such(path, value, known)]
-    words = {path: value for path, value in _null_words(tree, prefix) if not path.startswith(tuple(unknown))}
+    skipped = tuple(f"{path}." for path in unknown)
+    texts = [(path, value) for path, value in leaves if isinstance(value, str) and not f"{path}.".startswith(skipped)]
+    words = {path: value for path, value in texts if value.lower() in NULL_WORDS}  # other languages' words for null
     for path, value in words.items():
         setting = _find(path, known)
         remedy = "write null" if setting is None or setting.optional else _no_null(setting)
@@ -57,15 +64,13 @@ def _problem(path: str, found: ErrorDetails, known: Mapping[str, Setting]) -> st
     value, kind, setting = found["input"], found["type"], _find(path, known)
     if kind in ("missing", "missing_argument"):
         return f"{path}: must be given"
-    if setting is None or not (
-        kind in LIMITS or kind.startswith("too_") or kind.endswith(("_type", "int_from_float", "finite_number"))
-    ):
+    if setting is None or not kind.endswith((*LIMITS, *WRONG_TYPE)):
         return f"{path} = {value!r}: {found['msg'].removeprefix('Value error, ')}"
     entry = path.rpartition(".")[2].isdigit()
     if value is None:
         return f"{path} = null: {_no_null(setting)}"
     limits = "" if entry else setting.limits_text()
-    if kind in LIMITS or kind.startswith("too_"):
+    if kind.endswith(LIMITS):
         return f"{path} = {value!r}: must be {limits}" + did_you_mean(nearest(value, setting.choices))
     text = f"{path} = {value!r}: expected {setting.type_text(entry=entry)}{f', {limits}' if limits else ''}"
     if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
@@ -83,15 +88,6 @@ def _find(path: str, known: Mapping[str, Setting]) -> Setting | None:
     return known.get(key) or known.get(key.removesuffix("[]"))
 
 
-def _null_words(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Texts that stand for nothing in other languages, wherever they are; YAML has null."""
-    if isinstance(value, str) and value.lower() in NULL_WORDS:
-        yield path.removesuffix("."), value
-    pairs = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in pairs:
-        yield from _null_words(item, f"{path}{key}.")
-
-
 def _unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, Setting]) -> Iterator[tuple[str, Any]]:
     """The keys that no section has, with their values."""
     for key, value in tree.items():
@@ -107,7 +103,7 @@ def _unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, Setting])
 
 def _no_such(path: str, value: Any, known: Iterable[str]) -> list[str]:
     """Messages for a key that the schema does not have: what it is called now, or the nearest keys."""
-    told = list(dict.fromkeys(text for leaf in _leaves(path, value) if (text := advice(leaf)) is not None))
+    told = list(dict.fromkeys(text for leaf, _ in _leaves(value, path) if (text := advice(leaf)) is not None))
     return told or [f"{path}: no such setting" + did_you_mean(nearest_keys(path, known))]
 
 
@@ -115,10 +111,12 @@ def _generic(path: str) -> str:
     return re.sub(r"\.\d+(?=\.|$)", "[]", path)
 
 
-def _leaves(path: str, value: Any) -> list[str]:
-    if not isinstance(value, Mapping) or not value:
-        return [path]
-    return [leaf for key, item in value.items() for leaf in _leaves(f"{path}.{key}", item)]
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping | list) and value:
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
 
 
 def nearest_keys(path: str, known: Iterable[str], count: int = 3) -> list[str]:

@@ -4,47 +4,35 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 log = logging.getLogger(__name__)
 
-
-@cache
-def aliases() -> dict[str, str]:
-    """Old key -> the present one, for those that are accepted."""
-    return dict(_table()["aliases"])
-
-
-@cache
-def replaced() -> dict[str, str]:
-    """Old key -> what to do instead, for those that are refused."""
-    return {
-        key: text for text, keys in _table()["replaced"].items() for key in ([keys] if isinstance(keys, str) else keys)
-    }
-
-
-@cache
-def _table() -> dict[str, Any]:
-    import yaml
-
-    return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+ALIASES: dict[str, str] = _TABLE["aliases"]
+"""Old key -> the present one, for those that are accepted."""
+REPLACED: dict[str, str] = {
+    key: text for text, keys in _TABLE["replaced"].items() for key in ([keys] if isinstance(keys, str) else keys)
+}
+"""Old key -> what to do instead, for those that are refused."""
 
 
 def current_path(path: str) -> str:
     """The present spelling of a dotted key; unchanged where it has no alias."""
-    if path in aliases():
-        log.info("%s is called %s here", path, aliases()[path])
-    return aliases().get(path, path)
+    if path in ALIASES:
+        log.info("%s is called %s here", path, ALIASES[path])
+    return ALIASES.get(path, path)
 
 
 def advice(path: str) -> str | None:
     """What to use instead of a key that has gone, by the longest entry that covers it; None for an unknown key."""
     parts = path.split(".")
     covering = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-    key = next((key for key in covering if key in replaced()), None)
-    return None if key is None else f"{path}: not a setting here: {replaced()[key]}"
+    key = next((key for key in covering if key in REPLACED), None)
+    return None if key is None else f"{path}: not a setting here: {REPLACED[key]}"
 
 
 def with_current_paths(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +54,7 @@ def _without_old(tree: Mapping[str, Any], prefix: str, moved: dict[str, Any]) ->
     out: dict[str, Any] = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        if path in aliases():
+        if path in ALIASES:
             moved[current_path(path)] = value
         elif isinstance(value, Mapping) and value:
             if kept := _without_old(value, f"{path}.", moved):  # a section that only held old keys goes with them

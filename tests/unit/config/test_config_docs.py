@@ -1,5 +1,5 @@
 from rlft.config.fields import settings, settings_lines
-from rlft.config.renamed import aliases, replaced
+from rlft.config.renamed import ALIASES, REPLACED
 from tools import configuration
 
 
@@ -28,5 +28,5 @@ def test_every_setting_has_a_strict_type_and_a_meaning_and_stands_in_page_and_he
 
 def test_old_names_lead_to_settings_that_exist():
     keys = {setting.path for setting in settings()}
-    assert set(aliases().values()) <= keys
-    assert not keys & (set(aliases()) | set(replaced()))
+    assert set(ALIASES.values()) <= keys
+    assert not keys & (set(ALIASES) | set(REPLACED))
