@@ -61,7 +61,7 @@ def attempt_all(task: str, obj_set: str | None, seeds: Sequence[int]) -> list[di
                 "instruction": found.instruction,
                 "outcome": found.outcome,
                 "message": found.message,
-                "steps": found.solved_at,
+                "steps": found.success_step,
                 "length": len(found.actions),
                 "seconds": found.seconds,
             }

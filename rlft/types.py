@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -194,6 +194,30 @@ class Observation:
     privileged: Array | None = None
 
 
+def map_rows(f: Callable[..., Array], first: Any, *others: Any) -> Any:
+    """Apply a function to every array of bundles that have the same form, and so to the rows of all of them.
+
+    Args:
+        f: one array of each bundle (their first axis is the environment) -> an array.
+        first: an array, an :class:`Observation`, None, or a nested dictionary of these, as ManiSkill keeps its states.
+            Instructions are passed to ``f`` as an array of objects.
+        others: of the same form.
+
+    Returns:
+        a bundle of that form, of what ``f`` returned.
+    """
+    if first is None:
+        return None
+    if isinstance(first, Observation):
+        columns = {x.name: [getattr(obs, x.name) for obs in (first, *others)] for x in fields(first)}
+        return Observation(**{name: map_rows(f, *arrays) for name, arrays in columns.items()})
+    if isinstance(first, dict):
+        return {name: map_rows(f, first[name], *(other[name] for other in others)) for name in first}
+    if isinstance(first, list):
+        return f(*(np.array(texts, dtype=object) for texts in (first, *others))).tolist()
+    return f(first, *others)
+
+
 @dataclass
 class ChunkStep:
     """The outcome of executing one action chunk in each environment.
@@ -287,38 +311,41 @@ class DemoAttempt:
     noise_seed: int
 
 
-@dataclass
-class DemoRecording:
+@dataclass(frozen=True)
+class AttemptRecord:
     """What came of a :class:`DemoAttempt`.
 
     Attributes:
-        attempt: what was tried.
+        number: the attempt's number.
+        seed: the episode's seed.
         outcome: ``success``, or the kind of failure (see rlft_envs.record.FAILURES).
-        message: why it failed.
-        solved_at: steps until the first success, or None.
+        steps: recorded steps.
+        success_step: steps until the first success, or None.
         seconds: wall time.
-        images: camera name -> one uint8 ``[height, width, 3]`` per recorded step.
-        states: one float32 ``[S]`` per recorded step.
-        actions: one float32 ``[d]`` per recorded step, controller units.
-        instruction: the episode's language instruction.
+        message: why it failed.
     """
 
-    attempt: DemoAttempt
+    number: int
+    seed: int
     outcome: str
-    message: str = ""
-    solved_at: int | None = None
-    seconds: float = 0.0
-    images: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    states: list[np.ndarray] = field(default_factory=list)
-    actions: list[np.ndarray] = field(default_factory=list)
-    instruction: str = ""
+    steps: int
+    success_step: int | None
+    seconds: float
+    message: str
 
 
 @dataclass(frozen=True)
 class DemoSource:
-    """Who demonstrates where; ``still_dims`` are the action dimensions that the planner never changes."""
+    """Who demonstrates, and in what.
+
+    Attributes:
+        spec: the environment that is demonstrated in.
+        planner: the planner's name, as it is stored with the dataset.
+        versions: package name -> version, of what decides the planner's actions and the physics.
+        frozen_action_dims: action dimensions that the planner never changes (a gripper that stays closed).
+    """
 
     spec: EnvSpec
     planner: str
     versions: dict[str, str]
-    still_dims: tuple[int, ...]
+    frozen_action_dims: tuple[int, ...]

@@ -1,73 +1,115 @@
 """Where observations and outcomes of several environments are kept: plain numpy, laid out once.
 
-The same layout serves private memory and memory shared with a worker, so that a picture is written once, where it is
-read.
+The same layout serves private memory and memory shared by processes. There every number is written once, by the worker
+whose environment it is about, and copied once, into what the caller gets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import mmap
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
 from rlft.types import ChunkStep, EnvSpec, Observation
+from rlft_envs.errors import EnvSetupError
 from rlft_envs.single import ObservationRow
 
 ALIGNMENT = 64  # bytes; each array starts on a cache line
+MAX_METRICS = 64
+FLAGS = ("terminated", "truncated", "success", "success_now", "invalid")
 
 
 @dataclass
-class ObservationArrays:
-    """Observations of n environments.
+class EnvArrays:
+    """Observations of n environments, and where each stands: the fields of :class:`rlft.types.ChunkStep`.
 
     Attributes:
         images: camera name -> uint8 ``[n, height, width, 3]``.
         state: float32 ``[n, S]``.
-        privileged: float32 ``[n, P]``, or None where P = 0.
+        privileged: float32 ``[n, P]``; P may be 0.
+        n_executed: int64 ``[n]``, of the last chunk.
+        terminated: bool ``[n]``; the other flags likewise.
+        metrics: float32 ``[n, MAX_METRICS]``, of which the first columns are named.
+        metric_names: the names; they come with the first step.
     """
 
     images: dict[str, np.ndarray]
     state: np.ndarray
-    privileged: np.ndarray | None
-
-    @staticmethod
-    def nbytes(spec: EnvSpec, n: int) -> int:
-        """Bytes that :meth:`over` needs."""
-        return sum(_padded(shape, dtype) for _, shape, dtype in _layout(spec, n))
-
-    @classmethod
-    def over(cls, memory: Any, spec: EnvSpec, n: int) -> ObservationArrays:
-        """Lay the arrays out over a writable buffer of at least :meth:`nbytes` bytes."""
-        arrays: dict[str, np.ndarray] = {}
-        offset = 0
-        for name, shape, dtype in _layout(spec, n):
-            arrays[name] = np.ndarray(shape, dtype, buffer=memory, offset=offset)
-            offset += _padded(shape, dtype)
-        images = {camera.name: arrays[f"image/{camera.name}"] for camera in spec.cameras}
-        return cls(images, arrays["state"], arrays["privileged"] if spec.privileged_dim else None)
+    privileged: np.ndarray
+    n_executed: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    success: np.ndarray
+    success_now: np.ndarray
+    invalid: np.ndarray
+    metrics: np.ndarray
+    metric_names: list[str] = field(default_factory=list, init=False)
 
     @classmethod
-    def private(cls, spec: EnvSpec, n: int) -> ObservationArrays:
+    def over(cls, memory: Any, spec: EnvSpec, n: int) -> EnvArrays:
+        """Lay the arrays out over a writable buffer; it has to hold :func:`nbytes` of their layout."""
+        arrays = _over(memory, _layout(spec, n))
+        images = {camera.name: arrays.pop(f"image/{camera.name}") for camera in spec.cameras}
+        return cls(images, **arrays)
+
+    @classmethod
+    def private(cls, spec: EnvSpec, n: int) -> EnvArrays:
         """Zeroed arrays in this process's own memory."""
-        return cls.over(bytearray(cls.nbytes(spec, n)), spec, n)
+        return cls.over(bytearray(nbytes(_layout(spec, n))), spec, n)
+
+    def part(self, rows: slice) -> EnvArrays:
+        """The same memory, of some environments only."""
+        images = {name: image[rows] for name, image in self.images.items()}
+        others = {x.name: getattr(self, x.name)[rows] for x in fields(self) if x.init and x.name != "images"}
+        return EnvArrays(images, **others)
+
+    @property
+    def ended(self) -> np.ndarray:
+        """Bool ``[n]``: has to be reset before it can be stepped."""
+        return self.terminated | self.truncated | self.invalid
 
     def write(self, slot: int, row: ObservationRow) -> None:
         """Store one environment's observation; numbers that are not finite become 0 (the caller marks it invalid)."""
         for name, image in row.images.items():
             self.images[name][slot] = image
         self.state[slot] = np.nan_to_num(row.state, posinf=0.0, neginf=0.0)
-        if self.privileged is not None and row.privileged is not None:
+        if row.privileged is not None:
             self.privileged[slot] = np.nan_to_num(row.privileged, posinf=0.0, neginf=0.0)
 
-    def take(self, other: ObservationArrays, slots: Sequence[int], at: Sequence[int]) -> None:
-        """Take over the rows ``slots`` of ``other`` as the rows ``at``."""
-        for name, image in other.images.items():
-            self.images[name][at] = image[slots]
-        self.state[at] = other.state[slots]
-        if self.privileged is not None and other.privileged is not None:
-            self.privileged[at] = other.privileged[slots]
+    def clear(self, slots: int | Sequence[int]) -> None:
+        """Nothing executed, nothing ended."""
+        for values in (self.n_executed, self.metrics, *(getattr(self, name) for name in FLAGS)):
+            values[slots] = 0
+
+    def write_metrics(self, slot: int, metrics: Mapping[str, float]) -> None:
+        """Keep an environment's task metrics of its last executed step.
+
+        Raises:
+            EnvSetupError: other names than at the first step, or too many.
+        """
+        if self.metric_names != list(metrics):
+            self.name_metrics(metrics)
+        self.metrics[slot, : len(metrics)] = list(metrics.values())
+
+    def name_metrics(self, names: Iterable[str]) -> None:
+        """Say what the columns of the metrics are.
+
+        Raises:
+            EnvSetupError: they are something else already, or there are too many.
+        """
+        new, old = list(names), self.metric_names
+        if len(new) > MAX_METRICS:
+            raise EnvSetupError(f"the task reports {len(new)} metrics; at most {MAX_METRICS} can be kept: {new}")
+        if old and new != old:
+            raise EnvSetupError(
+                f"the task's metrics were {old} and are {new} now; a task has to report the same ones, in the same "
+                "order, at every step and in every environment"
+            )
+        self.metric_names = new
 
     def observation(self, slots: Sequence[int], tasks: Sequence[str]) -> Observation:
         """A copy of the named rows; ``tasks`` are the instructions of all n environments."""
@@ -76,81 +118,75 @@ class ObservationArrays:
             images={name: image[rows] for name, image in self.images.items()},
             state=self.state[rows],
             task=[tasks[row] for row in rows],
-            privileged=None if self.privileged is None else self.privileged[rows],
+            privileged=self.privileged[rows] if self.privileged.shape[1] else None,
+        )
+
+    def chunk_step(self, rewards: np.ndarray, tasks: Sequence[str]) -> ChunkStep:
+        """A copy of everything; ``rewards`` are those of the chunk, float32 ``[n, A]``."""
+        return ChunkStep(
+            obs=self.observation(range(len(tasks)), tasks),
+            rewards=rewards.copy(),
+            n_executed=self.n_executed.copy(),
+            metrics={name: self.metrics[:, column].copy() for column, name in enumerate(self.metric_names)},
+            **{name: getattr(self, name).copy() for name in FLAGS},
         )
 
 
-def _layout(spec: EnvSpec, n: int) -> list[tuple[str, tuple[int, ...], Any]]:
-    cameras = [(f"image/{c.name}", (n, c.height, c.width, 3), np.uint8) for c in spec.cameras]
-    return [*cameras, ("state", (n, spec.state_dim), np.float32), ("privileged", (n, spec.privileged_dim), np.float32)]
+def shared_arrays(descriptor: int, spec: EnvSpec, act_steps: int) -> tuple[EnvArrays, np.ndarray, np.ndarray]:
+    """The arrays of all E environments in memory that processes share, which grows where it is too small.
+
+    What does not depend on A comes first: it stays where it is when A changes.
+
+    Args:
+        descriptor: of the memory.
+        spec: says what E, d and the cameras are.
+        act_steps: A of the chunk that is laid out.
+
+    Returns:
+        the arrays; a chunk's actions, float32 ``[E, A, d]``; its rewards, float32 ``[E, A]``.
+    """
+    E = spec.num_envs
+    fixed = _layout(spec, E)
+    chunk: Layout = [
+        ("actions", (E, act_steps, spec.act_dim), np.float32),
+        ("rewards", (E, act_steps), np.float32),
+    ]
+    size = nbytes([*fixed, *chunk])
+    if os.fstat(descriptor).st_size < size:
+        os.ftruncate(descriptor, size)
+    memory = mmap.mmap(descriptor, size)
+    laid_out = _over(memory, chunk, nbytes(fixed))
+    return EnvArrays.over(memory, spec, E), laid_out["actions"], laid_out["rewards"]
+
+
+Layout = list[tuple[str, tuple[int, ...], Any]]
+"""(name, shape, element type) of arrays that follow each other."""
+
+
+def _layout(spec: EnvSpec, n: int) -> Layout:
+    return [
+        *((f"image/{c.name}", (n, c.height, c.width, 3), np.uint8) for c in spec.cameras),
+        ("state", (n, spec.state_dim), np.float32),
+        ("privileged", (n, spec.privileged_dim), np.float32),
+        ("n_executed", (n,), np.int64),
+        *((name, (n,), np.bool_) for name in FLAGS),
+        ("metrics", (n, MAX_METRICS), np.float32),
+    ]
+
+
+def nbytes(layout: Layout) -> int:
+    """Bytes that the arrays take, each of them up to a whole number of cache lines."""
+    return sum(_padded(shape, dtype) for _, shape, dtype in layout)
+
+
+def _over(memory: Any, layout: Layout, offset: int = 0) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for name, shape, dtype in layout:
+        arrays[name] = np.ndarray(shape, dtype, buffer=memory, offset=offset)
+        offset += _padded(shape, dtype)
+    return arrays
 
 
 def _padded(shape: tuple[int, ...], dtype: Any) -> int:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-@dataclass
-class Outcomes:
-    """Where each of n environments stands: the fields of :class:`rlft.types.ChunkStep` without the observation."""
-
-    rewards: np.ndarray
-    n_executed: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    success: np.ndarray
-    success_now: np.ndarray
-    invalid: np.ndarray
-    metrics: dict[str, np.ndarray] = field(default_factory=dict)
-
-    @classmethod
-    def fresh(cls, n: int) -> Outcomes:
-        """Nothing executed, nothing ended."""
-        terminated, truncated, success, success_now, invalid = np.zeros((5, n), dtype=bool)
-        rewards, n_executed = np.zeros((n, 0), np.float32), np.zeros(n, np.int64)
-        return cls(rewards, n_executed, terminated, truncated, success, success_now, invalid)
-
-    @property
-    def ended(self) -> np.ndarray:
-        """Bool ``[n]``: has to be reset before it can be stepped."""
-        return self.terminated | self.truncated | self.invalid
-
-    def begin_chunk(self, act_steps: int) -> None:
-        """Forget the last chunk's rewards; flags stay as they are."""
-        n = len(self.n_executed)
-        self.rewards, self.n_executed = np.zeros((n, act_steps), np.float32), np.zeros(n, np.int64)
-
-    def begin_episode(self, slot: int) -> None:
-        """Clear an environment's flags."""
-        for flags in (self.terminated, self.truncated, self.success, self.success_now, self.invalid):
-            flags[slot] = False
-        for values in self.metrics.values():
-            values[slot] = 0.0
-
-    def record(self, slot: int, metrics: dict[str, float]) -> None:
-        """Keep an environment's task metrics of its last executed step."""
-        for name, value in metrics.items():
-            self.metrics.setdefault(name, np.zeros(len(self.n_executed), np.float32))[slot] = value
-
-    def to_json(self) -> dict[str, Any]:
-        """Lists of numbers; exact (float32 goes through decimal text of a float64)."""
-        return {
-            "metrics": {name: values.tolist() for name, values in self.metrics.items()},
-            **{name: getattr(self, name).tolist() for name in _FIELDS},
-        }
-
-    def take(self, message: dict[str, Any], slots: Sequence[int], at: Sequence[int]) -> None:
-        """Take over the entries ``slots`` of another process's outcomes as the entries ``at``."""
-        for name in _FIELDS:
-            getattr(self, name)[at] = np.asarray(message[name])[slots]
-        for name, values in message["metrics"].items():
-            mine = self.metrics.setdefault(name, np.zeros(len(self.n_executed), np.float32))
-            mine[at] = np.asarray(values)[slots]
-
-    def chunk_step(self, obs: Observation) -> ChunkStep:
-        """A copy, with the observation."""
-        fields = {name: getattr(self, name).copy() for name in _FIELDS}
-        return ChunkStep(obs=obs, metrics={name: v.copy() for name, v in self.metrics.items()}, **fields)
-
-
-_FIELDS = ("rewards", "n_executed", "terminated", "truncated", "success", "success_now", "invalid")

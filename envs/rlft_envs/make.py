@@ -29,7 +29,7 @@ def make_vec_env(settings: EnvSettings) -> VecEnv:
     if settings.sim_backend == "gpu":
         return simulator.batched(settings)
     if settings.num_workers == 0:
-        from rlft_envs.group import InProcessVecEnv
+        from rlft_envs.slots import InProcessVecEnv
 
         return InProcessVecEnv(settings)
     from rlft_envs.workers.pool import WorkerPool

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
+import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
-from rlft.types import DemoAttempt, DemoRecording
+from rlft.types import AttemptRecord, DemoAttempt
 from rlft_envs.errors import EnvSetupError, PlanError
 from rlft_envs.single import SingleEnv
 
 log = logging.getLogger(__name__)
 
 SUCCESS = "success"
-FAILURES = ("no_plan", "ik", "not_grasped", "dropped", "executed_not_solved", "too_slow", "simulator_error")
+SIMULATOR_ERROR = "simulator_error"
+FAILURES = ("no_plan", "ik", "not_grasped", "dropped", "executed_not_solved", "too_slow", SIMULATOR_ERROR)
 
 
 class Expert(Protocol):
     """Solves one episode; made right after the reset."""
 
     @property
-    def still_dims(self) -> tuple[int, ...]:
+    def frozen_action_dims(self) -> tuple[int, ...]:
         """Action dimensions that this task never changes (a gripper that stays closed)."""
         ...
 
@@ -34,7 +39,7 @@ class Expert(Protocol):
         ...
 
     @property
-    def may_end(self) -> bool:
+    def success_counts(self) -> bool:
         """Whether a success after the action that :meth:`act` last gave ends the demonstration."""
         ...
 
@@ -56,11 +61,65 @@ class RecordSettings:
             solved after them.
         action_noise: std of noise on executed, not recorded, actions until the first success, controller units.
         max_steps: a plan that takes longer is given up.
+        keep_failures: an attempt that does not succeed is kept like one that does.
     """
 
     hold_steps: int = 2
     action_noise: float = 0.0
     max_steps: int = 400
+    keep_failures: bool = False
+
+
+@dataclass
+class DemoRecording:
+    """What came of an attempt.
+
+    Attributes:
+        attempt: what was tried.
+        outcome: ``success``, or one of ``FAILURES``.
+        message: why it failed.
+        success_step: steps until the first success, or None.
+        seconds: wall time.
+        images: camera name -> one uint8 ``[height, width, 3]`` per recorded step.
+        states: one float32 ``[S]`` per recorded step, physical units: what was seen before the action.
+        actions: one float32 ``[d]`` per recorded step, controller units.
+        instruction: the episode's language instruction.
+    """
+
+    attempt: DemoAttempt
+    outcome: str
+    message: str = ""
+    success_step: int | None = None
+    seconds: float = 0.0
+    images: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    states: list[np.ndarray] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+    instruction: str = ""
+
+    def result(self) -> AttemptRecord:
+        """The outcome, without the episode."""
+        steps, seed = len(self.actions), self.attempt.seed
+        return AttemptRecord(
+            self.attempt.number, seed, self.outcome, steps, self.success_step, self.seconds, self.message
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the episode as an .npz file, whole or not at all; :meth:`rlft.data.episode.Episode.load` reads it."""
+        temporary, steps = path.with_suffix(".tmp"), len(self.actions)
+        arrays: dict[str, Any] = {f"image:{name}": np.stack(frames[:steps]) for name, frames in self.images.items()}
+        arrays |= {"state": np.stack(self.states[:steps]), "action": np.stack(self.actions)}
+        with temporary.open("wb") as file:
+            np.savez(file, task=np.array(self.instruction), **arrays)
+        os.replace(temporary, path)
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Package name -> version, of those that are installed."""
+    found = {}
+    for name in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def record(
@@ -85,7 +144,7 @@ def record(
         raise
     except Exception as error:
         log.exception("attempt %d, seed %d: the simulator failed", attempt.number, attempt.seed)
-        out.outcome, out.message = "simulator_error", f"{type(error).__name__}: {error}"
+        out.outcome, out.message = SIMULATOR_ERROR, f"{type(error).__name__}: {error}"
     out.seconds = time.perf_counter() - started
     return out
 
@@ -96,7 +155,7 @@ def _run(env: SingleEnv, expert: Expert, out: DemoRecording, settings: RecordSet
     held = 0
     for _ in range(settings.max_steps):
         seen = env.observe()
-        action = expert.act() if out.solved_at is None else expert.hold()
+        action = expert.act() if out.success_step is None else expert.hold()
         if action is None:
             out.message = f"the plan was over after {len(out.actions)} steps without success"
             return
@@ -108,16 +167,16 @@ def _run(env: SingleEnv, expert: Expert, out: DemoRecording, settings: RecordSet
         out.actions.append(action)
         executed = action.copy()
         noisy = list(expert.noisy_dims)
-        if settings.action_noise > 0.0 and out.solved_at is None and noisy:
+        if settings.action_noise > 0.0 and out.success_step is None and noisy:
             executed[noisy] += settings.action_noise * rng.standard_normal(len(noisy), dtype=np.float32)
             executed = np.clip(executed, low, high)
         success = env.step(executed).success
-        held += out.solved_at is not None
-        if out.solved_at is None and success and expert.may_end:
-            out.solved_at = len(out.actions)
-        if out.solved_at is not None and held >= settings.hold_steps:
+        held += out.success_step is not None
+        if out.success_step is None and success and expert.success_counts:
+            out.success_step = len(out.actions)
+        if out.success_step is not None and held >= settings.hold_steps:
             out.outcome = SUCCESS if success else "executed_not_solved"
-            out.message = "" if success else f"solved at step {out.solved_at}, but not {held} steps later"
+            out.message = "" if success else f"solved at step {out.success_step}, but not {held} steps later"
             return
     out.outcome = "too_slow"
     out.message = f"not solved within {settings.max_steps} steps"

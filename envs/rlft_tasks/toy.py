@@ -16,9 +16,9 @@ class ToyExpert:
     """
 
     speed = 0.8
-    still_dims: tuple[int, ...] = ()
+    frozen_action_dims: tuple[int, ...] = ()
     noisy_dims: tuple[int, ...] = (0, 1)
-    may_end = True
+    success_counts = True
 
     def __init__(self, env: ToyEnv) -> None:
         self._env = env

@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
-from rlft.config.schema import CollectConfig, RunConfig
-from rlft.data.crew import CollectError, Crew
+from rlft.config.schema import RunConfig
+from rlft.data.attempt_log import AttemptLog
 from rlft.data.episode import DemoMeta, Episode
-from rlft.data.journal import Journal, Record
 from rlft.data.writer import DemoWriter, check_repo_id, check_root
+from rlft.errors import RlftError
 from rlft.seeding import seed_for
-from rlft.types import DemoAttempt, DemoRecording, DemoSource, EnvSettings, RewardSettings
+from rlft.types import AttemptRecord, DemoAttempt, DemoSource, EnvSettings, RewardSettings
+from rlft_envs.errors import EnvSetupError, WorkerError
+from rlft_envs.record import SUCCESS, RecordSettings
+from rlft_envs.workers.demos import DemoPool
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,10 @@ ATTEMPTS_PER_EPISODE = 4
 WRITE_REPORT = 100  # episodes written between two reports
 # What may differ between an interrupted collection and its continuation.
 LEFT_OUT_OF_KEY = ("step_timeout_s", "max_restarts", "instruction", "assets_root")
+
+
+class CollectError(RlftError):
+    """Demonstrations cannot be collected."""
 
 
 class ProgressLike(Protocol):
@@ -113,16 +118,20 @@ def collect(
         reward=RewardSettings(mode="sparse"),
         reward_per_chunk=False,
     )
-    parts = run_dir / PARTS
-    journal = Journal.open(parts, _key(cfg, settings))
-    resumed = len(journal.records)
+    c = cfg.collect
+    record = RecordSettings(c.success_hold_steps, c.action_noise, c.max_steps, c.keep_failures)
+    attempts = AttemptLog(run_dir / PARTS, _key(cfg, settings, record))
+    resumed = len(attempts.records)
     if resumed:
         log.info("continuing an interrupted collection: %d attempts are done", resumed)
-    source = _attempt_all(cfg, settings, journal, progress)
-    records = _needed(journal, cfg.collect.num_episodes)
-    kept = [r for r in records if r.outcome == "success" or (cfg.collect.keep_failures and r.steps > 0)]
-    meta = _write(cfg, settings, dataset_dir, _episodes(journal, kept, progress), source)
-    shutil.rmtree(parts)
+    try:
+        source = _attempt_all(cfg, settings, record, attempts, progress)
+    except (EnvSetupError, WorkerError) as error:
+        raise CollectError(str(error)) from error
+    records = _needed(attempts, c.num_episodes)
+    kept = [r for r in records if r.outcome == SUCCESS or (c.keep_failures and r.steps > 0)]
+    meta = _write(cfg, settings, dataset_dir, _episodes(attempts, kept, progress), source)
+    shutil.rmtree(attempts.root)
     limit = cfg.env.max_episode_len
     result = _result(records, kept, limit, dataset_dir, meta, time.perf_counter() - started, resumed)
     if result.longer_than_limit:
@@ -137,91 +146,60 @@ def collect(
     return result
 
 
-def _key(cfg: RunConfig, settings: EnvSettings) -> dict[str, Any]:
+def _key(cfg: RunConfig, settings: EnvSettings, record: RecordSettings) -> dict[str, Any]:
     """Everything that decides what an attempt records."""
-    return {
-        "seed": cfg.seed,
-        "success_hold_steps": cfg.collect.success_hold_steps,
-        "action_noise": cfg.collect.action_noise,
-        **{name: value for name, value in dataclasses.asdict(settings).items() if name not in LEFT_OUT_OF_KEY},
-    }
+    told = {**dataclasses.asdict(settings), **dataclasses.asdict(record)}
+    return {"seed": cfg.seed, **{name: value for name, value in told.items() if name not in LEFT_OUT_OF_KEY}}
 
 
-def _attempt_all(cfg: RunConfig, settings: EnvSettings, journal: Journal, progress: ProgressLike | None) -> DemoSource:
+def _attempt_all(
+    cfg: RunConfig,
+    settings: EnvSettings,
+    record: RecordSettings,
+    attempts: AttemptLog,
+    progress: ProgressLike | None,
+) -> DemoSource:
     """Make attempts until enough have succeeded."""
     c = cfg.collect
     wanted, most = c.num_episodes, c.max_attempts or ATTEMPTS_PER_EPISODE * c.num_episodes
-    outcomes = Counter(record.outcome for record in journal.records.values())
-    following = max(journal.records, default=-1) + 1
-    gaps = [number for number in range(following) if number not in journal.records]  # cut off by an interruption
+    outcomes = Counter(done.outcome for done in attempts.records.values())
+    following = max(attempts.records, default=-1) + 1
+    gaps = [number for number in range(following) if number not in attempts.records]  # cut off by an interruption
     fresh = iter(range(following, most))
-    how = {"hold_steps": c.success_hold_steps, "action_noise": c.action_noise, "max_steps": c.max_steps}
 
     def next_attempt(under_way: int) -> DemoAttempt | None:
         # No more than can still be needed: so the attempts made are the same, whatever the number of processes.
-        enough = outcomes["success"] + under_way >= wanted
+        enough = outcomes[SUCCESS] + under_way >= wanted
         number = gaps.pop(0) if gaps else None if enough else next(fresh, None)
         if number is None:
             return None
         return DemoAttempt(number, seed_for(cfg.seed, "collect", number), seed_for(cfg.seed, "collect-noise", number))
 
-    def on_recording(recording: DemoRecording) -> None:
-        outcomes[recording.outcome] += 1
-        _keep(recording, journal, crew.source, c)
-        if progress is not None:
-            rate = outcomes["success"] / outcomes.total()
-            progress.update(outcomes["success"], wanted, attempts=outcomes.total(), plan_success=rate)
-
-    with Crew(settings, how, min(c.num_procs or len(os.sched_getaffinity(0)), wanted)) as crew:
-        crew.run(next_attempt, on_recording)
-        source = crew.source
-    assert source is not None
-    if outcomes["success"] < wanted:
-        failed = ", ".join(f"{kind}: {count}" for kind, count in outcomes.items() if kind != "success")
+    size = min(c.num_procs or len(os.sched_getaffinity(0)), wanted)
+    with DemoPool(settings, record, size, attempts.part) as pool:
+        for done in pool.run(next_attempt):
+            attempts.add(done)
+            outcomes[done.outcome] += 1
+            if done.outcome != SUCCESS:
+                log.warning("attempt %d, seed %d: %s: %s", done.number, done.seed, done.outcome, done.message)
+            if progress is not None:
+                rate = outcomes[SUCCESS] / outcomes.total()
+                progress.update(outcomes[SUCCESS], wanted, attempts=outcomes.total(), plan_success=rate)
+    if outcomes[SUCCESS] < wanted:
+        failed = ", ".join(f"{kind}: {count}" for kind, count in outcomes.items() if kind != SUCCESS)
         raise CollectError(
-            f"only {outcomes['success']} of collect.num_episodes={wanted} demonstrations after {outcomes.total()} "
-            f"attempts ({failed}); the reasons stand in {journal.path}. Raise collect.max_attempts to go on "
+            f"only {outcomes[SUCCESS]} of collect.num_episodes={wanted} demonstrations after {outcomes.total()} "
+            f"attempts ({failed}); the reasons stand in {attempts.path}. Raise collect.max_attempts to go on "
             "from here, or lower collect.num_episodes"
         )
-    return source
+    assert pool.source is not None
+    return pool.source
 
 
-def _keep(recording: DemoRecording, journal: Journal, source: DemoSource | None, c: CollectConfig) -> None:
-    """Note an outcome, and its episode where it may end up in the dataset."""
-    success = recording.outcome == "success"
-    attempt = recording.attempt
-    if not success:
-        log.warning("attempt %d, seed %d: %s: %s", attempt.number, attempt.seed, recording.outcome, recording.message)
-    episode = None
-    if recording.actions and (success or c.keep_failures):
-        assert source is not None
-        steps = len(recording.actions)
-        episode = Episode(
-            images={name: np.stack(frames[:steps]) for name, frames in recording.images.items()},
-            state=np.stack(recording.states[:steps]),
-            action=np.stack(recording.actions),
-            task=recording.instruction,
-            seed=attempt.seed,
-            success=success,
-        )
-    journal.add(
-        Record(
-            number=attempt.number,
-            seed=attempt.seed,
-            outcome=recording.outcome,
-            steps=len(recording.actions),
-            solved_at=recording.solved_at,
-            seconds=recording.seconds,
-            message=recording.message,
-        ),
-        episode,
-    )
-
-
-def _episodes(journal: Journal, kept: list[Record], progress: ProgressLike | None) -> Iterator[Episode]:
+def _episodes(attempts: AttemptLog, kept: list[AttemptRecord], progress: ProgressLike | None) -> Iterator[Episode]:
     """The kept episodes in order, read one at a time."""
     for done, record in enumerate(kept, start=1):
-        yield journal.episode(record)
+        yield attempts.episode(record)
         if progress is not None and (done % WRITE_REPORT == 0 or done == len(kept)):
             progress.update(len(kept), len(kept), written=done)
 
@@ -237,7 +215,7 @@ def _write(
         fps=cfg.collect.fps or round(source.spec.control_hz),
         planner=source.planner,
         run_seed=cfg.seed,
-        constant_action=source.still_dims,
+        frozen_action_dims=source.frozen_action_dims,
         versions=source.versions,
     )
     with DemoWriter(dataset_dir, cfg.dataset.repo_id, meta, video=cfg.collect.save_video) as writer:
@@ -246,13 +224,13 @@ def _write(
         return writer.finish()
 
 
-def _needed(journal: Journal, wanted: int) -> list[Record]:
+def _needed(attempts: AttemptLog, wanted: int) -> list[AttemptRecord]:
     """The outcomes up to the last success that is wanted, in order; an earlier call may have wanted more."""
-    out: list[Record] = []
-    for number in sorted(journal.records):
-        if sum(record.outcome == "success" for record in out) == wanted:
+    out: list[AttemptRecord] = []
+    for number in sorted(attempts.records):
+        if sum(record.outcome == SUCCESS for record in out) == wanted:
             break
-        out.append(journal.records[number])
+        out.append(attempts.records[number])
     return out
 
 
@@ -261,8 +239,8 @@ def _summary(values: list[int]) -> dict[str, float]:
 
 
 def _result(
-    records: list[Record],
-    kept: list[Record],
+    records: list[AttemptRecord],
+    kept: list[AttemptRecord],
     limit: int,
     dataset_dir: Path,
     meta: DemoMeta,
@@ -271,9 +249,9 @@ def _result(
 ) -> CollectResult:
     failures: dict[str, list[int]] = {}
     for record in records:
-        if record.outcome != "success":
+        if record.outcome != SUCCESS:
             failures.setdefault(record.outcome, []).append(record.seed)
-    solved = [record.solved_at for record in records if record.outcome == "success" and record.solved_at is not None]
+    solved = [r.success_step for r in records if r.outcome == SUCCESS and r.success_step is not None]
     return CollectResult(
         episodes=len(kept),
         attempts=len(records),

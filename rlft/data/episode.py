@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 from rlft.errors import RlftError
 
 META_FILE = "rlft.json"
-META_FORMAT = 1
+META_FORMAT = 2  # 1 called the frozen dimensions constant_state and constant_action
+REMEDY = "collect the demonstrations anew, or write this file by hand (rlft.data.episode.DemoMeta says what is in it)"
 
 
 class DatasetError(RlftError):
@@ -46,7 +46,6 @@ class Episode:
         action: float32 ``[T, d]``, controller units.
         task: language instruction.
         seed: the seed that the environment was reset with.
-        success: whether the task was solved.
     """
 
     images: Mapping[str, np.ndarray]
@@ -54,7 +53,6 @@ class Episode:
     action: np.ndarray
     task: str
     seed: int
-    success: bool
 
     def __len__(self) -> int:
         """T."""
@@ -80,23 +78,12 @@ class Episode:
                 )
         return out
 
-    def save(self, path: Path) -> None:
-        """Write an .npz file, whole or not at all."""
-        temporary = path.with_suffix(".tmp")
-        info = json.dumps({"task": self.task, "seed": self.seed, "success": self.success})
-        arrays: dict[str, Any] = {f"image:{name}": frames for name, frames in self.images.items()}
-        arrays |= {"state": self.state, "action": self.action, "info": np.frombuffer(info.encode(), dtype=np.uint8)}
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-
     @classmethod
-    def load(cls, path: Path) -> Episode:
-        """Read what :meth:`save` wrote; nothing in the file is executed."""
+    def load(cls, path: Path, seed: int) -> Episode:
+        """Read what :meth:`rlft_envs.record.DemoRecording.save` wrote; nothing in the file is executed."""
         with np.load(path, allow_pickle=False) as data:
-            info = json.loads(bytes(data["info"]).decode())
             images = {key.removeprefix("image:"): data[key] for key in data.files if key.startswith("image:")}
-            return cls(images=images, state=data["state"], action=data["action"], **info)
+            return cls(images=images, state=data["state"], action=data["action"], task=str(data["task"]), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -112,8 +99,8 @@ class DemoMeta:
         planner: who demonstrated.
         run_seed: the seed that the episodes' seeds are derived from.
         seeds: one per episode.
-        constant_state: state dimensions that never change on purpose.
-        constant_action: action dimensions that never change on purpose (a gripper that stays closed).
+        frozen_state_dims: state dimensions that never change on purpose.
+        frozen_action_dims: action dimensions that never change on purpose (a gripper that stays closed).
         versions: package name -> version.
         fingerprint: see :func:`fingerprint`.
         format: of this file.
@@ -127,8 +114,8 @@ class DemoMeta:
     planner: str
     run_seed: int
     seeds: tuple[int, ...] = ()
-    constant_state: tuple[int, ...] = ()
-    constant_action: tuple[int, ...] = ()
+    frozen_state_dims: tuple[int, ...] = ()
+    frozen_action_dims: tuple[int, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""
     format: int = META_FORMAT
@@ -149,16 +136,14 @@ class DemoMeta:
             data: dict[str, Any] = json.loads(path.read_text())
             found = data["format"]
             if found != META_FORMAT:
-                raise DatasetError(root, [f"{META_FILE} has format {found}; this version reads {META_FORMAT}"])
+                problem = f"{META_FILE} has format {found}; this version reads {META_FORMAT}: {REMEDY}"
+                raise DatasetError(root, [problem])
             known: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in data.items()}
             return cls(**known)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DatasetError(
                 root,
-                [
-                    f"{META_FILE} cannot be read ({type(error).__name__}: {error}); collect the demonstrations anew, "
-                    "or write this file for a dataset from elsewhere (rlft.data.episode.DemoMeta)"
-                ],
+                [f"{META_FILE} cannot be read ({type(error).__name__}: {error}): {REMEDY}"],
             ) from error
 
 

@@ -52,7 +52,7 @@ class NormStats:
         fingerprint: hash of the dataset, or ``none``.
         method: what the numbers are: ``mean_std``; ``quantiles``, midpoint and half-distance of the 1 % and 99 %
             quantiles; or ``bounds``, those of the action bounds.
-        constant_action: action dimensions that never change in the data (a gripper that stays closed). They are
+        frozen_action_dims: action dimensions that never change in the data (a gripper that stays closed). They are
             learnt and executed like the others, but not explored: noise there could only do harm.
     """
 
@@ -66,11 +66,11 @@ class NormStats:
     state_terms: tuple[str, ...] = ()
     fingerprint: str = "none"
     method: str = "mean_std"
-    constant_action: tuple[int, ...] = ()
+    frozen_action_dims: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse statistics that would poison every number after them."""
-        for name in (*FIELDS, "cameras", "state_terms", "constant_action"):
+        for name in (*FIELDS, "cameras", "state_terms", "frozen_action_dims"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.method not in METHODS:
             raise StatsError(f"method={self.method!r}: must be one of {', '.join(METHODS)}.")
@@ -100,8 +100,8 @@ class NormStats:
         state_terms: Sequence[str] = (),
         fingerprint: str = "none",
         method: str = "mean_std",
-        constant_state: Sequence[int] = (),
-        constant_action: Sequence[int] = (),
+        frozen_state_dims: Sequence[int] = (),
+        frozen_action_dims: Sequence[int] = (),
     ) -> NormStats:
         """Compute statistics of recorded data.
 
@@ -115,14 +115,14 @@ class NormStats:
             fingerprint: hash of the dataset.
             method: ``mean_std``, or ``quantiles`` (1 % and 99 % map to -1 and 1): exact over all frames, where those of
                 lerobot's ``stats.json`` are averages of each episode's, read off histograms.
-            constant_state: state dimensions that are constant on purpose; their std is set to 1.
-            constant_action: the same for actions.
+            frozen_state_dims: state dimensions that are constant on purpose; their std is set to 1.
+            frozen_action_dims: the same for actions.
 
         Raises:
             StatsError: NaN in the data, or a dimension that is constant without being declared so.
         """
         numbers: dict[str, Any] = {}
-        for part, values, constant in (("state", state, constant_state), ("action", actions, constant_action)):
+        for part, values, constant in (("state", state, frozen_state_dims), ("action", actions, frozen_action_dims)):
             data = np.asarray(values, dtype=np.float64)
             if data.ndim != 2 or len(data) == 0:
                 raise StatsError(
@@ -142,7 +142,7 @@ class NormStats:
             state_terms=tuple(state_terms),
             fingerprint=fingerprint,
             method=method,
-            constant_action=tuple(constant_action),
+            frozen_action_dims=tuple(frozen_action_dims),
         )
 
     @classmethod
@@ -158,8 +158,8 @@ class NormStats:
             state_terms=meta.state_terms,
             fingerprint=meta.fingerprint,
             method=method,
-            constant_state=meta.constant_state,
-            constant_action=meta.constant_action,
+            frozen_state_dims=meta.frozen_state_dims,
+            frozen_action_dims=meta.frozen_action_dims,
         )
 
     @classmethod
@@ -193,8 +193,8 @@ class NormStats:
         found = "; ".join(f"mean {mean[i]:g}, std {std[i]:g}" for i in flat)
         text = (
             f"{part}_std is below {MIN_STD:g} x max(1, |mean|) in dimensions {flat} ({found}): dividing by it would "
-            f"amplify the rounding of float32. If such a dimension is constant on purpose, declare it (constant_{part} "
-            "in the dataset's rlft.json). "
+            f"amplify the rounding of float32. If such a dimension is constant on purpose, declare it "
+            f"(frozen_{part}_dims in the dataset's rlft.json). "
         )
         if self.method == "quantiles":
             text += "If it moves in fewer than 1 % of the frames, set dataset.stats_method=mean_std. "
@@ -289,6 +289,9 @@ class NormStats:
     def from_dict(cls, data: dict[str, Any], *, source: str = "statistics") -> NormStats:
         """Rebuild from :meth:`to_dict`; missing and unknown fields are errors that name ``source``."""
         known = {entry.name for entry in dataclasses.fields(cls)}
+        if "constant_action" in data:  # what weights of earlier versions have beside them; they can still be used
+            data = {**data, "frozen_action_dims": data["constant_action"]}
+            del data["constant_action"]
         missing, unknown = sorted({*FIELDS, "env_id", "control_mode"} - set(data)), sorted(set(data) - known)
         if missing or unknown:
             raise StatsError(f"{source}: missing fields {missing}, unknown fields {unknown}.")

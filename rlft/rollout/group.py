@@ -101,7 +101,7 @@ class RolloutGroup:
         executed, self.obs = self._take()
         return executed
 
-    def settle(self) -> None:
+    def drain(self) -> None:
         """Wait until the simulator stands still, whatever came of it."""
         if self._pending is not None:
             self._pending.exception()

@@ -9,21 +9,12 @@ import numpy as np
 import torch
 
 from rlft.placement import move
-from rlft.types import Array, Observation
+from rlft.types import Array, Observation, map_rows
 
 
 def take_rows(obs: Observation, rows: Sequence[int]) -> Observation:
     """The observation of some environments, in the given order."""
-
-    def take(values: Array) -> Array:
-        return values[_index(rows, values)]
-
-    return Observation(
-        images={name: take(picture) for name, picture in obs.images.items()},
-        state=take(obs.state),
-        task=[obs.task[i] for i in rows],
-        privileged=None if obs.privileged is None else take(obs.privileged),
-    )
+    return map_rows(lambda values: values[_index(rows, values)], obs)
 
 
 def put_rows(obs: Observation, rows: Sequence[int], new: Observation) -> Observation:
@@ -34,15 +25,7 @@ def put_rows(obs: Observation, rows: Sequence[int], new: Observation) -> Observa
         out[_index(rows, out)] = rows_of_new
         return out
 
-    task = list(obs.task)
-    for i, text in zip(rows, new.task, strict=True):
-        task[i] = text
-    return Observation(
-        images={name: put(picture, new.images[name]) for name, picture in obs.images.items()},
-        state=put(obs.state, new.state),
-        task=task,
-        privileged=None if obs.privileged is None else put(obs.privileged, new.privileged),
-    )
+    return map_rows(put, obs, new)
 
 
 def _index(rows: Sequence[int], values: Array) -> Any:

@@ -140,7 +140,7 @@ class RolloutSampler:
                 self._finish(buffer, stats, group, decided[group], iteration, self.T - 1)
         finally:
             for group in self.groups:  # an error here must not leave a simulator running there
-                group.settle()
+                group.drain()
 
     def _begin(self, iteration: int) -> None:
         if self.reset_each_rollout:

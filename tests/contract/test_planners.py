@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from rlft.config.schema import CollectConfig, RunConfig
-from rlft.data.collect import collect
-from rlft.data.crew import CollectError
+from rlft.data.collect import CollectError, collect
 from rlft.data.dataset import DemoSet
 from rlft.types import CameraSettings, DemoAttempt, EnvSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError, PlanError
@@ -83,7 +82,7 @@ def test_recorded_actions_reproduce_the_episode(push):
     for action, state in zip(found.actions, found.states):
         assert np.array_equal(push.observe().state, state)
         results.append(push.step(action).success)
-    assert results.index(True) + 1 == found.solved_at
+    assert results.index(True) + 1 == found.success_step
 
 
 def test_an_attempt_does_not_depend_on_those_before_it(push):
@@ -142,7 +141,7 @@ def test_tasks_and_modes_without_a_planner_are_refused():
 
 
 def test_a_gripper_that_never_moves_is_declared_still(push):
-    assert make_expert(push).still_dims == (3,)
+    assert make_expert(push).frozen_action_dims == (3,)
     actions = np.stack(attempt(push, 0).actions)
     assert (actions[:, 3] == actions[0, 3]).all()
 
@@ -161,6 +160,7 @@ def test_two_processes_collect_what_one_does(tmp_path):
         sets.append(DemoSet.load(root / "dataset", horizon=5))
     one, two = sets
     assert one.meta.seeds == two.meta.seeds
+    assert one.meta.frozen_action_dims == (3,)
     assert one.lengths.tolist() == two.lengths.tolist()
     for a, b in ((one.state, two.state), (one.action, two.action), *zip(one.images.values(), two.images.values())):
         assert np.array_equal(a.numpy(), b.numpy())

@@ -185,8 +185,10 @@ def test_recording_goes_on_after_a_restart():
         env.close()
 
 
-@pytest.mark.parametrize("after", ["part of them", "nothing"])
-def test_a_worker_that_fails_between_its_answer_and_the_frames_costs_the_frames(after, caplog, monkeypatch):
+@pytest.mark.parametrize(
+    ("end", "how"), [(signal.SIGKILL, "died (signal 9, SIGKILL)"), (signal.SIGSTOP, "hung (no answer within 1 s)")]
+)
+def test_a_worker_that_fails_when_it_owes_frames_costs_the_frames(end, how, caplog, monkeypatch):
     env = pool(timeout=1.0, max_episode_steps=400)
     link = env._links[0]
     try:
@@ -195,26 +197,16 @@ def test_a_worker_that_fails_between_its_answer_and_the_frames_costs_the_frames(
         for _ in range(60):
             env.step_chunk(still())
 
-        def receive(deadline, original=link.receive):
-            answer = original(deadline)
-            if "shape" in answer:  # the frames are more than a socket holds: the worker is in the middle of them
-                assert np.prod(answer["shape"]) > 2**20
-                os.kill(link._process.pid, signal.SIGKILL)
-            return answer
+        def send(message, original=link.send):
+            if end == signal.SIGKILL:  # the frames are more than a socket holds: it dies in the middle of them
+                original(message)
+                time.sleep(0.5)
+            link._process.send_signal(end)
+            if end == signal.SIGSTOP:
+                original(message)
 
-        def answer_alone(message, original=link.send):
-            original({"op": "record", "slots": []} if message["op"] == "frames" else message)
-
-        def answer_to_it(deadline, original=link.receive):
-            return original(deadline) | {"shape": [1, 1, 1, 3]}
-
-        if after == "nothing":
-            monkeypatch.setattr(link, "send", answer_alone)
-            monkeypatch.setattr(link, "receive", answer_to_it)
-        else:
-            monkeypatch.setattr(link, "receive", receive)
+        monkeypatch.setattr(link, "send", send)
         assert env.take_frames(0).shape == (0, 0, 0, 3)
-        how = "hung (no answer within 1 s, sending)" if after == "nothing" else "died (signal 9, SIGKILL)"
         assert f"worker 0 {how} in frames, envs [0, 1], seeds [0, 1]" in caplog.text
         monkeypatch.undo()
         step = env.step_chunk(still())
@@ -222,6 +214,39 @@ def test_a_worker_that_fails_between_its_answer_and_the_frames_costs_the_frames(
         env.reset([0, 1], [0, 1])
         env.step_chunk(still())
         assert len(env.take_frames(0)) == A
+    finally:
+        env.close()
+
+
+def test_what_a_lost_worker_had_written_of_its_last_chunk_does_not_count():
+    """Environment 2 ends its chunk, and its episode; then environment 3 takes the process with it."""
+    env = make_vec_env(
+        replace(TOY, num_workers=2, max_episode_steps=A, make_kwargs={"fault": {"kind": "kill", "seed": BAD_SEED}})
+    )
+    try:
+        env.reset(range(E), [1, 2, 3, BAD_SEED])
+        step = env.step_chunk(np.ones((E, A, 2), np.float32))
+        assert step.truncated.tolist() == [True, True, False, False]
+        assert step.invalid.tolist() == [False, False, True, True]
+        assert step.n_executed.tolist() == [A, A, 0, 0]
+        assert not step.rewards[2:].any()
+        assert step.metrics["distance"].astype(bool).tolist() == [True, True, False, False]
+    finally:
+        env.close()
+
+
+def test_metrics_that_change_end_the_run_in_words(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(
+        "from rlft_envs.toy import ToyEnv\n"
+        "from rlft_envs.single import Outcome\n"
+        "ToyEnv._advance = lambda env, action: Outcome(False, metrics={f'step {env.elapsed}': 0.0})\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    env = pool()
+    try:
+        env.reset(range(E), range(E))
+        with pytest.raises(EnvSetupError, match=r"metrics were \['step 0'\] and are \['step 1'\] now"):
+            env.step_chunk(still())
     finally:
         env.close()
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlft.types import Array, ChunkStep, EnvSettings, EnvSpec, Observation
+from rlft.types import Array, ChunkStep, EnvSettings, EnvSpec, Observation, map_rows
 from rlft_envs.checks import check_action_shape, check_env_ids, check_reset
 from rlft_envs.maniskill.devices import on_gpu
 from rlft_envs.maniskill.env import describe
@@ -41,7 +41,6 @@ from rlft_envs.maniskill.reading import (
 )
 from rlft_envs.maniskill.setup import build_base_env, instructions
 from rlft_envs.rewards import step_reward
-from rlft_envs.trees import Tree, clone_tree, put_rows, take_rows
 
 
 class ManiSkillGpuVecEnv:
@@ -68,7 +67,7 @@ class ManiSkillGpuVecEnv:
         self._elapsed = torch.zeros(E, dtype=torch.int64, device=device)
         self._dense = torch.zeros(E, device=device)
         self._last_action = torch.zeros(E, self._spec.act_dim, device=device)
-        self._final_state: Tree = clone_tree(self._simulation_state())
+        self._final_state = map_rows(torch.clone, self._simulation_state())
         self._metrics: dict[str, torch.Tensor] = {}
         with self._simulator():
             self._obs = self._observe()
@@ -87,7 +86,7 @@ class ManiSkillGpuVecEnv:
         numbers = check_reset(env_ids, seeds, episode_ids, self._spec)
         ids = torch.as_tensor(list(env_ids), dtype=torch.int64, device=self._env.device)
         if len(ids) == 0:
-            return _rows(self._obs, ids)
+            return _take(self._obs, ids)
         with self._simulator():
             # ManiSkill writes rows in ascending order of the environments, whatever the order of env_idx.
             each = sorted(zip(env_ids, seeds, numbers), key=lambda one: one[0])
@@ -105,7 +104,7 @@ class ManiSkillGpuVecEnv:
             for values in self._metrics.values():
                 values[ids] = 0.0
             self._refresh(ids)
-        return _rows(self._obs, ids)
+        return _take(self._obs, ids)
 
     def step_chunk(self, actions: Array) -> ChunkStep:
         """See :meth:`rlft.types.VecEnv.step_chunk`. Actions may be a numpy array or a tensor on any device.
@@ -129,11 +128,11 @@ class ManiSkillGpuVecEnv:
                 any_ended, any_runs = torch.stack([just_ended.any(), running.any()]).tolist()
                 if any_ended:
                     ids = just_ended.nonzero()[:, 0]
-                    put_rows(self._final_state, take_rows(self._simulation_state(), ids), ids)
+                    _put(self._final_state, ids, _take(self._simulation_state(), ids))
             self._restore_ended()
             self._refresh(stepped.nonzero()[:, 0])
         return ChunkStep(
-            obs=_rows(self._obs, torch.arange(E, device=chunk.device)),
+            obs=_take(self._obs, torch.arange(E, device=chunk.device)),
             rewards=rewards,
             n_executed=n_executed,
             terminated=self._terminated.clone(),
@@ -200,9 +199,9 @@ class ManiSkillGpuVecEnv:
         Returns:
             the task's info, of all environments.
         """
-        before = clone_tree(self._env.agent.get_controller_state())
+        before = map_rows(torch.clone, self._env.agent.get_controller_state())
         _, info = self._env.reset(seed=seeds, options={"env_idx": ids, **options})
-        put_rows(before, take_rows(self._env.agent.get_controller_state(), ids), ids)
+        _put(before, ids, _take(self._env.agent.get_controller_state(), ids))
         self._env.agent.set_controller_state(before)
         return info
 
@@ -239,7 +238,7 @@ class ManiSkillGpuVecEnv:
             for env_id in recorded:
                 self._frames[env_id].append(view[env_id].cpu().numpy())
 
-    def _simulation_state(self) -> Tree:
+    def _simulation_state(self) -> dict[str, Any]:
         """Poses, velocities, joints and controller targets, by kind and name: ``[E, n]`` each."""
         return {**self._env.get_state_dict(), "controller": self._env.agent.get_controller_state()}
 
@@ -248,9 +247,9 @@ class ManiSkillGpuVecEnv:
         ids = self._ended.nonzero()[:, 0]
         if len(ids) == 0:
             return
-        final = take_rows(self._final_state, ids)
-        controllers = clone_tree(self._env.agent.get_controller_state())
-        put_rows(controllers, final["controller"], ids)
+        final = _take(self._final_state, ids)
+        controllers = map_rows(torch.clone, self._env.agent.get_controller_state())
+        _put(controllers, ids, final["controller"])
         self._env.agent.set_controller_state(controllers)
         self._env.set_state_dict(final, ids)
 
@@ -275,11 +274,11 @@ class ManiSkillGpuVecEnv:
         self._invalid[ids] |= bad[ids]
 
 
-def _rows(obs: Observation, ids: torch.Tensor) -> Observation:
-    """A copy of the named rows, in their order."""
-    return Observation(
-        images={name: image[ids] for name, image in obs.images.items()},
-        state=obs.state[ids],
-        task=[obs.task[i] for i in ids.tolist()],
-        privileged=None if obs.privileged is None else obs.privileged[ids],
-    )
+def _take(bundle: Any, ids: torch.Tensor) -> Any:
+    """A copy of the named rows of an observation or a simulation state, in their order."""
+    return map_rows(lambda x: x[ids] if isinstance(x, torch.Tensor) else x[ids.tolist()], bundle)
+
+
+def _put(bundle: Any, ids: torch.Tensor, rows: Any) -> None:
+    """Write rows over the named ones of a simulation state, in place."""
+    map_rows(lambda x, new: x.__setitem__(ids, new), bundle, rows)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import mmap
-import os
+import dataclasses
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-import rlft
-import rlft_envs
-from rlft.types import EnvSettings, EnvSpec
-from rlft_envs.arrays import ObservationArrays
+from rlft.types import DemoSource, EnvSettings, EnvSpec
 from rlft_envs.errors import EnvSetupError
+from rlft_envs.record import RecordSettings
 from rlft_envs.workers import protocol
+from rlft_envs.workers.launch import worker_environment
 
 START_TIMEOUT_S = 600.0  # a first start compiles byte code and fills shader caches, on a busy machine
 CLOSE_TIMEOUT_S = 5.0
@@ -43,51 +41,70 @@ class WorkerFaultError(Exception):
 
 
 class WorkerLink:
-    """One worker process and the memory shared with it.
+    """One worker process.
+
+    Args:
+        index: the worker's number.
+        settings: what its environments are built from.
+        env_ids: which of the E environments it holds; they follow each other.
+        memory: descriptor of the memory shared by all workers and the learner; None where no chunk is ever stepped.
+        demos: how it records demonstrations; None where it records none.
 
     Attributes:
-        index: the worker's number.
-        env_ids: the environments it holds, as numbered in the whole pool.
         restarts: how often it was restarted.
-        record: slots (positions in ``env_ids``) that a restarted worker goes on recording.
+        recorded: slots (positions in ``env_ids``) whose frames it keeps, after a restart too.
+        deadline: :func:`time.monotonic` time after which a worker that owes an answer counts as hung.
+        connection: has something to read when an answer is there.
         spec: the facts about its environments, once it is ready.
         tasks: the environments' instructions when it became ready.
-        rows: its observations, in shared memory, once it is ready.
+        source: who demonstrates in it, once it is ready; None where it records no demonstrations.
     """
 
-    def __init__(self, index: int, env_ids: Sequence[int], settings: EnvSettings) -> None:
+    def __init__(
+        self,
+        index: int,
+        settings: EnvSettings,
+        env_ids: Sequence[int],
+        memory: int | None = None,
+        demos: RecordSettings | None = None,
+    ) -> None:
         self.index = index
         self.env_ids = list(env_ids)
         self.restarts = 0
-        self.record: set[int] = set()
+        self.recorded: set[int] = set()
+        self.deadline = self._limit = 0.0
+        self.connection: Connection | None = None
         self.spec: EnvSpec
         self.tasks: list[str]
-        self.rows: ObservationArrays
-        self._settings = protocol.pack_settings(settings)
+        self.source: DemoSource | None = None
+        self._hello = {
+            "settings": protocol.pack_settings(settings),
+            "env_ids": self.env_ids,
+            "memory": memory,
+            "demos": None if demos is None else dataclasses.asdict(demos),
+        }
+        self._memory = memory
         self._timeout = settings.step_timeout_s
-        # Anonymous memory by descriptor: unlike a named segment it cannot outlive a killed parent.
-        self._memory = os.memfd_create(f"rlft-worker-{index}")
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         self._process: subprocess.Popen | None = None
-        self._connection: Connection | None = None
         self._ready = False
 
     def start(self) -> None:
         """Start the process; it builds its environments while the caller goes on."""
-        mine, theirs = Pipe()
+        self.connection, theirs = Pipe()
         self._ready = False
-        self._connection = mine
         with theirs:
-            arguments = ["--connection", str(theirs.fileno()), "--memory", str(self._memory)]
+            shared = [] if self._memory is None else [self._memory]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "rlft_envs.workers", *arguments],
-                pass_fds=(theirs.fileno(), self._memory),
+                [sys.executable, "-m", "rlft_envs.workers", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(), *shared),
                 stdin=subprocess.DEVNULL,
                 stdout=self._stderr,
                 stderr=self._stderr,
-                env=_environment(),
+                env=worker_environment(),
             )
-        self._send({"settings": self._settings, "env_ids": self.env_ids, "record": sorted(self.record)})
+        with suppress(WorkerFaultError):  # dead already: whoever waits for it is told
+            self._send({**self._hello, "recorded": sorted(self.recorded)}, START_TIMEOUT_S)
 
     def wait_ready(self) -> None:
         """Wait until the environments are built.
@@ -98,92 +115,82 @@ class WorkerLink:
         """
         if self._ready:
             return
-        message = self._receive(time.monotonic() + START_TIMEOUT_S, "starting")
-        self.spec = protocol.unpack_spec(message["spec"])
-        self.tasks = message["tasks"]
-        n = len(self.env_ids)
-        size = ObservationArrays.nbytes(self.spec, n)
-        self.rows = ObservationArrays.over(mmap.mmap(self._memory, size), self.spec, n)
+        message, _ = self.receive()
+        self.spec, self.tasks = protocol.unpack_spec(message["spec"]), message["tasks"]
+        if "source" in message:
+            frozen = tuple(message["source"].pop("frozen_action_dims"))
+            self.source = DemoSource(self.spec, **message["source"], frozen_action_dims=frozen)
         self._ready = True
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message, after waiting until the worker is ready.
+        """Send a message, after waiting until the worker is ready; its answer is due within ``step_timeout_s``.
 
         Raises:
             WorkerFaultError: it is dead, or did not become ready.
         """
         self.wait_ready()
-        self._send(message)
+        self._send(message, self._timeout)
 
-    def receive(self, deadline: float) -> dict[str, Any]:
-        """The answer to the last message.
-
-        Args:
-            deadline: :func:`time.monotonic` time after which the worker counts as hung.
+    def receive(self) -> tuple[dict[str, Any], bytes]:
+        """The answer to the last message, and its raw bytes.
 
         Raises:
+            EnvSetupError: the settings cannot be used; no other seed and no other process would help.
             WorkerFaultError: no answer came.
         """
-        return self._receive(deadline, "working")
-
-    def receive_bytes(self, deadline: float) -> bytes:
-        """The raw bytes that follow an answer; arguments and errors as of :meth:`receive`."""
-        return self._read(deadline, "sending")
+        assert self.connection is not None
+        try:
+            if not self.connection.poll(max(0.0, self.deadline - time.monotonic())):
+                raise self._hang()
+            message, payload = protocol.receive(self.connection)
+        except (EOFError, OSError):
+            raise self._death() from None
+        if "error" not in message:
+            return message, payload
+        if message["kind"] == "setup":
+            raise EnvSetupError(message["error"])
+        raise WorkerFaultError("raised", message["error"].rstrip())
 
     def close(self) -> None:
-        """End the process, politely first, and free everything; may be called twice."""
-        if self._connection is not None:
+        """End the process, politely first, and free what it took; may be called twice."""
+        if self.connection is not None:
             try:
-                protocol.send(self._connection, {"op": "close"})
+                protocol.send(self.connection, {"op": "close"})
                 self._wait(CLOSE_TIMEOUT_S)
             except OSError:
                 pass  # already gone
         self.kill()
-        if not self._stderr.closed:
-            self._stderr.close()
-            os.close(self._memory)
+        self._stderr.close()
 
     def kill(self) -> None:
         """End the process at once."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
-    def _send(self, message: Mapping[str, Any]) -> None:
-        assert self._connection is not None
+    def output(self) -> str:
+        """The end of what the worker wrote on its standard error."""
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace").strip()[-STDERR_TAIL:]
+
+    def _send(self, message: Mapping[str, Any], limit: float) -> None:
+        assert self.connection is not None
         try:
-            protocol.send(self._connection, message)
+            protocol.send(self.connection, message)
         except OSError:
             raise self._death() from None
+        self._limit, self.deadline = limit, time.monotonic() + limit
 
-    def _read(self, deadline: float, doing: str) -> bytes:
-        assert self._connection is not None
-        try:
-            if not self._connection.poll(max(0.0, deadline - time.monotonic())):
-                raise self._hang(doing)
-            return self._connection.recv_bytes()
-        except (EOFError, OSError):
-            raise self._death() from None
-
-    def _receive(self, deadline: float, doing: str) -> dict[str, Any]:
-        message = protocol.parse(self._read(deadline, doing))
-        if "error" not in message:
-            return message
-        if message["kind"] == "setup":
-            raise EnvSetupError(message["error"])
-        raise WorkerFaultError("raised", message["error"].rstrip())
-
-    def _hang(self, doing: str) -> WorkerFaultError:
+    def _hang(self) -> WorkerFaultError:
         """Ask the worker where it is (its fault handler prints the stack), then describe it."""
         assert self._process is not None
-        limit = self._timeout if self._ready else START_TIMEOUT_S
         self._process.send_signal(signal.SIGUSR1)
         time.sleep(DUMP_TIMEOUT_S)
-        return WorkerFaultError(f"hung (no answer within {limit:g} s, {doing})", self._tail())
+        return WorkerFaultError(f"hung (no answer within {self._limit:g} s)", self.output())
 
     def _death(self) -> WorkerFaultError:
         status = self._wait(CLOSE_TIMEOUT_S)
@@ -193,7 +200,7 @@ class WorkerLink:
             how = f"died (signal {-status}, {signal.Signals(-status).name})"
         else:
             how = f"died (exit status {status})"
-        return WorkerFaultError(how, self._tail())
+        return WorkerFaultError(how, self.output())
 
     def _wait(self, seconds: float) -> int | None:
         assert self._process is not None
@@ -201,17 +208,3 @@ class WorkerLink:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
-
-    def _tail(self) -> str:
-        """The end of what the worker wrote on its standard error."""
-        self._stderr.seek(0)
-        return self._stderr.read().decode(errors="replace").strip()[-STDERR_TAIL:]
-
-
-def _environment() -> dict[str, str]:
-    """A worker's environment: the packages are found from anywhere, one thread each, and nothing asks questions."""
-    packages = [str(Path(path).resolve().parent) for module in (rlft, rlft_envs) for path in module.__path__]
-    inherited = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    path = os.pathsep.join([*packages, *inherited])
-    return {**os.environ, **threads, "PYTHONPATH": path, "MS_SKIP_ASSET_DOWNLOAD_PROMPT": "1"}

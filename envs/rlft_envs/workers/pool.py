@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import time
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rlft.types import ChunkStep, EnvSettings, EnvSpec, Observation
-from rlft_envs.arrays import ObservationArrays, Outcomes
+from rlft_envs.arrays import shared_arrays
 from rlft_envs.checks import check_actions, check_env_ids, check_reset
 from rlft_envs.errors import WorkerError
 from rlft_envs.workers.link import WorkerFaultError, WorkerLink
@@ -27,18 +27,18 @@ class WorkerPool:
     """
 
     def __init__(self, settings: EnvSettings) -> None:
-        self._timeout = settings.step_timeout_s
         self._first = settings.first_env
         self._max_restarts = settings.max_restarts
         E = settings.num_envs
+        # Anonymous memory by descriptor: unlike a named segment it cannot outlive a killed parent.
+        self._memory: int | None = os.memfd_create("rlft-workers")
         parts = np.array_split(np.arange(E), min(settings.num_workers, E))
-        self._links = [WorkerLink(i, part.tolist(), settings) for i, part in enumerate(parts)]
-        self._place = {env: (link, slot) for link in self._links for slot, env in enumerate(link.env_ids)}
-        self._outcomes = Outcomes.fresh(E)
-        self._started = np.zeros(E, dtype=bool)
-        self._seeds = np.full(E, -1)
+        self._links: list[WorkerLink] = []
+        self._seeds = np.full(E, -1)  # of the last episode; -1 before the first
         self._steps = np.zeros(E, dtype=np.int64)
+        self._running = np.zeros(E, dtype=bool)  # an episode that would be lost with its worker
         try:
+            self._links = [WorkerLink(i, settings, part.tolist(), self._memory) for i, part in enumerate(parts)]
             for link in self._links:
                 link.start()
             for link in self._links:
@@ -46,9 +46,10 @@ class WorkerPool:
         except BaseException:
             self.close()
             raise
+        self._place = {env: (link, slot) for link in self._links for slot, env in enumerate(link.env_ids)}
         self._spec = self._links[0].spec
         self._tasks = [task for link in self._links for task in link.tasks]
-        self._rows = ObservationArrays.private(self._spec, E)
+        self._arrays, self._actions, self._rewards = shared_arrays(self._memory, self._spec, 0)
 
     @property
     def spec(self) -> EnvSpec:
@@ -67,32 +68,32 @@ class WorkerPool:
             message["seeds"].append(int(seed))
             message["episode_ids"].append(episode_id)
             self._seeds[env], self._steps[env] = seed, 0
-            self._started[env] = False  # not lost with a worker that dies now: it will be tried again
+            self._running[env] = False  # not lost with a worker that dies now: it will be tried again
         while waiting:
-            for index, answer in self._exchange(waiting).items():
-                self._take_reset(self._links[index], waiting.pop(index)["slots"], answer)
-        return self._rows.observation(env_ids, self._tasks)
+            for index, (answer, _) in self._exchange(waiting).items():
+                for slot, task in zip(waiting.pop(index)["slots"], answer["tasks"], strict=True):
+                    env = self._links[index].env_ids[slot]
+                    self._running[env], self._tasks[env] = not self._arrays.invalid[env], task
+        return self._arrays.observation(env_ids, self._tasks)
 
     def step_chunk(self, actions: np.ndarray) -> ChunkStep:
         """See :meth:`rlft.types.VecEnv.step_chunk`."""
         actions = check_actions(actions, self._spec)
-        if not self._started.all():
-            raise RuntimeError(f"environments {np.flatnonzero(~self._started).tolist()} are stepped before a reset")
-        running = ~self._outcomes.ended
-        self._outcomes.begin_chunk(actions.shape[1])
-        messages = {
-            link.index: {"op": "step", "actions": actions[link.env_ids].tolist()}
-            for link in self._links
-            if running[link.env_ids].any()
-        }
-        for index, answer in self._exchange(messages).items():
-            link = self._links[index]
-            slots = [slot for slot, env in enumerate(link.env_ids) if running[env]]
-            envs = [link.env_ids[slot] for slot in slots]
-            self._outcomes.take(answer, slots, envs)
-            self._rows.take(link.rows, slots, envs)
-        self._steps += self._outcomes.n_executed
-        return self._outcomes.chunk_step(self._rows.observation(range(self._spec.num_envs), self._tasks))
+        if (self._seeds < 0).any():
+            raise RuntimeError(f"environments {np.flatnonzero(self._seeds < 0).tolist()} are stepped before a reset")
+        if actions.shape[1] != self._actions.shape[1]:
+            assert self._memory is not None
+            _, self._actions, self._rewards = shared_arrays(self._memory, self._spec, actions.shape[1])
+        self._actions[:] = actions
+        self._rewards[:], self._arrays.n_executed[:] = 0.0, 0
+        message = {"op": "step", "act_steps": actions.shape[1]}
+        stepped = {link.index: message for link in self._links if self._running[link.env_ids].any()}
+        for index, (answer, _) in self._exchange(stepped).items():
+            envs = self._links[index].env_ids
+            self._arrays.name_metrics(answer["metrics"])
+            self._running[envs] &= ~self._arrays.ended[envs]
+        self._steps += self._arrays.n_executed
+        return self._arrays.chunk_step(self._rewards, self._tasks)
 
     def record(self, env_ids: Sequence[int]) -> None:
         """See :meth:`rlft.types.VecEnv.record`."""
@@ -100,8 +101,8 @@ class WorkerPool:
         messages = {}
         for link in self._links:
             slots = {slot for env in env_ids for owner, slot in [self._place[env]] if owner is link}
-            if slots != link.record:
-                link.record = slots  # a worker that is restarted learns it when it starts
+            if slots != link.recorded:
+                link.recorded = slots  # a worker that is restarted learns it when it starts
                 messages[link.index] = {"op": "record", "slots": sorted(slots)}
         self._exchange(messages)
 
@@ -109,44 +110,30 @@ class WorkerPool:
         """See :meth:`rlft.types.VecEnv.take_frames`; frames in a worker that failed are lost."""
         check_env_ids([env_id], self._spec.num_envs)
         link, slot = self._place[env_id]
-        answer = self._exchange({link.index: {"op": "frames", "slot": slot}})
-        try:
-            if answer:
-                data = link.receive_bytes(time.monotonic() + self._timeout)
-                return np.frombuffer(data, np.uint8).reshape(answer[link.index]["shape"]).copy()
-        except WorkerFaultError as fault:
-            self._restart(link, fault, "frames")
-        return np.zeros((0, 0, 0, 3), np.uint8)
+        lost: tuple[Any, bytes] = {"shape": (0, 0, 0, 3)}, b""
+        answer, frames = self._exchange({link.index: {"op": "frames", "slot": slot}}).get(link.index, lost)
+        return np.frombuffer(frames, np.uint8).reshape(answer["shape"]).copy()
 
     def close(self) -> None:
         """End all workers; may be called twice."""
         for link in self._links:
             link.close()
+        if self._memory is not None:
+            os.close(self._memory)
+            self._memory = None
 
-    def _take_reset(self, link: WorkerLink, slots: list[int], answer: Mapping[str, Any]) -> None:
-        envs = [link.env_ids[slot] for slot in slots]
-        self._rows.take(link.rows, slots, envs)
-        self._started[envs] = True
-        for slot, env, task in zip(slots, envs, answer["tasks"], strict=True):
-            self._outcomes.begin_episode(env)
-            self._outcomes.invalid[env] = slot in answer["invalid"]
-            self._tasks[env] = task
-
-    def _exchange(self, messages: Mapping[int, Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
+    def _exchange(self, messages: Mapping[int, Mapping[str, Any]]) -> dict[int, tuple[dict[str, Any], bytes]]:
         """Send each worker its message, then gather the answers; a worker that fails has none, and is restarted."""
         failed: dict[int, WorkerFaultError] = {}
+        answers = {}
         for index, message in messages.items():
             try:
                 self._links[index].send(message)
             except WorkerFaultError as fault:
                 failed[index] = fault
-        deadline = time.monotonic() + self._timeout
-        answers = {}
-        for index in messages:
-            if index in failed:
-                continue
+        for index in [index for index in messages if index not in failed]:
             try:
-                answers[index] = self._links[index].receive(deadline)
+                answers[index] = self._links[index].receive()
             except WorkerFaultError as fault:
                 failed[index] = fault
         for index, failure in failed.items():
@@ -161,8 +148,10 @@ class WorkerPool:
             f"seeds {self._seeds[envs].tolist()}, episode steps {self._steps[envs].tolist()}\n{fault.details}"
         )
         link.kill()
-        lost = envs[self._started[envs] & ~self._outcomes.ended[envs]]
-        self._outcomes.invalid[lost] = True
+        lost = envs[self._running[envs]]
+        if len(lost):  # the worker may have died in the middle of writing what came of them
+            self._arrays.clear(lost)
+            self._arrays.invalid[lost], self._rewards[lost], self._running[lost] = True, 0.0, False
         if link.restarts >= self._max_restarts:
             self.close()
             raise WorkerError(f"{what.rstrip()}\nit was restarted {link.restarts} times (sim.max_restarts)") from None

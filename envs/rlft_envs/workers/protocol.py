@@ -1,8 +1,8 @@
 """What the learner and a worker process say to each other.
 
-Messages are JSON texts over a socket pair, one per chunk; pictures and states lie in shared memory and never travel.
-JSON because the two ends may be different interpreters with different numpy versions, and because reading it runs no
-code.
+Messages are JSON texts over a socket pair, one per chunk and worker; images, states, actions and rewards lie in shared
+memory. Where a message needs raw bytes (the frames of a video), they follow its text. JSON because the two ends may be
+different interpreters with different numpy versions, and because reading it runs no code.
 """
 
 from __future__ import annotations
@@ -16,20 +16,18 @@ from typing import Any
 from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings
 from rlft_envs.errors import EnvSetupError
 
-
-def send(connection: Connection, message: Mapping[str, Any]) -> None:
-    """Send one message."""
-    connection.send_bytes(json.dumps(message).encode())
+END_OF_TEXT = b"\0"  # JSON escapes it, so that none is in the text
 
 
-def receive(connection: Connection) -> dict[str, Any]:
-    """Receive one message; EOFError where the other end is gone."""
-    return parse(connection.recv_bytes())
+def send(connection: Connection, message: Mapping[str, Any], payload: bytes = b"") -> None:
+    """Send one message, and raw bytes with it."""
+    connection.send_bytes(json.dumps(message).encode() + END_OF_TEXT + payload)
 
 
-def parse(message: bytes) -> dict[str, Any]:
-    """What :func:`send` sent."""
-    return json.loads(message)
+def receive(connection: Connection) -> tuple[dict[str, Any], bytes]:
+    """Receive one message and its raw bytes; EOFError where the other end is gone."""
+    text, _, payload = connection.recv_bytes().partition(END_OF_TEXT)
+    return json.loads(text), payload
 
 
 def pack_settings(settings: EnvSettings) -> dict[str, Any]:
@@ -51,29 +49,19 @@ def pack_settings(settings: EnvSettings) -> dict[str, Any]:
 
 def unpack_settings(plain: Mapping[str, Any]) -> EnvSettings:
     """The inverse of :func:`pack_settings`."""
-    return EnvSettings(
-        **{
-            **plain,
-            "cameras": _cameras(plain["cameras"]),
-            "state_terms": tuple(plain["state_terms"]),
-            "reward": RewardSettings(**plain["reward"]),
-        }
-    )
-
-
-def pack_spec(spec: EnvSpec) -> dict[str, Any]:
-    """A specification as plain data."""
-    return dataclasses.asdict(spec)
+    cameras, reward = _cameras(plain["cameras"]), RewardSettings(**plain["reward"])
+    return EnvSettings(**{**plain, "cameras": cameras, "state_terms": tuple(plain["state_terms"]), "reward": reward})
 
 
 def unpack_spec(plain: Mapping[str, Any]) -> EnvSpec:
-    """The inverse of :func:`pack_spec`."""
-    bounds = {name: tuple(plain[name]) for name in ("action_low", "action_high")}
-    return EnvSpec(**{**plain, **bounds, "cameras": _cameras(plain["cameras"])})
+    """A specification that was sent as a dictionary."""
+    return EnvSpec(**{**_tuples(plain), "cameras": _cameras(plain["cameras"])})
 
 
 def _cameras(plain: list[dict[str, Any]]) -> tuple[CameraSettings, ...]:
-    def frozen(value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    return tuple(CameraSettings(**_tuples(camera)) for camera in plain)
 
-    return tuple(CameraSettings(**{name: frozen(value) for name, value in camera.items()}) for camera in plain)
+
+def _tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists only; frozen dataclasses hold tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}

@@ -80,13 +80,13 @@ class View:
         turns: whether the control mode can change the tool's orientation.
 
     Attributes:
-        may_end: whether a success now is the plan's; a plan during which the task can be solved by accident, or
+        success_counts: whether a success now is the plan's; a plan during which the task can be solved by accident, or
             before the object is let go, sets it to False until its last part.
     """
 
     def __init__(self, env: Any, arm: Arm, turns: bool) -> None:
         self.env = env
-        self.may_end = True
+        self.success_counts = True
         self.turns = turns
         self._arm = arm
 
@@ -138,7 +138,7 @@ class Oracle:
         self._holding = self._travelling = False
 
     @property
-    def still_dims(self) -> tuple[int, ...]:
+    def frozen_action_dims(self) -> tuple[int, ...]:
         """Action dimensions that the plan never changes."""
         return () if self._gripper_moves else self._control.dims("gripper")
 
@@ -148,9 +148,9 @@ class Oracle:
         return self._control.dims("arm") if self._travelling else ()
 
     @property
-    def may_end(self) -> bool:
+    def success_counts(self) -> bool:
         """Whether a success after the action that :meth:`act` last gave ends the demonstration."""
-        return self._view.may_end
+        return self._view.success_counts
 
     def act(self) -> np.ndarray | None:
         """The next action, float32 ``[d]``, for the state that the simulator is in now; None: the plan is over.

@@ -60,7 +60,7 @@ def put_on(view: View) -> Iterator[Step]:
     failed: list[np.ndarray] = []
     kind = "not_grasped"
     for _ in range(TRIES):
-        view.may_end = False
+        view.success_counts = False
         grasp, approach = _best_grasp(view, scene, failed)
         start = scene.source.pose()
         yield approach
@@ -83,7 +83,7 @@ def put_on(view: View) -> Iterator[Step]:
             failed.append(failed_here)
             kind = "dropped" if scene.source.centre_of_mass()[2] - start[2, 3] > LOST else kind
         else:
-            kind, view.may_end = "executed_not_solved", True
+            kind, view.success_counts = "executed_not_solved", True
             yield Stay(RELEASE_STEPS, gripper=OPEN)
         yield Move((lifted(view.tool(), APPROACH),), gripper=OPEN)
     raise PlanError(kind, f"given up after {TRIES} tries")

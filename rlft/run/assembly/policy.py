@@ -207,7 +207,7 @@ def build_actor_critic(cfg: RunConfig, policy: Pi0Policy, spec: EnvSpec, placeme
             spec.privileged_dim if c.inputs != "features" else 0,
             c.hidden_dims,
         )
-    frozen = set(policy.stats.constant_action)
+    frozen = set(policy.stats.frozen_action_dims)
     model = ActorCritic(
         policy,
         noise,

@@ -25,7 +25,6 @@ def episode(number: int, steps: int) -> Episode:
         action=rng.normal(size=(steps, 2)).astype(np.float32),
         task="push the cube",
         seed=100 + number,
-        success=True,
     )
 
 
@@ -184,7 +183,7 @@ def test_pictures_too_small_for_video_are_refused_before_the_encoder_sees_them(t
 
 
 def test_vectors_of_one_number_stay_vectors(tmp_path):
-    one = Episode({}, np.arange(3, dtype=np.float32)[:, None], np.ones((3, 1), np.float32), "wait", 1, True)
+    one = Episode({}, np.arange(3, dtype=np.float32)[:, None], np.ones((3, 1), np.float32), "wait", 1)
     with DemoWriter(tmp_path / "d", "local/demos", dataclasses.replace(META, cameras=())) as writer:
         writer.add(one)
         writer.finish()

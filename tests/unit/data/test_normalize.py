@@ -67,11 +67,11 @@ def test_constant_dimensions_are_listed_unless_declared():
     state, actions = np.random.default_rng(0).normal(size=(50, 3)), np.ones((50, 2))
     actions[:, 0] = np.arange(50)
     state[:, [0, 2]] = 0.3
-    with pytest.raises(StatsError, match=r"state_std .* dimensions \[0, 2\].*constant_state"):
+    with pytest.raises(StatsError, match=r"state_std .* dimensions \[0, 2\].*frozen_state_dims"):
         NormStats.from_arrays(state, actions, **ORIGIN)
     with pytest.raises(StatsError, match=r"action_std .* dimensions \[1\]"):
-        NormStats.from_arrays(state, actions, **ORIGIN, constant_state=(0, 2))
-    stats = NormStats.from_arrays(state, actions, **ORIGIN, constant_state=(0, 2), constant_action=(1,))
+        NormStats.from_arrays(state, actions, **ORIGIN, frozen_state_dims=(0, 2))
+    stats = NormStats.from_arrays(state, actions, **ORIGIN, frozen_state_dims=(0, 2), frozen_action_dims=(1,))
     assert stats.state_std[0] == stats.state_std[2] == stats.action_std[1] == 1.0
 
 
@@ -93,7 +93,7 @@ def test_a_refused_spread_says_what_to_do():
     state, actions = np.random.default_rng(0).normal(size=(1000, 2)), np.zeros((1000, 2))
     actions[:, 0], actions[:5, 1] = state[:, 0], 1.0  # opens in half a percent of the frames
     assert NormStats.from_arrays(state, actions, **ORIGIN).action_std[1] > 0.05
-    said = r"action_std .* dimensions \[1\] \(mean 0, std 0\).*constant_action.*dataset\.stats_method=mean_std"
+    said = r"action_std .* dimensions \[1\] \(mean 0, std 0\).*frozen_action_dims.*dataset\.stats_method=mean_std"
     with pytest.raises(StatsError, match=said):
         NormStats.from_arrays(state, actions, **ORIGIN, method="quantiles")
     old = make_stats()[0].to_dict() | {"state_std": [1.0, 1e-5, 1.0]}  # as a checkpoint might have it
@@ -183,7 +183,7 @@ def test_a_dataset_brings_numbers_origin_and_declared_constants():
         planner="oracle",
         run_seed=0,
         seeds=(0,),
-        constant_action=(1,),
+        frozen_action_dims=(1,),
         fingerprint="abc",
     )
     images = {"front": torch.zeros(40, 8, 8, 3, dtype=torch.uint8)}

@@ -1,17 +1,20 @@
 """Settings, checks, memory layout and messages: what the implementations share."""
 
-import json
+import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
+from importlib.machinery import PathFinder
+from multiprocessing import Pipe
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rlft.assets.root import COMMAND
 from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings
-from rlft_envs.arrays import ObservationArrays, Outcomes
+from rlft_envs.arrays import FLAGS, MAX_METRICS, EnvArrays, shared_arrays
 from rlft_envs.assets import download_command
 from rlft_envs.checks import check_actions, check_reset
 from rlft_envs.errors import EnvSetupError
@@ -19,8 +22,7 @@ from rlft_envs.make import make_vec_env
 from rlft_envs.maniskill.variations import Variation
 from rlft_envs.maniskill.vulkan import check_vulkan
 from rlft_envs.single import ObservationRow
-from rlft_envs.trees import clone_tree, put_rows, take_rows
-from rlft_envs.workers import protocol
+from rlft_envs.workers import launch, protocol
 
 SETTINGS = EnvSettings(
     simulator="toy",
@@ -40,51 +42,83 @@ SPEC = EnvSpec("x", 3, (-1.0, -1.0), (1.0, 1.0), 4, SETTINGS.cameras, "c", 20.0,
 
 
 def test_settings_and_spec_survive_the_wire():
-    wire = json.dumps({"settings": protocol.pack_settings(SETTINGS), "spec": protocol.pack_spec(SPEC)})
-    message = json.loads(wire)
-    assert protocol.unpack_settings(message["settings"]) == SETTINGS
-    assert protocol.unpack_spec(message["spec"]) == SPEC
+    mine, theirs = Pipe()
+    message = {"settings": protocol.pack_settings(SETTINGS), "spec": asdict(SPEC), "text": "a\0b"}
+    protocol.send(mine, message, b"raw\0bytes")
+    found, payload = protocol.receive(theirs)
+    assert protocol.unpack_settings(found["settings"]) == SETTINGS
+    assert protocol.unpack_spec(found["spec"]) == SPEC
+    assert (found["text"], payload) == ("a\0b", b"raw\0bytes")
 
 
-def test_outcomes_survive_the_wire_to_the_last_bit():
-    rng = np.random.default_rng(0)
-    sent = Outcomes.fresh(3)
-    sent.begin_chunk(5)
-    sent.rewards[:] = rng.normal(size=(3, 5)).astype(np.float32)
-    sent.n_executed[:] = [5, 2, 0]
-    sent.truncated[1] = True
-    sent.record(1, {"distance": 0.1})
-    taken = Outcomes.fresh(4)
-    taken.begin_chunk(5)
-    taken.success[3] = True
-    taken.take(json.loads(json.dumps(sent.to_json())), slots=[1, 0], at=[2, 0])
-    assert np.array_equal(taken.rewards[[2, 0]], sent.rewards[[1, 0]])
-    assert taken.n_executed.tolist() == [5, 0, 2, 0]
-    assert taken.ended.tolist() == [False, False, True, False]
-    assert taken.success.tolist() == [False, False, False, True]
-    assert taken.metrics["distance"][2] == np.float32(0.1)
-
-
-def test_arrays_over_one_memory_do_not_overlap_and_are_shared():
-    memory = bytearray(ObservationArrays.nbytes(SPEC, 3))
-    mine, theirs = (ObservationArrays.over(memory, SPEC, 3) for _ in range(2))
+def test_what_a_worker_writes_is_what_the_pool_reads_whatever_the_chunk():
+    descriptor = os.memfd_create("test")
+    mine, _, rewards = shared_arrays(descriptor, SPEC, 5)
+    part = shared_arrays(descriptor, SPEC, 5)[0].part(slice(1, 3))
     rows = []
-    for slot in range(3):
+    for slot in range(2):
         images = {c.name: np.full((c.height, c.width, 3), 50 * slot + i, np.uint8) for i, c in enumerate(SPEC.cameras)}
         rows.append(ObservationRow(images, np.full(4, slot + 0.5, np.float32), np.full(6, slot + 0.25, np.float32)))
-        mine.write(slot, rows[slot])
-    obs = theirs.observation([2, 0], ["go", "stay", "come"])
-    for k, slot in enumerate((2, 0)):
-        assert all(np.array_equal(obs.images[name][k], image) for name, image in rows[slot].images.items())
-        assert np.array_equal(obs.state[k], rows[slot].state)
-        assert np.array_equal(obs.privileged[k], rows[slot].privileged)
-    assert obs.task == ["come", "go"]
-    mine.state[:] = 0
-    assert obs.state.any(), "an observation is a copy"
+        part.write(slot, rows[slot])
+        part.write_metrics(slot, {"distance": 0.1 + slot})
+    part.n_executed[:] = 4, 5
+    for number, name in enumerate(FLAGS):
+        getattr(part, name)[number % 2] = True
+    obs = mine.observation([2, 1], ["go", "stay", "come"])
+    for k, row in enumerate(reversed(rows)):
+        assert all(np.array_equal(obs.images[name][k], image) for name, image in row.images.items())
+        assert np.array_equal(obs.state[k], row.state)
+        assert np.array_equal(obs.privileged[k], row.privileged)
+    assert obs.task == ["come", "stay"]
+    # A longer chunk grows the memory, and leaves where it is what was there.
+    _, actions, longer = shared_arrays(descriptor, SPEC, 5000)
+    actions[:], longer[:], part.state[:] = 1.0, 2.0, 7.0
+    mine.name_metrics(part.metric_names)
+    step = mine.chunk_step(longer, ["go", "stay", "come"])
+    os.close(descriptor)
+    assert step.n_executed.tolist() == [0, 4, 5]
+    assert [getattr(step, name).tolist() for name in FLAGS] == [[False, n % 2 == 0, n % 2 == 1] for n in range(5)]
+    assert np.array_equal(step.metrics["distance"], np.array([0.0, 0.1, 1.1], np.float32))
+    assert step.obs.state[:, 0].tolist() == [0.0, 7.0, 7.0]
+    assert rewards.shape == (3, 5)
+    longer[:] = 0.0
+    part.clear([0, 1])
+    assert (step.rewards == 2.0).all()
+    assert step.ended.tolist() == [False, True, True], "what was handed out is a copy"
+    assert mine.ended.tolist() == [False] * 3
+
+
+def test_metrics_that_change_are_named():
+    arrays = EnvArrays.private(SPEC, 3)
+    arrays.write_metrics(0, {"distance": 1.0, "angle": 2.0})
+    with pytest.raises(EnvSetupError, match=r"were \['distance', 'angle'\] and are \['distance'\] now"):
+        arrays.write_metrics(1, {"distance": 1.0})
+    with pytest.raises(EnvSetupError, match=f"at most {MAX_METRICS} can be kept"):
+        EnvArrays.private(SPEC, 3).write_metrics(0, dict.fromkeys(map(str, range(MAX_METRICS + 1)), 0.0))
+
+
+def test_a_worker_finds_what_its_parent_finds(tmp_path, monkeypatch):
+    (tmp_path / "a_users_package.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = "import a_users_package, rlft_tasks, sys; assert '' not in sys.path"
+    subprocess.run([sys.executable, "-c", code], env=launch.worker_environment(), cwd="/", check=True)
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_another_interpreter_finds_our_packages_and_no_library_of_this_one(tmp_path, monkeypatch, installed):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if installed:  # as from a wheel: rlft lies where numpy does
+        folders = launch.site.getsitepackages()
+        folders += [str(Path(launch.find_spec(name).origin).parents[1]) for name in launch.PACKAGES]
+        monkeypatch.setattr(launch.site, "getsitepackages", lambda: folders)
+    path = launch.worker_environment("/usr/bin/python3.10")["PYTHONPATH"].split(os.pathsep)
+    assert str(tmp_path) in path
+    assert all(PathFinder.find_spec(name, path) for name in launch.PACKAGES)
+    assert not any(PathFinder.find_spec(name, path) for name in ("numpy", "torch", "json"))
 
 
 def test_numbers_that_are_not_finite_are_not_stored():
-    arrays = ObservationArrays.private(replace(SPEC, cameras=()), 1)
+    arrays = EnvArrays.private(replace(SPEC, cameras=()), 1)
     row = ObservationRow({}, np.array([1, np.nan, np.inf, 2], np.float32), np.zeros(6, np.float32))
     assert not row.is_finite()
     arrays.write(0, row)
@@ -108,20 +142,6 @@ def test_checks_name_what_is_wrong():
         check_reset([0, 2], [1, 2], [5, 6], numbered)
     with pytest.raises(ValueError, match="one per environment"):
         check_reset([0, 2], [1, 2], [5], numbered)
-
-
-def test_trees():
-    tree = {"a": {"b": np.arange(6.0).reshape(3, 2)}}
-
-    class Array(np.ndarray):
-        def clone(self):
-            return self.copy()
-
-    tree["a"]["b"] = tree["a"]["b"].view(Array)
-    copy = clone_tree(tree)
-    put_rows(copy, take_rows(tree, [0]), [2])
-    assert copy["a"]["b"][2].tolist() == [0.0, 1.0]
-    assert tree["a"]["b"][2].tolist() == [4.0, 5.0]
 
 
 @pytest.mark.parametrize(

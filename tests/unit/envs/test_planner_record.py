@@ -47,7 +47,7 @@ class Counter(SingleEnv):
 class Stepper:
     """Steps by one; holds by zero."""
 
-    still_dims, noisy_dims, may_end = (1,), (0,), True
+    frozen_action_dims, noisy_dims, success_counts = (1,), (0,), True
 
     def __init__(self, steps=20, step=1.0, error=None):
         self.steps, self.step, self.error = steps, step, error
@@ -68,7 +68,7 @@ def run(env=None, settings=None, **expert):
 
 def test_every_step_holds_what_was_seen_before_its_action():
     found = run()
-    assert (found.outcome, found.solved_at, found.message) == ("success", 3, "")
+    assert (found.outcome, found.success_step, found.message) == ("success", 3, "")
     assert [float(s[0]) for s in found.states] == [0, 1, 2, 3, 3]
     assert [float(a[0]) for a in found.actions] == [1, 1, 1, 0, 0]  # two steps held after success
     assert [int(p[0, 0, 0]) for p in found.images["cam"]] == [0, 1, 2, 3, 3]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from rlft.rollout.observations import indices, put_rows, take_rows
-from rlft.types import Observation
+from rlft.types import Observation, map_rows
 
 
 def observation(rows, start=0, *, to=np.asarray):
@@ -36,3 +36,10 @@ def test_putting_rows_changes_these_rows_of_a_copy_only(to):
 
 def test_indices_of_either_kind_of_mask():
     assert indices(np.array([True, False, True])) == [0, 2] == indices(torch.tensor([True, False, True]))
+
+
+def test_nested_states_have_the_rows_of_their_arrays():
+    tree = {"a": {"b": torch.arange(6.0).view(3, 2)}, "none": None}
+    assert map_rows(lambda x: x[[2]], tree)["a"]["b"].tolist() == [[4.0, 5.0]]
+    assert map_rows(torch.add, tree, tree)["a"]["b"][1].tolist() == [4.0, 6.0]
+    assert map_rows(torch.clone, tree)["none"] is None
