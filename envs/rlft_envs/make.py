@@ -28,10 +28,6 @@ def make_vec_env(settings: EnvSettings) -> VecEnv:
     settings = simulator.resolved(settings)
     if settings.sim_backend == "gpu":
         return simulator.batched(settings)
-    if settings.num_workers == 0:
-        from rlft_envs.slots import InProcessVecEnv
-
-        return InProcessVecEnv(settings)
     from rlft_envs.workers.pool import WorkerPool
 
     return WorkerPool(settings)

@@ -1,24 +1,32 @@
-"""Several environments of one process, stepped by chunks: the rules of the VecEnv contract, written once.
+"""Several environments of one process, and what can be asked of them: the rules of the VecEnv contract, written once.
 
-:class:`EnvSlots` serves the learner's own process (:class:`InProcessVecEnv`) and every worker process alike.
+:class:`EnvSlots` serves a worker process and, without any, the learner's own process alike.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from rlft.types import ChunkStep, EnvSettings, EnvSpec, Observation
-from rlft_envs.arrays import EnvArrays
-from rlft_envs.checks import check_actions, check_env_ids, check_reset
+from rlft.types import DemoAttempt, EnvSettings, EnvSpec
+from rlft_envs.arrays import EnvArrays, shared_arrays
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.simulator import build_single_env
+from rlft_envs.record import SIMULATOR_ERROR, SUCCESS, RecordSettings, package_versions, record
+from rlft_envs.simulator import build_single_env, simulator_of
 from rlft_envs.single import SingleEnv
+from rlft_envs.task import expert_name, make_expert
 
 log = logging.getLogger(__name__)
+
+Answer = tuple[Mapping[str, Any], bytes]
+"""What an operation answers: plain data, and raw bytes that go with it."""
 
 
 class EnvStepError(RuntimeError):
@@ -26,72 +34,88 @@ class EnvStepError(RuntimeError):
 
 
 class EnvSlots:
-    """n environments and where each stands.
+    """n of the E environments, and where each stands. A slot is a position among the n.
+
+    Args:
+        settings: of all E environments.
+        env_ids: which these are; they follow each other.
+        memory: descriptor of the memory that holds the arrays of all E (:func:`rlft_envs.arrays.shared_arrays`);
+            None where nobody else looks at them.
+        demos: how demonstrations are recorded; None where none are wanted.
 
     Attributes:
         spec: the facts about one environment.
         envs: the environments, by slot.
-        tasks: the instruction of each environment's running episode.
-        arrays: observations, flags and metrics; replace it to have them written elsewhere (shared memory).
-        started: bool ``[n]``, whether the environment was ever reset.
+        operations: name -> what answers it.
+        ready: what is to be known about the environments: the spec, their instructions, who demonstrates.
+
+    Raises:
+        EnvSetupError: the settings cannot be built, or nobody can demonstrate the task.
     """
 
-    def __init__(self, settings: EnvSettings, env_ids: Sequence[int]) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: EnvSettings, env_ids: Sequence[int], memory: int | None, demos: RecordSettings | None = None
+    ) -> None:
+        source = (
+            None
+            if demos is None
+            else {"planner": expert_name(settings), "versions": package_versions(simulator_of(settings).packages)}
+        )
+        self._settings, self._demos = settings, demos or RecordSettings()
+        self._memory = os.memfd_create("rlft-slots") if memory is None else memory
+        self._rows = slice(env_ids[0], env_ids[-1] + 1)
         self._ids = [settings.first_env + i for i in env_ids]
         self.envs: list[SingleEnv] = [build_single_env(settings) for _ in self._ids]
         self.envs[0].observe()  # the first image compiles shaders for seconds; let that be part of starting
         self.spec: EnvSpec = self.envs[0].spec
-        self.tasks = [env.instruction for env in self.envs]
-        self.arrays = EnvArrays.private(self.spec, len(self._ids))
-        self.started = np.zeros(len(self._ids), dtype=bool)
+        self._arrays, self._actions, self._rewards = self._shared(act_steps=0)
+        self._started = np.zeros(len(self._ids), dtype=bool)
         self._frames: dict[int, list[np.ndarray]] = {}
+        if source is not None:
+            self.reset([0], [0], [None])
+            source["frozen_action_dims"] = make_expert(self.envs[0]).frozen_action_dims
+        self.ready = {"spec": asdict(self.spec), "tasks": [env.instruction for env in self.envs], "source": source}
+        self.operations: dict[str, Callable[..., Answer]] = {
+            operation.__name__: operation
+            for operation in (self.reset, self.step, self.record, self.take_frames, self.demonstrate)
+        }
 
-    def reset(self, slots: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int | None]) -> None:
-        """Start the episodes named by seed and id in the environments ``slots``; their rows are written."""
+    def reset(self, slots: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int | None]) -> Answer:
+        """Start the episodes named by seed and id; their rows are written. Answers with the instructions."""
         for slot, seed, episode_id in zip(slots, seeds, episode_ids, strict=True):
             env = self.envs[slot]
             try:
                 env.reset(int(seed), episode_id)
-                row = env.observe()
+                self._arrays.clear(slot)
+                self._observe(slot)
             except Exception as error:
                 where = f"environment {self._ids[slot]} raised in reset, seed {seed}, episode id {episode_id}"
                 raise EnvStepError(where) from error
-            self.started[slot], self.tasks[slot] = True, env.instruction
-            self.arrays.clear(slot)
-            self.arrays.write(slot, row)
-            if not row.is_finite():
-                self._invalidate(slot, "observation")
+            self._started[slot] = True
+        return {"tasks": [self.envs[slot].instruction for slot in slots]}, b""
 
-    def rebuild(self, slot: int) -> None:
-        """Replace an environment whose simulator failed: nobody knows its state."""
-        self.envs[slot].close()
-        self.envs[slot], self.started[slot] = build_single_env(self._settings), False
-
-    def step_chunk(self, actions: np.ndarray, rewards: np.ndarray) -> None:
-        """Execute up to A actions in every environment whose episode runs; the arrays are written.
-
-        Args:
-            actions: float32 ``[n, A, d]``, finite.
-            rewards: float32 ``[n, A]``, written; 0 where nothing is executed.
+    def step(self, act_steps: int) -> Answer:
+        """Execute up to A actions, which lie in the shared memory, in every environment whose episode runs.
 
         Raises:
             EnvSetupError: the task's metrics are not always the same.
-            EnvStepError: the simulator raised.
+            EnvStepError: a simulator raised.
         """
-        rewards[:], self.arrays.n_executed[:] = 0.0, 0
-        stepped = self.started & ~self.arrays.ended
-        for slot in np.flatnonzero(stepped).tolist():
+        if act_steps != self._actions.shape[1]:
+            _, self._actions, self._rewards = self._shared(act_steps)
+        self._rewards[:], self._arrays.n_executed[:] = 0.0, 0
+        for slot in np.flatnonzero(self._started & ~self._arrays.ended).tolist():
             env = self.envs[slot]
             try:
-                self._step_one(slot, env, actions[slot], rewards[slot])
+                self._run_chunk(slot, env, self._actions[slot], self._rewards[slot])
             except EnvSetupError:
                 raise
             except Exception as error:
                 where = f"environment {self._ids[slot]} raised in step {env.elapsed}, seed {env.seed}"
                 raise EnvStepError(where) from error
+        return {"metrics": self._arrays.metric_names}, b""
 
-    def record(self, slots: Sequence[int]) -> None:
+    def record(self, slots: Sequence[int]) -> Answer:
         """Keep a human-view frame per executed step of these environments from now on, and of no others.
 
         Raises:
@@ -100,13 +124,24 @@ class EnvSlots:
         for slot in slots:
             self.envs[slot].human_view()  # fails here rather than inside an episode
         self._frames = {slot: self._frames.get(slot, []) for slot in slots}
+        return {}, b""
 
-    def take_frames(self, slot: int) -> np.ndarray:
-        """Return and forget an environment's frames, uint8 ``[n, height, width, 3]``."""
-        frames = self._frames.get(slot, [])
-        if slot in self._frames:
-            self._frames[slot] = []
-        return np.stack(frames) if frames else np.zeros((0, 0, 0, 3), np.uint8)
+    def take_frames(self, slot: int) -> Answer:
+        """Forget an environment's frames, and answer with them, uint8 ``[n, height, width, 3]``."""
+        kept = self._frames.get(slot, [])
+        frames = np.stack(kept) if kept else np.zeros((0, 0, 0, 3), np.uint8)
+        kept.clear()
+        return {"shape": frames.shape}, frames.tobytes()
+
+    def demonstrate(self, attempt: Mapping[str, int], file: str) -> Answer:
+        """Make an attempt in slot 0; what it recorded is in the file before its outcome is told."""
+        found = record(self.envs[0], make_expert, DemoAttempt(**attempt), self._demos)
+        if found.outcome == SIMULATOR_ERROR:  # its state is unknown now
+            self.envs[0].close()
+            self.envs[0] = build_single_env(self._settings)
+        if found.actions and (found.outcome == SUCCESS or self._demos.keep_failures):
+            found.save(Path(file))
+        return asdict(found.result()), b""
 
     def close(self) -> None:
         """Close all environments; may be called twice."""
@@ -114,9 +149,14 @@ class EnvSlots:
             env.close()
         self.envs = []
 
-    def _step_one(self, slot: int, env: SingleEnv, actions: np.ndarray, rewards: np.ndarray) -> None:
+    def _shared(self, act_steps: int) -> tuple[EnvArrays, np.ndarray, np.ndarray]:
+        """Our rows of the shared arrays, of the actions and of the rewards of a chunk."""
+        arrays, actions, rewards = shared_arrays(self._memory, self.spec, act_steps)
+        return arrays.part(self._rows), actions[self._rows], rewards[self._rows]
+
+    def _run_chunk(self, slot: int, env: SingleEnv, actions: np.ndarray, rewards: np.ndarray) -> None:
         """Run one environment's chunk to its end, or to the end of its episode; render once."""
-        out = self.arrays
+        out = self._arrays
         for j, action in enumerate(actions):
             result = env.step(action, reward_due=not self._settings.reward_per_chunk or j + 1 == len(actions))
             out.n_executed[slot] = j + 1
@@ -132,55 +172,15 @@ class EnvSlots:
             rewards[j] = result.reward
             if result.terminated or result.truncated:
                 break
-        row = env.observe()
-        self.arrays.write(slot, row)
+        self._observe(slot)
+
+    def _observe(self, slot: int) -> None:
+        row = self.envs[slot].observe()
+        self._arrays.write(slot, row)
         if not row.is_finite():
             self._invalidate(slot, "observation")
 
     def _invalidate(self, slot: int, what: str) -> None:
         env = self.envs[slot]
         log.error("environment %d: %s is not finite, step %d, seed %s", self._ids[slot], what, env.elapsed, env.seed)
-        self.arrays.invalid[slot] = True
-
-
-class InProcessVecEnv:
-    """A VecEnv whose environments run one after another in this process (``num_workers=0``)."""
-
-    def __init__(self, settings: EnvSettings) -> None:
-        self._slots = EnvSlots(settings, range(settings.num_envs))
-
-    @property
-    def spec(self) -> EnvSpec:
-        """The facts about this environment."""
-        return self._slots.spec
-
-    def reset(
-        self, env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None = None
-    ) -> Observation:
-        """See :meth:`rlft.types.VecEnv.reset`."""
-        self._slots.reset(env_ids, seeds, check_reset(env_ids, seeds, episode_ids, self.spec))
-        return self._slots.arrays.observation(env_ids, self._slots.tasks)
-
-    def step_chunk(self, actions: np.ndarray) -> ChunkStep:
-        """See :meth:`rlft.types.VecEnv.step_chunk`."""
-        slots = self._slots
-        if not slots.started.all():
-            raise RuntimeError(f"environments {np.flatnonzero(~slots.started).tolist()} are stepped before a reset")
-        actions = check_actions(actions, self.spec)
-        rewards = np.zeros(actions.shape[:2], np.float32)
-        slots.step_chunk(actions, rewards)
-        return slots.arrays.chunk_step(rewards, slots.tasks)
-
-    def record(self, env_ids: Sequence[int]) -> None:
-        """See :meth:`rlft.types.VecEnv.record`."""
-        check_env_ids(env_ids, self.spec.num_envs)
-        self._slots.record(env_ids)
-
-    def take_frames(self, env_id: int) -> np.ndarray:
-        """See :meth:`rlft.types.VecEnv.take_frames`."""
-        check_env_ids([env_id], self.spec.num_envs)
-        return self._slots.take_frames(env_id)
-
-    def close(self) -> None:
-        """Free the simulators; may be called twice."""
-        self._slots.close()
+        self._arrays.invalid[slot] = True

@@ -177,6 +177,7 @@ def _attempt_all(
 
     size = min(c.num_procs or len(os.sched_getaffinity(0)), wanted)
     with DemoPool(settings, record, size, attempts.part) as pool:
+        source = pool.source()
         for done in pool.run(next_attempt):
             attempts.add(done)
             outcomes[done.outcome] += 1
@@ -192,8 +193,7 @@ def _attempt_all(
             f"attempts ({failed}); the reasons stand in {attempts.path}. Raise collect.max_attempts to go on "
             "from here, or lower collect.num_episodes"
         )
-    assert pool.source is not None
-    return pool.source
+    return source
 
 
 def _episodes(attempts: AttemptLog, kept: list[AttemptRecord], progress: ProgressLike | None) -> Iterator[Episode]:

@@ -1,4 +1,4 @@
-"""The learner's end of one worker process: start it, talk to it with a time limit, and say how it died."""
+"""The learner's end of one worker: start it, talk to it with a time limit, and say how it died."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from rlft.types import DemoSource, EnvSettings, EnvSpec
+from rlft.types import EnvSettings
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.record import RecordSettings
+from rlft_envs.slots import Answer, EnvSlots
 from rlft_envs.workers import protocol
 from rlft_envs.workers.launch import worker_environment
 
@@ -46,18 +47,16 @@ class WorkerLink:
     Args:
         index: the worker's number.
         settings: what its environments are built from.
-        env_ids: which of the E environments it holds; they follow each other.
-        memory: descriptor of the memory shared by all workers and the learner; None where no chunk is ever stepped.
+        env_ids: which of the E environments it holds.
+        memory: descriptor of the memory that it shares with us, if any.
         demos: how it records demonstrations; None where it records none.
 
     Attributes:
+        ready: what it said when its environments were built (see :class:`rlft_envs.slots.EnvSlots`); None before.
         restarts: how often it was restarted.
-        recorded: slots (positions in ``env_ids``) whose frames it keeps, after a restart too.
-        deadline: :func:`time.monotonic` time after which a worker that owes an answer counts as hung.
+        recorded: slots whose frames it keeps, after a restart too.
+        deadline: :func:`time.monotonic` time after which it counts as hung if it owes an answer.
         connection: has something to read when an answer is there.
-        spec: the facts about its environments, once it is ready.
-        tasks: the environments' instructions when it became ready.
-        source: who demonstrates in it, once it is ready; None where it records no demonstrations.
     """
 
     def __init__(
@@ -68,76 +67,92 @@ class WorkerLink:
         memory: int | None = None,
         demos: RecordSettings | None = None,
     ) -> None:
-        self.index = index
-        self.env_ids = list(env_ids)
+        self.index, self.env_ids = index, list(env_ids)
+        self.ready: dict[str, Any] | None = None
         self.restarts = 0
-        self.recorded: set[int] = set()
+        self.recorded: list[int] = []
         self.deadline = self._limit = 0.0
         self.connection: Connection | None = None
-        self.spec: EnvSpec
-        self.tasks: list[str]
-        self.source: DemoSource | None = None
         self._hello = {
             "settings": protocol.pack_settings(settings),
             "env_ids": self.env_ids,
             "memory": memory,
             "demos": None if demos is None else dataclasses.asdict(demos),
         }
-        self._memory = memory
-        self._timeout = settings.step_timeout_s
+        self._memory, self._timeout = memory, settings.step_timeout_s
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         self._process: subprocess.Popen | None = None
-        self._ready = False
 
     def start(self) -> None:
-        """Start the process; it builds its environments while the caller goes on."""
+        """Start the process, in place of one that may still run; it builds while the caller goes on."""
+        self.kill()
         self.connection, theirs = Pipe()
-        self._ready = False
         with theirs:
-            shared = [] if self._memory is None else [self._memory]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "rlft_envs.workers", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(), *shared),
+                pass_fds=[theirs.fileno(), *([] if self._memory is None else [self._memory])],
                 stdin=subprocess.DEVNULL,
                 stdout=self._stderr,
                 stderr=self._stderr,
                 env=worker_environment(),
             )
-        with suppress(WorkerFaultError):  # dead already: whoever waits for it is told
-            self._send({**self._hello, "recorded": sorted(self.recorded)}, START_TIMEOUT_S)
-
-    def wait_ready(self) -> None:
-        """Wait until the environments are built.
-
-        Raises:
-            EnvSetupError: the settings cannot be built; starting again would not help.
-            WorkerFaultError: the worker failed while starting.
-        """
-        if self._ready:
-            return
-        message, _ = self.receive()
-        self.spec, self.tasks = protocol.unpack_spec(message["spec"]), message["tasks"]
-        if "source" in message:
-            frozen = tuple(message["source"].pop("frozen_action_dims"))
-            self.source = DemoSource(self.spec, **message["source"], frozen_action_dims=frozen)
-        self._ready = True
+        self._expect_within(START_TIMEOUT_S)
+        self.send({**self._hello, "recorded": self.recorded})
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message, after waiting until the worker is ready; its answer is due within ``step_timeout_s``.
+        """Ask for an operation; the answer is due ``step_timeout_s`` after now, or after the worker is ready."""
+        assert self.connection is not None
+        if self.ready is not None:
+            self._expect_within(self._timeout)
+        with suppress(OSError):  # it is dead; whoever waits for the answer is told
+            protocol.send(self.connection, message)
 
-        Raises:
-            WorkerFaultError: it is dead, or did not become ready.
-        """
-        self.wait_ready()
-        self._send(message, self._timeout)
+    def wait_ready(self) -> dict[str, Any]:
+        """Wait until the environments are built; what the worker then says. Errors as of :meth:`receive`."""
+        if self.ready is None:
+            self.ready = dict(self._receive()[0])
+            self._expect_within(self._timeout)
+        return self.ready
 
-    def receive(self) -> tuple[dict[str, Any], bytes]:
-        """The answer to the last message, and its raw bytes.
+    def receive(self) -> Answer:
+        """The answer to the last message.
 
         Raises:
             EnvSetupError: the settings cannot be used; no other seed and no other process would help.
             WorkerFaultError: no answer came.
         """
+        self.wait_ready()
+        return self._receive()
+
+    def output(self) -> str:
+        """The end of what the worker wrote on its standard error."""
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace").strip()[-STDERR_TAIL:]
+
+    def close(self) -> None:
+        """End the process, politely first; may be called twice."""
+        if self.connection is not None:
+            with suppress(OSError):  # already gone
+                protocol.send(self.connection, {"op": "close"})
+                self._wait(CLOSE_TIMEOUT_S)
+        self.kill()
+        self._stderr.close()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.ready = None
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _expect_within(self, seconds: float) -> None:
+        self._limit, self.deadline = seconds, time.monotonic() + seconds
+
+    def _receive(self) -> Answer:
         assert self.connection is not None
         try:
             if not self.connection.poll(max(0.0, self.deadline - time.monotonic())):
@@ -150,40 +165,6 @@ class WorkerLink:
         if message["kind"] == "setup":
             raise EnvSetupError(message["error"])
         raise WorkerFaultError("raised", message["error"].rstrip())
-
-    def close(self) -> None:
-        """End the process, politely first, and free what it took; may be called twice."""
-        if self.connection is not None:
-            try:
-                protocol.send(self.connection, {"op": "close"})
-                self._wait(CLOSE_TIMEOUT_S)
-            except OSError:
-                pass  # already gone
-        self.kill()
-        self._stderr.close()
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def output(self) -> str:
-        """The end of what the worker wrote on its standard error."""
-        self._stderr.seek(0)
-        return self._stderr.read().decode(errors="replace").strip()[-STDERR_TAIL:]
-
-    def _send(self, message: Mapping[str, Any], limit: float) -> None:
-        assert self.connection is not None
-        try:
-            protocol.send(self.connection, message)
-        except OSError:
-            raise self._death() from None
-        self._limit, self.deadline = limit, time.monotonic() + limit
 
     def _hang(self) -> WorkerFaultError:
         """Ask the worker where it is (its fault handler prints the stack), then describe it."""
@@ -204,7 +185,39 @@ class WorkerLink:
 
     def _wait(self, seconds: float) -> int | None:
         assert self._process is not None
-        try:
+        with suppress(subprocess.TimeoutExpired):
             return self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
+        return None
+
+
+class LocalLink:
+    """The same without a process: what an operation raises is raised here.
+
+    Args:
+        settings: what the environments are built from.
+        memory: descriptor of the memory that holds their arrays.
+    """
+
+    index = 0
+
+    def __init__(self, settings: EnvSettings, memory: int) -> None:
+        self.env_ids = list(range(settings.num_envs))
+        self.recorded: list[int] = []
+        self.slots = EnvSlots(settings, self.env_ids, memory)
+        self._message: dict[str, Any] = {}
+
+    def wait_ready(self) -> dict[str, Any]:
+        """What is to be known about the environments."""
+        return self.slots.ready
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Ask for an operation."""
+        self._message = dict(message)
+
+    def receive(self) -> Answer:
+        """Execute it."""
+        return self.slots.operations[self._message.pop("op")](**self._message)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.slots.close()

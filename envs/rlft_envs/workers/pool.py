@@ -1,4 +1,4 @@
-"""A VecEnv over worker processes: CPU simulators side by side, and a failure in one is not the end of the run."""
+"""A VecEnv of CPU simulators: side by side in worker processes, or one after the other in this one."""
 
 from __future__ import annotations
 
@@ -13,42 +13,47 @@ from rlft.types import ChunkStep, EnvSettings, EnvSpec, Observation
 from rlft_envs.arrays import shared_arrays
 from rlft_envs.checks import check_actions, check_env_ids, check_reset
 from rlft_envs.errors import WorkerError
-from rlft_envs.workers.link import WorkerFaultError, WorkerLink
+from rlft_envs.slots import Answer
+from rlft_envs.workers import protocol
+from rlft_envs.workers.link import LocalLink, WorkerFaultError, WorkerLink
 
 log = logging.getLogger(__name__)
 
 
 class WorkerPool:
-    """E environments in ``settings.num_workers`` processes; one message per chunk and worker.
+    """E environments in ``settings.num_workers`` processes, or in this process where that is 0.
 
-    A worker that dies, hangs or raises is named in the log and restarted. The episodes that ran in it are lost: their
-    environments are reported ``invalid`` until they are reset. More than ``settings.max_restarts`` restarts of one
-    worker end the run with a :class:`rlft_envs.errors.WorkerError`.
+    One message per chunk and worker; numbers lie in memory that all of them share. A worker that dies, hangs or raises
+    is named in the log and restarted. The episodes that ran in it are lost: their environments are reported ``invalid``
+    until they are reset. More than ``settings.max_restarts`` restarts of one worker end the run with a
+    :class:`rlft_envs.errors.WorkerError`.
     """
 
     def __init__(self, settings: EnvSettings) -> None:
-        self._first = settings.first_env
-        self._max_restarts = settings.max_restarts
         E = settings.num_envs
+        self._first, self._max_restarts = settings.first_env, settings.max_restarts
         # Anonymous memory by descriptor: unlike a named segment it cannot outlive a killed parent.
-        self._memory: int | None = os.memfd_create("rlft-workers")
-        parts = np.array_split(np.arange(E), min(settings.num_workers, E))
-        self._links: list[WorkerLink] = []
+        self._memory: int | None = os.memfd_create("rlft-envs")
+        self._links: Sequence[WorkerLink | LocalLink] = []
         self._seeds = np.full(E, -1)  # of the last episode; -1 before the first
         self._steps = np.zeros(E, dtype=np.int64)
         self._running = np.zeros(E, dtype=bool)  # an episode that would be lost with its worker
         try:
-            self._links = [WorkerLink(i, settings, part.tolist(), self._memory) for i, part in enumerate(parts)]
-            for link in self._links:
-                link.start()
-            for link in self._links:
-                self._wait_first_start(link)
+            if settings.num_workers:
+                parts = np.array_split(np.arange(E), min(settings.num_workers, E))
+                links = [WorkerLink(i, settings, part.tolist(), self._memory) for i, part in enumerate(parts)]
+                self._links = links
+                for link in links:
+                    link.start()
+            else:
+                self._links = [LocalLink(settings, self._memory)]
+            ready = [self._wait_first_start(link) for link in self._links]
         except BaseException:
             self.close()
             raise
         self._place = {env: (link, slot) for link in self._links for slot, env in enumerate(link.env_ids)}
-        self._spec = self._links[0].spec
-        self._tasks = [task for link in self._links for task in link.tasks]
+        self._spec = protocol.unpack_spec(ready[0]["spec"])
+        self._tasks = [task for one in ready for task in one["tasks"]]
         self._arrays, self._actions, self._rewards = shared_arrays(self._memory, self._spec, 0)
 
     @property
@@ -100,18 +105,18 @@ class WorkerPool:
         check_env_ids(env_ids, self._spec.num_envs)
         messages = {}
         for link in self._links:
-            slots = {slot for env in env_ids for owner, slot in [self._place[env]] if owner is link}
+            slots = sorted(slot for env in env_ids for owner, slot in [self._place[env]] if owner is link)
             if slots != link.recorded:
                 link.recorded = slots  # a worker that is restarted learns it when it starts
-                messages[link.index] = {"op": "record", "slots": sorted(slots)}
+                messages[link.index] = {"op": "record", "slots": slots}
         self._exchange(messages)
 
     def take_frames(self, env_id: int) -> np.ndarray:
         """See :meth:`rlft.types.VecEnv.take_frames`; frames in a worker that failed are lost."""
         check_env_ids([env_id], self._spec.num_envs)
         link, slot = self._place[env_id]
-        lost: tuple[Any, bytes] = {"shape": (0, 0, 0, 3)}, b""
-        answer, frames = self._exchange({link.index: {"op": "frames", "slot": slot}}).get(link.index, lost)
+        lost: Answer = {"shape": (0, 0, 0, 3)}, b""
+        answer, frames = self._exchange({link.index: {"op": "take_frames", "slot": slot}}).get(link.index, lost)
         return np.frombuffer(frames, np.uint8).reshape(answer["shape"]).copy()
 
     def close(self) -> None:
@@ -122,16 +127,12 @@ class WorkerPool:
             os.close(self._memory)
             self._memory = None
 
-    def _exchange(self, messages: Mapping[int, Mapping[str, Any]]) -> dict[int, tuple[dict[str, Any], bytes]]:
+    def _exchange(self, messages: Mapping[int, Mapping[str, Any]]) -> dict[int, Answer]:
         """Send each worker its message, then gather the answers; a worker that fails has none, and is restarted."""
-        failed: dict[int, WorkerFaultError] = {}
-        answers = {}
+        answers, failed = {}, {}
         for index, message in messages.items():
-            try:
-                self._links[index].send(message)
-            except WorkerFaultError as fault:
-                failed[index] = fault
-        for index in [index for index in messages if index not in failed]:
+            self._links[index].send(message)
+        for index in messages:
             try:
                 answers[index] = self._links[index].receive()
             except WorkerFaultError as fault:
@@ -140,14 +141,15 @@ class WorkerPool:
             self._restart(self._links[index], failure, str(messages[index]["op"]))
         return answers
 
-    def _restart(self, link: WorkerLink, fault: WorkerFaultError, operation: str) -> None:
+    def _restart(self, link: WorkerLink | LocalLink, fault: WorkerFaultError, operation: str) -> None:
         """Name the failure, discard the episodes that ran in the worker, and start it again without waiting for it."""
+        assert isinstance(link, WorkerLink)  # what fails in this process is raised
+        link.kill()
         envs = np.asarray(link.env_ids)
         what = (
             f"worker {link.index} {fault.how} in {operation}, envs {[self._first + i for i in link.env_ids]}, "
             f"seeds {self._seeds[envs].tolist()}, episode steps {self._steps[envs].tolist()}\n{fault.details}"
         )
-        link.kill()
         lost = envs[self._running[envs]]
         if len(lost):  # the worker may have died in the middle of writing what came of them
             self._arrays.clear(lost)
@@ -159,10 +161,9 @@ class WorkerPool:
         log.error("%s\nrestarting it (%d of %d)", what.rstrip(), link.restarts, self._max_restarts)
         link.start()
 
-    def _wait_first_start(self, link: WorkerLink) -> None:
+    def _wait_first_start(self, link: WorkerLink | LocalLink) -> dict[str, Any]:
         while True:
             try:
-                link.wait_ready()
-                return
+                return link.wait_ready()
             except WorkerFaultError as fault:
                 self._restart(link, fault, "start")

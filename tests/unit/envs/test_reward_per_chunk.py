@@ -7,7 +7,7 @@ import pytest
 
 from rlft.types import EnvSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.slots import EnvSlots
+from rlft_envs.make import make_vec_env
 from rlft_envs.toy import ToyEnv
 
 SETTINGS = EnvSettings("toy", "ToyReach-v0", 3, 23, "pd_ee_delta_pos", reward=RewardSettings(scale=3.0))
@@ -19,16 +19,15 @@ def play(settings, monkeypatch, towards_goal=True):
     asked = []
     real = ToyEnv._dense_reward
     monkeypatch.setattr(ToyEnv, "_dense_reward", lambda env: asked.append(env) or real(env))
-    slots = EnvSlots(settings, range(3))
-    slots.reset(range(3), [1, 2, 3], [None] * 3)
+    env = make_vec_env(settings)
+    env.reset(range(3), [1, 2, 3])
     asked.clear()
     chunks, rng = [], np.random.default_rng(0)
-    while not slots.arrays.ended.all():
-        away = np.stack([env._goal - env._pos for env in slots.envs])[:, None]
+    while not (chunks and chunks[-1].ended.all()):
+        away = np.stack([toy._goal - toy._pos for toy in env._links[0].slots.envs])[:, None]
         actions = np.clip(3 * away, -1, 1) if towards_goal else rng.uniform(-1, 1, (3, 1, 2))
-        rewards = np.zeros((3, A), np.float32)
-        slots.step_chunk((0.6 * np.repeat(actions, A, 1)).astype(np.float32), rewards)
-        chunks.append(slots.arrays.chunk_step(rewards, slots.tasks))
+        chunks.append(env.step_chunk(0.6 * np.repeat(actions, A, 1)))
+    env.close()
     return chunks, len(asked)
 
 
