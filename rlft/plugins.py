@@ -29,7 +29,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "toy": "rlft_tasks.toy:TASKS",
         "widowx": "rlft_tasks.widowx:TASKS",
     },
-    "policies": {},
+    "policies": {
+        "pi0": "rlft.policy.pi0.family:PI0",
+        "pi05": "rlft.policy.pi0.family:PI05",
+        "small": "rlft.policy.pi0.family:SMALL",
+        "small_pi05": "rlft.policy.pi0.family:SMALL_PI05",
+    },
     "objectives": {},
 }
 """Kind -> name -> ``module:attribute`` of what comes with this package."""

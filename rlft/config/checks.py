@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
+from rlft import plugins
 from rlft.config.evaluation import IN_DISTRIBUTION
 from rlft.config.randomization import enabled_effects
 from rlft.config.schema import RunConfig
 
-REAL_SIZE = ("pi0", "pi05")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -142,7 +143,7 @@ def overlap(cfg: RunConfig) -> list[str]:
 
 
 def observations(cfg: RunConfig) -> list[str]:
-    """Cameras are distinct and placed whole; the policy sees something, and real sizes see pictures."""
+    """Cameras are distinct and placed whole; the policy sees something."""
     problems = []
     names = [camera.name for camera in cfg.env.cameras]
     for name in sorted({name for name in names if names.count(name) > 1}):
@@ -153,8 +154,6 @@ def observations(cfg: RunConfig) -> list[str]:
             problems.append(f"env.cameras.{i}.{given} is given without {missing}: a placement needs both, or neither")
     if not names and not cfg.env.state_terms:
         problems.append("env.cameras = [] and env.state_terms = []: the policy would observe nothing; give one of them")
-    if not names and cfg.model.kind in REAL_SIZE:
-        problems.append(f"env.cameras = [] with model.kind = {cfg.model.kind}: it needs at least one camera")
     return problems
 
 
@@ -168,14 +167,18 @@ def warm_up(cfg: RunConfig) -> list[str]:
     return []
 
 
+def policy_options(cfg: RunConfig) -> list[str]:
+    """What ``model.options`` says that the policy does not know; looked for before the policy is asked anything."""
+    kind, options = cfg.model.kind, plugins.load("policies", cfg.model.kind, "model.kind").Options
+    known = [entry.name for entry in fields(options)] if options is not None else []
+    unknown = sorted(set(cfg.model.options) - set(known))
+    return [f"model.options: {unknown} with model.kind = {kind}, which knows {known}"] if unknown else []
+
+
 def model(cfg: RunConfig) -> list[str]:
-    """Sizes belong to the small model; the real sizes have their own."""
-    if cfg.model.kind in REAL_SIZE and cfg.model.small:
-        return [
-            f"model.small = {cfg.model.small} with model.kind = {cfg.model.kind}: sizes can be set only with "
-            "model.kind=small; remove them"
-        ]
-    return []
+    """The policy can follow its section."""
+    names = [camera.name for camera in cfg.env.cameras]
+    return list(plugins.load("policies", cfg.model.kind, "model.kind").problems(cfg.model, names))
 
 
 def names(cfg: RunConfig) -> list[str]:

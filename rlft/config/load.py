@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlft.config.checks import cross_checks
+from rlft import plugins
+from rlft.config.checks import cross_checks, policy_options
 from rlft.config.compose import compose_tree, read_tree
 from rlft.config.schema import RunConfig
 from rlft.config.typed import build_section
 from rlft.errors import ConfigError
-from rlft.policy.pi0.sizes import IMAGE_SIZE, SmallSize, is_small
 
 
 def load(
@@ -53,7 +53,7 @@ def from_tree(tree: Mapping[str, Any], entry: str = "train_rl") -> RunConfig:
     """
     problems: list[str] = []
     cfg = build_section(RunConfig, tree, "", problems)
-    if problems:
+    if problems or (problems := policy_options(cfg)):
         raise ConfigError(problems)
     _complete(cfg, entry)
     problems = cross_checks(cfg)
@@ -78,7 +78,7 @@ def _complete(cfg: RunConfig, entry: str) -> None:
         cfg.num_steps = wins.num_steps
         if entry == "evaluate":
             cfg.num_steps_eval = wins.num_steps
-    side = SmallSize.from_settings(cfg.model.small).image_size if is_small(cfg.model.kind) else IMAGE_SIZE
+    side = plugins.load("policies", cfg.model.kind, "model.kind").image_size(cfg.model)
     for camera in cfg.env.cameras:  # without a size: rendered at the model's, so that nothing is resized later
         height, width = round(side / max(1.0, camera.aspect)), round(side * min(1.0, camera.aspect))
         camera.height, camera.width = camera.height or height, camera.width or width

@@ -2,7 +2,7 @@
 
 The sections about learning are in :mod:`rlft.config.learning`. ``docs/configuration.md`` is generated from both,
 and :mod:`rlft.config.load` validates against them.
-Key names keep the spelling of the field's first π0-RL code (``act_steps``, ``n_action_steps``, ...);
+Key names keep the spelling of the first code of this field (``act_steps``, ``n_action_steps``, ...);
 docs/concepts.md maps them to lerobot's and openpi's words.
 """
 
@@ -105,11 +105,7 @@ class ModelOverridesConfig:
 class ModelConfig:
     """The policy network."""
 
-    kind: str = opt(
-        "small",
-        "small, small_pi05: the architectures at test size; pi0, pi05: real size.",
-        choices=("small", "small_pi05", "pi0", "pi05"),
-    )
+    kind: str = opt("small", "Which policy, a file of configs/policy; package.module:FAMILY for one of your own.")
     path: str | None = opt(
         None, "Checkpoint directory (pretrained_model/); train_sft takes its weights alone; null: random weights."
     )
@@ -125,7 +121,8 @@ class ModelConfig:
     tokenizer_path: str | None = opt(None, "Tokenizer directory or hub name; null: the small one, or the checkpoint's.")
     gradient_checkpointing: bool = opt(False, "Recompute activations in the backward pass.")
     compile: bool = opt(False, "torch.compile the denoise step; the first calls take a minute or more.")
-    small: dict[str, Any] = opt({}, "Sizes of the small model; see rlft.policy.pi0.sizes.SmallSize.")
+    small: dict[str, Any] = opt({}, "Sizes of the small kinds; an unknown name is answered with those that there are.")
+    options: dict[str, Any] = opt({}, "Settings that a policy of another package declares.")
     model_overrides: ModelOverridesConfig = field(
         default_factory=ModelOverridesConfig,
         metadata={"doc": "Chunk and denoise settings that win over the top-level ones."},
@@ -156,7 +153,7 @@ class DatasetConfig:
     stats_method: str | None = opt(
         None,
         "Statistics that train_sft normalises with: mean and std, or the 1 % and 99 % quantiles; null: what the "
-        "pretrained weights of model.kind expect (quantiles for pi05). A checkpoint keeps its own.",
+        "weights of model.kind expect. A checkpoint keeps its own.",
         choices=("mean_std", "quantiles"),
     )
 

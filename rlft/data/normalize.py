@@ -1,6 +1,6 @@
 """Normalisation statistics: they travel with the weights, and are checked before they are used.
 
-The map is affine per dimension, ``(x - mean) / std``. Quantile statistics (what π0.5's weights expect) fit the same
+The map is affine per dimension, ``(x - mean) / std``. Quantile statistics (what some weights expect) fit the same
 form with the quantiles' midpoint and half-distance in the two fields: ``2 (x - q01) / (q99 - q01) - 1``.
 """
 
@@ -52,7 +52,7 @@ class NormStats:
         fingerprint: hash of the dataset, or ``none``.
         method: what the numbers are: ``mean_std``; ``quantiles``, midpoint and half-distance of the 1 % and 99 %
             quantiles; or ``bounds``, those of the action bounds.
-        constant_action: action dimensions that never change in the data (a gripper that stays closed). They are
+        frozen_action_dims: action dimensions that never change in the data (a gripper that stays closed). They are
             learnt and executed like the others, but not explored: noise there could only do harm.
     """
 
@@ -66,11 +66,11 @@ class NormStats:
     state_terms: tuple[str, ...] = ()
     fingerprint: str = "none"
     method: str = "mean_std"
-    constant_action: tuple[int, ...] = ()
+    frozen_action_dims: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse statistics that would poison every number after them."""
-        for name in (*FIELDS, "cameras", "state_terms", "constant_action"):
+        for name in (*FIELDS, "cameras", "state_terms", "frozen_action_dims"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.method not in METHODS:
             raise StatsError(f"method={self.method!r}: must be one of {', '.join(METHODS)}.")
@@ -101,7 +101,7 @@ class NormStats:
         fingerprint: str = "none",
         method: str = "mean_std",
         constant_state: Sequence[int] = (),
-        constant_action: Sequence[int] = (),
+        frozen_action_dims: Sequence[int] = (),
     ) -> NormStats:
         """Compute statistics of recorded data.
 
@@ -116,13 +116,13 @@ class NormStats:
             method: ``mean_std``, or ``quantiles`` (1 % and 99 % map to -1 and 1): exact over all frames, where those of
                 lerobot's ``stats.json`` are averages of each episode's, read off histograms.
             constant_state: state dimensions that are constant on purpose; their std is set to 1.
-            constant_action: the same for actions.
+            frozen_action_dims: the same for actions.
 
         Raises:
             StatsError: NaN in the data, or a dimension that is constant without being declared so.
         """
         numbers: dict[str, Any] = {}
-        for part, values, constant in (("state", state, constant_state), ("action", actions, constant_action)):
+        for part, values, constant in (("state", state, constant_state), ("action", actions, frozen_action_dims)):
             data = np.asarray(values, dtype=np.float64)
             if data.ndim != 2 or len(data) == 0:
                 raise StatsError(
@@ -142,7 +142,7 @@ class NormStats:
             state_terms=tuple(state_terms),
             fingerprint=fingerprint,
             method=method,
-            constant_action=tuple(constant_action),
+            frozen_action_dims=tuple(frozen_action_dims),
         )
 
     @classmethod
@@ -159,7 +159,7 @@ class NormStats:
             fingerprint=meta.fingerprint,
             method=method,
             constant_state=meta.constant_state,
-            constant_action=meta.constant_action,
+            frozen_action_dims=meta.constant_action,
         )
 
     @classmethod

@@ -10,7 +10,7 @@ import rlft_envs.make
 from rlft import cli
 from rlft.config.load import load
 from rlft.data.normalize import NormStats
-from rlft.policy.pi0.weights import save_pretrained
+from rlft.policy.pretrained import save_pretrained
 from rlft.policy.strict import write_manifest
 from rlft.run import assembly, stages
 

@@ -11,7 +11,7 @@ import torch
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.data.normalize import MIN_STD, NormStats, StatsError
-from rlft.policy.pi0.transforms import normalize
+from rlft.policy.base import normalize
 from rlft.types import CameraSettings, EnvSpec
 
 ORIGIN = {
@@ -71,7 +71,7 @@ def test_constant_dimensions_are_listed_unless_declared():
         NormStats.from_arrays(state, actions, **ORIGIN)
     with pytest.raises(StatsError, match=r"action_std .* dimensions \[1\]"):
         NormStats.from_arrays(state, actions, **ORIGIN, constant_state=(0, 2))
-    stats = NormStats.from_arrays(state, actions, **ORIGIN, constant_state=(0, 2), constant_action=(1,))
+    stats = NormStats.from_arrays(state, actions, **ORIGIN, constant_state=(0, 2), frozen_action_dims=(1,))
     assert stats.state_std[0] == stats.state_std[2] == stats.action_std[1] == 1.0
 
 
