@@ -16,7 +16,13 @@ KIND = "model.kind=their_policy.flow:FAMILY"
 SMALL = [
     *("task=toy", KIND, "model.options={width: 48}", "sim.num_workers=0", "collect.num_episodes=6"),
     *("collect.num_procs=1", "sft.batch_size=32", "sft.steps=200", "sft.log_freq=1", "sft.optimizer.lr=3e-3"),
-    *("env.num_envs=3", "env.n_steps_rollout=10", "env.max_episode_len=10", "train.batch_size=4", "train.update_epochs=2"),
+    *(
+        "env.num_envs=3",
+        "env.n_steps_rollout=10",
+        "env.max_episode_len=10",
+        "train.batch_size=4",
+        "train.update_epochs=2",
+    ),
     *("train.n_critic_warmup_itr=0", "train.skip_initial_eval=true", "train.val_freq=0", "train.save_model_freq=1"),
     *("train.actor_optimizer.lr=1e-3", "guard.probe_episodes=0", "eval.num_envs=2", "eval.episodes=4"),
     "eval.num_videos=0",

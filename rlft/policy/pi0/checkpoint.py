@@ -97,10 +97,9 @@ def load(
 def _lerobot_pipelines(policy: Pi0Policy) -> tuple[Any, Any]:
     """Build lerobot's pre- and postprocessor with our tokenizer and statistics.
 
-    The steps and their order are those of lerobot's factory, which cannot be called: it downloads PaliGemma's
-    tokenizer whichever one is wanted. The pipelines are complete where the
-    real dimensions are the first ones. Below -1 π0.5's prompt differs, see
-    :func:`rlft.policy.pi0.transforms.state_prompt`.
+    The steps and their order are those of lerobot's factory, which cannot be called: it downloads PaliGemma's tokenizer
+    whichever one is wanted. They are complete where the real dimensions are the first ones. Below -1 π0.5's prompt
+    differs, see :func:`rlft.policy.pi0.transforms.state_prompt`.
     """
     config, stats = policy.config, policy.stats
     numbers = {

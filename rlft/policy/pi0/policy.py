@@ -144,9 +144,7 @@ class Pi0Policy(FlowPolicy):
             ("suffix", rows, suffix),
             lambda: forward.suffix_context(tower, prefix.mask, rows=rows, suffix=suffix, lone_first=not self.is_pi05),
         )
-        features = forward.expert_features(
-            tower, embeds, prefix.kv, context, cond=cond, recompute=self.recompute, layers=self._expert_layers
-        )
+        features = self._expert_layers(tower, embeds, context.angles, context.bias, prefix.kv, cond, self.recompute)
         features = features[:, -self.horizon :].float()  # without π0's state token
         return self.model.action_out_proj(features), features
 
