@@ -15,6 +15,7 @@ from rlft.config.evaluation import IN_DISTRIBUTION
 from rlft.config.randomization import enabled_effects
 from rlft.config.schema import RunConfig
 
+FAMILY = ("Options", "stats_method", "problems", "image_size", "build", "save", "load", "check")  # PolicyFamily's
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -169,8 +170,10 @@ def warm_up(cfg: RunConfig) -> list[str]:
 
 def policy_options(cfg: RunConfig) -> list[str]:
     """What ``model.options`` says that the policy does not know; looked for before the policy is asked anything."""
-    kind, options = cfg.model.kind, plugins.load("policies", cfg.model.kind, "model.kind").Options
-    known = [entry.name for entry in fields(options)] if options is not None else []
+    kind, family = cfg.model.kind, plugins.load("policies", cfg.model.kind, "model.kind")
+    if missing := [name for name in FAMILY if not hasattr(family, name)]:
+        return [f"model.kind = {kind}: no policy family, it has no {', '.join(missing)}; see docs/adding_a_policy.md"]
+    known = [entry.name for entry in fields(family.Options)] if family.Options is not None else []
     unknown = sorted(set(cfg.model.options) - set(known))
     return [f"model.options: {unknown} with model.kind = {kind}, which knows {known}"] if unknown else []
 

@@ -120,6 +120,7 @@ def test_stored_images_give_the_update_of_stored_prefixes(base, tmp_path):
         ([KIND, "model.options={widht: 3}"], r"model.options: \['widht'\] .* which knows \['image_size', 'width'\]"),
         ([KIND, "env.cameras=[]"], r"env.cameras = \[\]: their_policy.flow:FAMILY needs at least one"),
         (["model.kind=their_polcy.flow:FAMILY"], "model.kind = 'their_polcy.flow:FAMILY': their_polcy.flow cannot be"),
+        (["model.kind=json:loads"], "model.kind = json:loads: no policy family, it has no Options, stats_method"),
         (["model.kind=smal"], r"model.kind = 'smal': must be one of .*did you mean small\?"),
         (["model.kind=small", "model.options={width: 3}"], r"model.options: \['width'\] with model.kind = small"),
     ],

@@ -26,22 +26,13 @@ log = logging.getLogger(__name__)
 
 
 def preflight(cfg: RunConfig) -> None:
-    """Check the policy's checkpoint and statistics, then the task, against the settings: in seconds, not minutes.
-
-    Raises:
-        WeightsError: see :func:`check_checkpoint`; StatsError and ConfigError likewise.
-        EnvSetupError: see :func:`rlft.run.assembly.envs.check_task`.
-    """
+    """Check checkpoint, statistics and task against the settings, in seconds; errors as in the two that it calls."""
     check_checkpoint(cfg)
     check_task(cfg)
 
 
 def check_checkpoint(cfg: RunConfig, *, other_task: bool = False) -> None:
     """Check the checkpoint's files, horizon and statistics without reading its weights.
-
-    Args:
-        cfg: settings.
-        other_task: see :func:`check_stats`.
 
     Raises:
         WeightsError: ``model.path`` is no checkpoint, or a file of it is missing, damaged, or does not fit.
@@ -83,13 +74,7 @@ def check_base(cfg: RunConfig) -> None:
 
 
 def build_policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_task: bool = False) -> FlowPolicy:
-    """The policy: from ``model.path`` by a strict load, or fresh with random weights.
-
-    Args:
-        cfg: settings.
-        spec: the environment that it will act in.
-        placement: where its weights go.
-        other_task: see :func:`check_stats`.
+    """The policy for an environment: from ``model.path`` by a strict load, or fresh with random weights.
 
     Raises:
         ConfigError: the checkpoint does not fit the settings or the environment.
@@ -148,11 +133,7 @@ def _warn_of_small_images(policy: FlowPolicy, spec: EnvSpec) -> None:
 
 
 def check_horizon(cfg: RunConfig, horizon: int) -> None:
-    """Refuse a checkpoint that predicts another number of steps than the settings say.
-
-    Raises:
-        ConfigError: with both.
-    """
+    """Refuse, with both numbers, a checkpoint that predicts another number of steps than the settings say."""
     if cfg.n_action_steps != horizon:
         raise ConfigError(
             f"n_action_steps={cfg.n_action_steps}, but the checkpoint {cfg.model.path} predicts H={horizon} "
@@ -161,11 +142,7 @@ def check_horizon(cfg: RunConfig, horizon: int) -> None:
 
 
 def check_method(cfg: RunConfig, stats: NormStats) -> None:
-    """Refuse statistics of another kind than ``dataset.stats_method``, where that is given.
-
-    Raises:
-        ConfigError: with both.
-    """
+    """Refuse statistics of another kind than ``dataset.stats_method``, where that is given."""
     wanted = cfg.dataset.stats_method
     if wanted is not None and stats.method not in (wanted, "bounds"):
         raise ConfigError(
