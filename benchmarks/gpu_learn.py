@@ -183,7 +183,7 @@ def sft(models: Models, horizon: int) -> Iterator[Found]:
         cfg = models.settings(horizon, 1, *overrides)
         policy, device, kept = models.policy(cfg), parse_device(cfg.model.device), "kept" in case
         demos = demonstrations(cfg, horizon, frames=4 * cfg.sft.batch_size)
-        plan = plan_sft(cfg, Assumed(tokens=policy.tokenizer.length, frames=len(demos)), cached=kept)
+        plan = plan_sft(cfg, Assumed(tokens=policy.prompt_length, frames=len(demos)), cached=kept)
         planned = plan.used[device_name(cfg.model.device)]
         needed, free = sum(planned.values()) - planned["weights"], free_bytes(device)
         if needed > 0.95 * free:

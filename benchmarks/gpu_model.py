@@ -26,9 +26,9 @@ from rlft.data.normalize import NormStats
 from rlft.placement import parse_device, synchronize
 from rlft.policy.pi0.policy import Pi0Policy
 from rlft.policy.pi0.tokenizer import build_small_tokenizer
+from rlft.policy.pi0.transforms import Pi0Input
 from rlft.rollout.buffer import RolloutBuffer
 from rlft.rollout.sampler import RolloutSampler
-from rlft.rows import PolicyInput
 from rlft.run import assembly
 
 DENOISE_STEPS = 4  # K
@@ -140,7 +140,9 @@ class Models:
         logging.getLogger("rlft.data.normalize").setLevel(logging.ERROR)  # it warns of weights that know no data
         device = parse_device(cfg.model.device)
         with torch.device(device):
-            return assembly.fresh_policy(cfg, NormStats.from_spec(environment(cfg, 1).spec), device)
+            made = assembly.fresh_policy(cfg, NormStats.from_spec(environment(cfg, 1).spec), device)
+        assert isinstance(made, Pi0Policy)
+        return made
 
     def policy(self, cfg: RunConfig) -> Pi0Policy:
         """A policy of other horizon and cameras around the same weights: no weight depends on either."""
@@ -160,12 +162,14 @@ class Models:
         env, policy = environment(cfg, cfg.env.num_envs), self.policy(cfg)
         model = assembly.build_actor_critic(cfg, policy, env.spec, assembly.build_placement(cfg))
         updater = PpoUpdater(model, cfg.train, cfg.exploration.logprob, cfg.guard, exact=exact_products(cfg))
-        return Side(cfg, env, model, updater, policy.tokenizer.length)
+        return Side(cfg, env, model, updater, policy.prompt_length)
 
 
-def prepared(policy: Pi0Policy, cfg: RunConfig, n: int) -> PolicyInput:
+def prepared(policy: Pi0Policy, cfg: RunConfig, n: int) -> Pi0Input:
     """Model inputs of n rows."""
-    return policy.prepare(environment(cfg, n).reset(range(n), [0] * n))
+    inputs = policy.prepare(environment(cfg, n).reset(range(n), [0] * n))
+    assert isinstance(inputs, Pi0Input)
+    return inputs
 
 
 def noise_like(policy: Pi0Policy, n: int) -> Tensor:
@@ -174,7 +178,7 @@ def noise_like(policy: Pi0Policy, n: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(policy.device)
 
 
-def lerobot_inputs(policy: Pi0Policy, inputs: PolicyInput) -> list[Any]:
+def lerobot_inputs(policy: Pi0Policy, inputs: Pi0Input) -> list[Any]:
     """The same inputs as lerobot's core takes them: pictures in [-1, 1], prompts padded to its own length."""
     images = [image.float() / 127.5 - 1.0 for image in inputs.images.unbind(1)]
     present = [torch.ones(len(inputs), dtype=torch.bool, device=policy.device) for _ in images]

@@ -25,8 +25,8 @@ from rlft.policy.critic import Critic
 from rlft.policy.denoise import make_schedule
 from rlft.policy.noise import NoiseHead
 from rlft.policy.pi0.factory import build_policy
+from rlft.policy.pi0.family import SmallSize
 from rlft.policy.pi0.policy import Pi0Policy
-from rlft.policy.pi0.sizes import SmallSize
 from rlft.types import Observation
 
 CPU = torch.device("cpu")
@@ -137,20 +137,20 @@ def make_actor_critic(policy: Pi0Policy, method: str) -> ActorCritic:
         noise = NoiseHead(policy.feature_dim, policy.action_width, 0.08, 0.16, learned=method == "flow_noise")
         critic = Critic(policy.feature_dim, 0, [256, 128])
     schedule = make_schedule(method, DENOISE_STEPS, 0.5)
-    return ActorCritic(policy, noise, critic, schedule, ACT_STEPS, policy.act_dims)
+    return ActorCritic(policy, noise, critic, schedule, ACT_STEPS, policy.real_dims)
 
 
 def observations(policy: Pi0Policy, n: int, seed: int = 0) -> Observation:
     """Random pictures at the model's resolution, and random states; n rows."""
     rng = np.random.default_rng(seed)
-    side = policy.transform.image_size
+    side = policy.image_size
     pictures = rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
     return Observation({CAMERA: pictures}, rng.normal(size=(n, STATE)).astype(np.float32), [INSTRUCTION] * n)
 
 
 def facts(policy: Pi0Policy, size: str, horizon: int) -> dict[str, Any]:
     """What the rows say of the model."""
-    tokens = policy.tokenizer.length
+    tokens = policy.prompt_length
     sizes = network(size, horizon, tokens)
     return {
         "parameters": sum(p.numel() for p in policy.parameters()),

@@ -75,14 +75,14 @@ class Cases:
         policy = self.policy
         obs = model.observations(policy, batch)
         inputs, noise = policy.prepare(obs), self._noise(batch)
-        default, own = policy.config.tokenizer_max_length, policy.tokenizer.length
+        default, own = policy.config.tokenizer_max_length, policy.prompt_length
         lengths = (default, own) if trimmed else (default,)
         theirs = [self._theirs(self.batch(policy, obs, token_length=n), noise, steps) for n in lengths]
 
         def ours() -> Tensor:
             return sample(policy, inputs, noise, steps)
 
-        apart = [float((ours()[..., policy.act_dims] - side()).abs().max()) for side in theirs]
+        apart = [float((ours()[..., list(policy.real_dims)] - side()).abs().max()) for side in theirs]
         assert max(apart) <= CLOSE, f"the sides' actions are {max(apart):.1e} apart"
         rates = in_turns([ours, *theirs], batch, self.pairs)
         row = Pairs(rates[0], rates[1]).row(
@@ -130,7 +130,7 @@ class Cases:
         return lambda: self.lerobot.predict_action_chunk(batch, noise=noise, num_steps=steps)
 
     def _flops(self, steps: int, tokens: int) -> float:
-        network = model.network(self.size, self.horizon, self.policy.tokenizer.length)
+        network = model.network(self.size, self.horizon, self.policy.prompt_length)
         return model.sampling_ratio(network, tokens, steps)
 
     def _explanation(self, steps: int, ours: Callable[[], Any], theirs: Callable[[], Any]) -> str:

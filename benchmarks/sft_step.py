@@ -19,7 +19,8 @@ from rlft.config.learning import OptimizerConfig, SftConfig
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.learn.sft import SftTrainer
-from rlft.policy.pi0.policy import Pi0Policy, flow_times
+from rlft.policy.base import flow_times
+from rlft.policy.pi0.policy import Pi0Policy
 
 BUDGET_S = 50
 NAME = "sft_step"
@@ -173,10 +174,9 @@ def loss_difference(ours: OurSide, theirs: LerobotSide) -> float:
 
 def draws(policy: Pi0Policy, n: int) -> tuple[Tensor, Tensor]:
     """The noise and times that ``sft_loss`` draws from a generator seeded with 0."""
-    generator, config = torch.Generator().manual_seed(0), policy.config
+    generator = torch.Generator().manual_seed(0)
     noise = torch.randn(n, policy.horizon, policy.action_width, generator=generator)
-    t = flow_times(n, config.time_sampling_beta_alpha, generator)
-    return noise, t * config.time_sampling_scale + config.time_sampling_offset
+    return noise, flow_times(n, generator)
 
 
 def demos(policy: Pi0Policy) -> DemoSet:

@@ -17,6 +17,7 @@ import torch
 from benchmarks import real_ratio_model as model
 from benchmarks.harness import Row, Settings
 from benchmarks.ppo_update import Side
+from rlft.policy.pi0.transforms import Pi0Input
 
 BUDGET_S = 25
 NAME = "update_memory"
@@ -89,7 +90,7 @@ def joint_passes(side: Side) -> None:
     """
     policy, steps = side.policy, model.DENOISE_STEPS
     batch = side.buffer.gather(torch.arange(ROWS))
-    assert batch.inputs is not None
+    assert isinstance(batch.inputs, Pi0Input)
     rows = torch.arange(ROWS).repeat_interleave(steps)
     inputs, x = batch.inputs[rows], batch.chain[:, :-1].flatten(0, 1)
     t = side.actor_critic.schedule.t[:-1].repeat(ROWS)

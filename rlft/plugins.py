@@ -29,7 +29,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "toy": "rlft_tasks.toy:TASKS",
         "widowx": "rlft_tasks.widowx:TASKS",
     },
-    "policies": dict.fromkeys(("small", "small_pi05", "pi0", "pi05"), "rlft.policy.pi0.policy:Pi0Policy"),
+    "policies": {
+        "pi0": "rlft.policy.pi0.family:PI0",
+        "pi05": "rlft.policy.pi0.family:PI05",
+        "small": "rlft.policy.pi0.family:SMALL",
+        "small_pi05": "rlft.policy.pi0.family:SMALL_PI05",
+    },
     "objectives": {"ppo": "rlft.learn.ppo:PpoUpdater"},
 }
 """Kind -> name -> ``module:attribute`` of what comes with this package."""

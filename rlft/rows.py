@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -31,16 +32,16 @@ class TensorRows:
 
 @dataclass
 class PolicyInput(TensorRows):
-    """What the transforms make of an observation: normalised, resized, tokenised. n rows.
+    """What a policy's transform makes of an observation, n rows; which tensors these are is the policy's own business.
 
-    Attributes:
-        images: uint8 ``[n, V, 3, h, w]`` at model resolution (the policy itself maps them to [-1, 1]).
-        tokens: int64 ``[n, L]`` language token ids.
-        token_mask: bool ``[n, L]``, False on padding.
-        state: float32 ``[n, D]``, normalised, zero-padded to D.
+    A policy declares them in a subclass. Widths beyond the rows may differ from batch to batch, as prompts do.
     """
 
-    images: torch.Tensor
-    tokens: torch.Tensor
-    token_mask: torch.Tensor
-    state: torch.Tensor
+
+def padded(tensor: torch.Tensor, widths: Sequence[int]) -> torch.Tensor:
+    """Rows ``[n, ...]`` with zeros behind the last entry of every axis, up to ``widths``; or as they are."""
+    if list(tensor.shape[1:]) == list(widths):
+        return tensor
+    out = tensor.new_zeros(len(tensor), *widths)
+    out[(slice(None), *(slice(width) for width in tensor.shape[1:]))] = tensor
+    return out

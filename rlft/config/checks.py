@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlft import plugins
 from rlft.config.evaluation import IN_DISTRIBUTION
 from rlft.config.randomization import enabled_effects
 from rlft.config.schema import RunConfig
-from rlft.policy.pi0.sizes import is_real, is_small
 
+FAMILY = ("Options", "stats_method", "problems", "image_size", "build", "save", "load", "check")  # PolicyFamily's
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -139,7 +140,7 @@ def overlap(cfg: RunConfig) -> Iterator[str]:
 
 
 def observations(cfg: RunConfig) -> Iterator[str]:
-    """Cameras are distinct and placed whole; the policy sees something, and real sizes see images."""
+    """Cameras are distinct and placed whole; the policy sees something."""
     names = [camera.name for camera in cfg.env.cameras]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"env.cameras: the name {name!r} stands twice; each camera needs its own"
@@ -149,13 +150,19 @@ def observations(cfg: RunConfig) -> Iterator[str]:
             yield f"env.cameras.{i}.{given} is given without {missing}: a placement needs both, or neither"
     if not names and not cfg.env.state_terms:
         yield "env.cameras = [] and env.state_terms = []: the policy would observe nothing; give one of them"
-    if not names and is_real(cfg.model.kind):
-        yield f"env.cameras = [] with model.kind = {cfg.model.kind}: it needs at least one camera"
-    if cfg.model.small and not is_small(cfg.model.kind):
-        yield (
-            f"model.small = {cfg.model.small} with model.kind = {cfg.model.kind}: sizes can be set only with "
-            "model.kind=small; remove them"
-        )
+
+
+def policy_family(cfg: RunConfig) -> Iterator[str]:
+    """What stands behind ``model.kind`` makes policies; looked at before it is asked anything."""
+    kind, family = cfg.model.kind, plugins.load("policies", cfg.model.kind, "model.kind")
+    if missing := [name for name in FAMILY if not hasattr(family, name)]:
+        yield f"model.kind = {kind}: no policy family, it has no {', '.join(missing)}; see docs/adding_a_policy.md"
+
+
+def model(cfg: RunConfig) -> Iterator[str]:
+    """The policy can follow its section."""
+    names = [camera.name for camera in cfg.env.cameras]
+    yield from plugins.load("policies", cfg.model.kind, "model.kind").problems(cfg.model, names)
 
 
 def names(cfg: RunConfig) -> Iterator[str]:
@@ -196,4 +203,4 @@ def randomization(cfg: RunConfig) -> Iterator[str]:
         yield f"domain_randomization.cameras = {unknown}: env.cameras has {', '.join(cameras)}"
 
 
-CHECKS = (chunks, batches, suite, exploration, prefixes, overlap, observations, names, randomization)
+CHECKS = (chunks, batches, suite, exploration, prefixes, overlap, observations, model, names, randomization)

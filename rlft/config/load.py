@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rlft.config.checks import cross_checks
+from rlft import plugins
+from rlft.config.checks import cross_checks, policy_family
 from rlft.config.compose import compose_tree, read_tree
 from rlft.config.messages import typed
 from rlft.config.options import check_options
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError
-from rlft.policy.pi0.sizes import image_side
 
 
 def load(
@@ -52,10 +52,13 @@ def from_tree(tree: Mapping[str, Any], entry: str = "train_rl") -> RunConfig:
     Raises:
         ConfigError: with every problem found.
     """
-    cfg = _complete(typed(RunConfig, tree), entry)
-    if problems := cross_checks(cfg):
+    cfg = typed(RunConfig, tree)
+    if problems := list(policy_family(cfg)):
         raise ConfigError(problems)
     check_options(cfg)
+    cfg = _complete(cfg, entry)
+    if problems := cross_checks(cfg):
+        raise ConfigError(problems)
     return cfg
 
 
@@ -84,7 +87,7 @@ def _complete(cfg: RunConfig, entry: str) -> RunConfig:
     wins = {key: value for key, value in vars(cfg.model.model_overrides).items() if value is not None}
     if entry == "evaluate" and "num_steps" in wins:
         wins["num_steps_eval"] = wins["num_steps"]
-    side = image_side(cfg.model.kind, cfg.model.small)
+    side = plugins.load("policies", cfg.model.kind, "model.kind").image_size(cfg.model)
     cameras = [
         replace(  # without a size: rendered at the model's, so that nothing is resized later
             camera,

@@ -92,7 +92,9 @@ class ModelOverridesConfig:
 class ModelConfig:
     """The policy network."""
 
-    kind: Annotated[str, PluginName("policies")] = opt("small", "The architecture; small ones are of test size.")
+    kind: Annotated[str, PluginName("policies")] = opt(
+        "small", "Which policy, a file of configs/policy; package.module:FAMILY for one of your own."
+    )
     path: str | None = opt(None, "Checkpoint (pretrained_model/), of which train_sft takes the weights; null: random.")
     device: str = opt("cpu", "Device of the policy: cpu, or cuda:N.")
     dtype: Literal["float32", "bfloat16"] = opt("float32", "Weights' type.")
@@ -103,7 +105,7 @@ class ModelConfig:
     tokenizer_path: str | None = opt(None, "Tokenizer directory or hub name; null: the small one, or the checkpoint's.")
     gradient_checkpointing: Bool = opt(False, "Recompute activations in the backward pass.")
     compile: Bool = opt(False, "torch.compile the denoise step; the first calls take a minute or more.")
-    small: dict[str, Any] = opt({}, "Sizes of the small model; see rlft.policy.pi0.sizes.SmallSize.")
+    small: dict[str, Any] = opt({}, "Sizes of the small kinds; an unknown name is answered with those that there are.")
     options: dict[str, Any] = opt({}, "Settings that a policy of another package declares.")
     model_overrides: ModelOverridesConfig = opt(ModelOverridesConfig())
 

@@ -1,6 +1,6 @@
 """Normalisation statistics: they travel with the weights, and are checked before they are used.
 
-The map is affine per dimension, ``(x - mean) / std``. Quantile statistics (what π0.5's weights expect) fit the same
+The map is affine per dimension, ``(x - mean) / std``. Quantile statistics (what some weights expect) fit the same
 form with the quantiles' midpoint and half-distance in the two fields: ``2 (x - q01) / (q99 - q01) - 1``.
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import replace
 
 import torch
 
@@ -13,15 +12,14 @@ from rlft.data.dataset import DemoSet
 from rlft.errors import ConfigError
 from rlft.memory import free_bytes, gigabytes
 from rlft.placement import move
-from rlft.policy.base import Prefix
-from rlft.policy.pi0.policy import Pi0Policy
-from rlft.types import Observation
+from rlft.policy.base import FlowPolicy, Prefix
+from rlft.rows import padded
 
 log = logging.getLogger(__name__)
 
 SHARE = 0.6  # of the free memory: gradients, optimiser and activations, which do not exist yet, need the rest
-HOST_TOKENS = 256  # encoded at once by a CPU, about: more no longer make its matrix products faster
-GPU_TOKENS = 2**14  # and by a GPU, which a single frame's 268 to 816 tokens leave idle (not measured on one)
+HOST_TOKENS = 256  # encoded at once by a CPU: on two cores, more did not make the small model's products faster
+GPU_TOKENS = 2**14  # and by a GPU: a guess, not measured, that a single frame's hundreds of tokens leave it idle
 
 
 class PrefixCache:
@@ -33,7 +31,7 @@ class PrefixCache:
     Args:
         policy: its prefix must not train.
         demos: N frames.
-        sample: one frame's prefix, for shapes and types.
+        sample: the prefix of one frame, as wide as that of any, for shapes and types.
 
     Attributes:
         block: frames that are encoded together.
@@ -41,14 +39,15 @@ class PrefixCache:
 
     block: int
 
-    def __init__(self, policy: Pi0Policy, demos: DemoSet, sample: Prefix) -> None:
+    def __init__(self, policy: FlowPolicy, demos: DemoSet, sample: Prefix) -> None:
         self.policy, self.demos = policy, demos
         n = len(demos)
         self._store = sample.map(lambda x: x.new_empty((n, *x.shape[1:])))
-        self.set_block(max(1, (HOST_TOKENS if sample.mask.is_cpu else GPU_TOKENS) // sample.mask.shape[1]))
+        on_cpu = all(x.is_cpu for x in sample.tensors().values())
+        self.set_block(max(1, (HOST_TOKENS if on_cpu else GPU_TOKENS) // sample.tokens))
 
     def set_block(self, frames: int) -> None:
-        """Encode so many frames together, as the run that is continued did; what is encoded is forgotten."""
+        """Encode so many frames together; what was encoded in other blocks is forgotten."""
         self.block = frames
         self._filled = torch.zeros(math.ceil(len(self.demos) / frames), dtype=torch.bool)
 
@@ -70,34 +69,34 @@ class PrefixCache:
         prefix = self.policy.encode(self.policy.prepare(self.demos.rows(frames).obs))
         rows = slice(int(frames[0]), int(frames[-1]) + 1)
         for name, stored in self._store.tensors().items():
-            stored[rows] = getattr(prefix, name)
+            stored[rows] = padded(getattr(prefix, name), stored.shape[1:])  # a block of short prompts is narrower
         self._filled[block] = True
 
 
-def prefix_cache(policy: Pi0Policy, demos: DemoSet, cfg: SftConfig, *, randomized: bool = False) -> PrefixCache | None:
+def prefix_cache(policy: FlowPolicy, demos: DemoSet, cfg: SftConfig, *, randomized: bool = False) -> PrefixCache | None:
     """Decide by ``sft.cache_prefix``; says in the log what was decided and why.
 
     Args:
         policy: what encodes.
         demos: the demonstrations.
         cfg: SFT settings.
-        randomized: whether a frame's picture is another in every step, so that its prefix is too.
+        randomized: whether a frame's image is another in every step, so that its prefix is too.
 
     Returns:
         the empty cache, or None: the prefix trains, or is to be encoded anew in every step.
 
     Raises:
-        ConfigError: it is asked for, but the frames do not fit, or their pictures change.
+        ConfigError: it is asked for, but the frames do not fit, or their images change.
     """
     if not cfg.train_expert_only or cfg.cache_prefix is False:
         return None
     if randomized and cfg.cache_prefix:
         raise ConfigError(
-            "sft.cache_prefix=true: domain_randomization changes the pictures in every step; set "
+            "sft.cache_prefix=true: domain_randomization changes the images in every step; set "
             "sft.cache_prefix=null, or domain_randomization.sft=false"
         )
     if randomized:
-        log.info("prefixes are encoded anew in every step, because domain_randomization changes the pictures")
+        log.info("prefixes are encoded anew in every step, because domain_randomization changes the images")
         return None
     sample = _sample(policy, demos)
     each = sum(x.numel() * x.element_size() for x in sample.tensors().values())
@@ -118,9 +117,9 @@ def prefix_cache(policy: Pi0Policy, demos: DemoSet, cfg: SftConfig, *, randomize
     return None
 
 
-def _sample(policy: Pi0Policy, demos: DemoSet) -> Prefix:
-    """The first frame's prefix, once the tokenizer has met every prompt and knows how long prompts are."""
-    blind = replace(policy.transform, cameras=())
-    blind(Observation(images={}, state=demos.state, task=demos.tasks))
-    with torch.no_grad():
-        return policy.encode(policy.prepare(demos.rows(torch.tensor([0])).obs))
+@torch.no_grad()
+def _sample(policy: FlowPolicy, demos: DemoSet) -> Prefix:
+    """One frame's prefix, as wide as that of any: a transform pads the rows of a batch alike, so one of each task."""
+    first = {task: frame for frame, task in reversed(list(enumerate(demos.tasks)))}
+    inputs = policy.transform(demos.rows(torch.tensor(sorted(first.values()))).obs)
+    return policy.encode(move(inputs[:1], policy.device))

@@ -1,4 +1,4 @@
-"""Supervised warm-up: flow matching on demonstrations."""
+"""Supervised fine-tuning: flow matching on demonstrations."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from rlft.errors import DivergedError, EarlierVersionError
 from rlft.learn.optimizers import make_adamw
 from rlft.learn.prefix_cache import prefix_cache
 from rlft.placement import move, prefetched, to_host
-from rlft.policy.base import Prefix
-from rlft.policy.pi0.policy import Pi0Policy
+from rlft.policy.base import FlowPolicy, Prefix
 from rlft.rows import PolicyInput
 from rlft.seeding import generator_for
 from rlft.types import Observation
@@ -37,7 +36,7 @@ class _Batch:
         index: int64 ``[B]``, the frames at which the rows start, on the host.
         actions: float32 ``[B, H, d]``, controller units.
         is_pad: bool ``[B, H]``.
-        seen: model inputs; or, where pictures are to be changed, observations of which only those are on the device;
+        seen: model inputs; or, where images are to be changed, observations of which only those are on the device;
             None where prefixes are kept.
         generator: drew the rows, and draws noise and times.
     """
@@ -65,7 +64,7 @@ class SftTrainer:
         demos: the demonstrations.
         cfg: SFT settings.
         seed: the run's seed.
-        randomizer: changes the pictures, anew for every row of every step; None: they stay as they are.
+        randomizer: changes the images, anew for every row of every step; None: they stay as they are.
 
     Raises:
         ConfigError: prefixes are to be kept, but do not fit, or are not the same in every step.
@@ -73,7 +72,7 @@ class SftTrainer:
 
     def __init__(
         self,
-        policy: Pi0Policy,
+        policy: FlowPolicy,
         demos: DemoSet,
         cfg: SftConfig,
         seed: int,
@@ -96,7 +95,7 @@ class SftTrainer:
 
         Raises:
             DivergedError: too many steps in a row were not finite.
-            ConfigError: pictures are to be randomised, but do not change.
+            ConfigError: images are to be randomised, but do not change.
         """
         self.optimizer.param_groups[0]["lr"] = self.cfg.optimizer.lr * self.lr_factor(self.step_count)
         batch = next(self._batches)

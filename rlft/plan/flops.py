@@ -12,7 +12,7 @@ from itertools import pairwise
 from rlft.config.schema import RunConfig
 from rlft.plan.network import ACTION_WIDTH, NetworkSize, Tower
 from rlft.plan.parameters import NOISE_HIDDEN
-from rlft.policy.pi0.sizes import PATCH
+from rlft.policy.pi0.family import PATCH
 
 
 @dataclass(frozen=True)

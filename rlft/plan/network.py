@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlft.config.schema import RunConfig
-from rlft.policy.pi0.sizes import IMAGE_SIZE, PATCH, QUERY_HEADS, SmallSize, is_small
+from rlft.policy.pi0.family import IMAGE_SIZE, PATCH, QUERY_HEADS, SmallSize
 
 ACTION_WIDTH = 32  # D, and the padded state's width
 WORDS = 9  # of an instruction, where the task's own is taken
@@ -128,7 +128,7 @@ def network_of(cfg: RunConfig, *, tokens: int | None = None, checkpoint: bool = 
         "horizon": horizon,
         "dtype": cfg.model.dtype,
     }
-    if is_small(kind):
+    if kind.startswith("small"):
         return _small(SmallSize.from_settings((facts["small"] if facts else cfg.model.small) or {}), rest)
     return NetworkSize(
         vision=Vision(side=IMAGE_SIZE, width=1152, mlp=4304, depth=27, heads=16),
@@ -174,6 +174,6 @@ def prompt_tokens(cfg: RunConfig, *, pi05: bool) -> int:
 
 
 def _description(path: str) -> dict[str, Any] | None:
-    """What :mod:`rlft.policy.pi0.weights` wrote beside the weights; None where it is not there (yet)."""
+    """What :mod:`rlft.policy.pretrained` wrote beside the weights; None where it is not there (yet)."""
     file = Path(path) / "rlft_policy.json"
     return json.loads(file.read_text()) if file.is_file() else None

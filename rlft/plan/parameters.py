@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from rlft.config.schema import RunConfig
 from rlft.plan.network import ACTION_WIDTH, TYPE_BYTES, NetworkSize, Tower
-from rlft.policy.pi0.sizes import PATCH
+from rlft.policy.pi0.family import PATCH
 
 NOISE_HIDDEN = 64  # rlft.policy.noise.NoiseHead
 FLOAT = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from rlft.config.schema import RunConfig
 from rlft.plan.network import ACTION_WIDTH, NetworkSize, network_of
@@ -10,20 +11,29 @@ from rlft.plan.network import ACTION_WIDTH, NetworkSize, network_of
 FLOAT, INT, BOOL = 4, 8, 1
 
 
-def rollout_bytes(cfg: RunConfig, *, store: str, privileged_dim: int, tokens: int | None = None) -> int:
+def rollout_bytes(
+    cfg: RunConfig, policy: Any = None, *, store: str, privileged_dim: int, tokens: int | None = None
+) -> int:
     """Bytes of the rollout buffer, advantages included; equals :meth:`rlft.rollout.buffer.RolloutBuffer.nbytes`.
 
     There is one, for the whole run. Where it is pinned it takes whole pages, at most one more than this per tensor.
 
     Args:
         cfg: settings.
+        policy: the run's, of which a blank observation is encoded; None: as the settings describe it.
         store: ``prefix`` or ``images``.
         privileged_dim: P, or 0 where the critic does not read it.
         tokens: L, the padded length of the prompts; None where the tokenizer is not at hand: estimated
             (:func:`rlft.plan.network.network_of`).
     """
-    network = network_of(cfg, tokens=tokens)
     decisions = cfg.env.n_steps_rollout // cfg.act_steps * cfg.env.num_envs
+    if policy is not None:
+        blank = policy.blank_inputs(1, tokens or policy.expected_prompt_length(cfg.env.instruction))
+        rows = blank if store == "images" else policy.encode(blank)
+        chain = (cfg.num_steps + 1) * policy.horizon * policy.action_width * FLOAT
+        row = sum(x.nbytes for x in rows.tensors().values()) + chain + column_bytes(cfg, privileged_dim)
+        return decisions * row
+    network = network_of(cfg, tokens=tokens)
     seen = prefix_row_bytes(network, prefix_type(cfg, network)) if store == "prefix" else image_row_bytes(network)
     return decisions * (seen + decision_bytes(cfg, network, privileged_dim))
 
@@ -68,9 +78,14 @@ def chain_bytes(cfg: RunConfig, network: NetworkSize) -> int:
 
 def decision_bytes(cfg: RunConfig, network: NetworkSize, privileged_dim: int) -> int:
     """What is stored beside the observation."""
+    return chain_bytes(cfg, network) + column_bytes(cfg, privileged_dim)
+
+
+def column_bytes(cfg: RunConfig, privileged_dim: int) -> int:
+    """What is stored beside observation and chain."""
     drawn_step, n_executed = INT, INT
     log_prob, value, final_value, advantage, target = (FLOAT,) * 5
     terminated, truncated, invalid = (BOOL,) * 3
     columns = drawn_step + n_executed + log_prob + value + final_value + advantage + target
     flags = terminated + truncated + invalid
-    return chain_bytes(cfg, network) + columns + flags + (cfg.act_steps + privileged_dim) * FLOAT
+    return columns + flags + (cfg.act_steps + privileged_dim) * FLOAT

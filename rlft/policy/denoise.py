@@ -22,6 +22,8 @@ flow_cps     t' cos(pi a / 2)                t' sin(pi a / 2)
 Sources: flow_noise is ReinFlow (arXiv 2505.22094); flow_sde is Flow-GRPO's reverse SDE (arXiv 2505.05470), with one
 random stochastic step per sample as the ``single`` variant (pi_RL, arXiv 2510.25889); flow_cps is
 coefficients-preserving sampling (arXiv 2509.05952).
+
+Shapes: n rows, K denoise steps, H predicted and A executed action steps, D numbers in each, d of them the robot's.
 """
 
 from __future__ import annotations
@@ -48,8 +50,7 @@ class Schedule:
         t: float32 ``[K + 1]``, from 1 to 0.
         noise_coef: float32 ``[K]``, the factor c on the predicted noise.
         std: float32 ``[K]``; meaningless where ``learned_std``.
-        stochastic_steps: the steps that can draw noise, ascending; the log-probability is over these. A tuple, made
-            with the table: asking a tensor on a GPU would wait for it, several times in every decision.
+        stochastic_steps: the steps that can draw noise, ascending; the log-probability is over these.
         learned_std: the std comes from a network (flow_noise).
         single: only one random step per sample is stochastic, the others follow the ODE.
     """
@@ -110,6 +111,7 @@ def make_schedule(method: str, num_steps: int, level: float) -> Schedule:
         t=grid.float(),
         noise_coef=coef.float(),
         std=std.float(),
+        # Decided here, on the host: what a GPU holds would be waited for.
         stochastic_steps=tuple(k for k, s in enumerate(std.tolist()) if s > 0.0 or method == "flow_noise"),
         learned_std=method == "flow_noise",
         single=method == "flow_sde_single",
@@ -131,7 +133,7 @@ def transition_mean(
     Returns:
         float32 ``[n, H, D]``.
     """
-    t, t_next, noise_coef = (a[:, None, None] for a in (t, t_next, noise_coef))
+    t, t_next, noise_coef = (a[:, None, None] for a in (t, t_next, noise_coef))  # [n, 1, 1], beside [n, H, D]
     x0_hat = x - t * velocity
     x1_hat = x + (1.0 - t) * velocity
     return (1.0 - t_next) * x0_hat + noise_coef * x1_hat
@@ -208,5 +210,5 @@ def integrate_ode(policy: FlowPolicy, prefix: Prefix, noise: torch.Tensor, num_s
     for k in range(num_steps):
         t, t_next, c = (a.expand(len(x)) for a in (schedule.t[k], schedule.t[k + 1], schedule.noise_coef[k]))
         velocity, _ = policy.velocity(prefix, x, t)
-        x = transition_mean(x, velocity, t, t_next, c)
+        x = transition_mean(x, velocity, t, t_next, c)  # with c = t' this is x - (t - t') velocity, an Euler step
     return x

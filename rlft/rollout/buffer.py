@@ -89,9 +89,11 @@ class RolloutBuffer:
         self.device, self.policy_device = device, policy_device
         self._rows: dict[str, torch.Tensor] = {}
         self._bundles: dict[str, TensorRows] = {}
+        self._room: dict[tuple[str, str], list[int]] = {}
 
     def reset(self) -> None:
         """Begin another rollout in the same memory; every row is written anew, and the learner's verdict is gone."""
+        self._room.clear()  # what an earlier rollout needed is no part of this one: a resumed run has not seen it
         for name in ("advantage", "target"):
             self._rows.pop(name, None)
 
@@ -124,7 +126,8 @@ class RolloutBuffer:
             if kind not in self._bundles:
                 self._bundles[kind] = bundle.map(self._allocate)
             for name, value in bundle.tensors().items():
-                store = getattr(self._bundles[kind], name)
+                store, room = getattr(self._bundles[kind], name), self._room.get((kind, name), value.shape[1:])
+                self._room[kind, name] = [max(a, b) for a, b in zip(room, value.shape[1:], strict=True)]
                 setattr(self._bundles[kind], name, self._write_growing(store, t, rows, value))
         for name, column in columns.items():
             if column is None:
@@ -210,7 +213,9 @@ class RolloutBuffer:
         for name in parts.keys() & self._rows.keys():
             parts[name] = select_rows(self._rows[name].flatten(0, 1), rows, self.policy_device)
         for kind, store in self._bundles.items():
-            parts[kind] = store.map(lambda x: select_rows(x.flatten(0, 1), rows, self.policy_device))
+            room = {n: self._room.get((kind, n), list(x.shape[2:])) for n, x in store.tensors().items()}
+            written = {n: _corner(x, (self.T, self.E, *room[n])).flatten(0, 1) for n, x in store.tensors().items()}
+            parts[kind] = type(store)(**written).map(lambda x: select_rows(x, rows, self.policy_device))
         return Minibatch(**parts)
 
     def nbytes(self) -> int:

@@ -8,7 +8,7 @@ import pytest
 from rlft.config.evaluation import SuiteConfig, SuiteMemberConfig
 from rlft.config.load import changed, load
 from rlft.errors import RlftError
-from rlft.policy import weights
+from rlft.policy import pretrained
 from rlft.report.build import build_report
 from rlft.run import assembly, stages
 
@@ -25,13 +25,11 @@ SMALL = (
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A policy of random weights, as training would leave it."""
-    from rlft.policy.pi0.weights import save_pretrained
-
     cfg = load("evaluate", SMALL)
     env = assembly.build_eval_env(cfg)
     path = tmp_path_factory.mktemp("checkpoint") / "pretrained_model"
     path.mkdir()
-    save_pretrained(assembly.build_policy(cfg, env.spec, assembly.build_placement(cfg)), path)
+    pretrained.save_pretrained(assembly.build_policy(cfg, env.spec, assembly.build_placement(cfg)), path)
     return path
 
 
@@ -89,8 +87,8 @@ def test_a_suite_loads_the_policy_once_and_a_member_has_the_numbers_of_a_policy_
     checkpoint, tmp_path, monkeypatch
 ):
     loads = []
-    original = weights.load_pretrained
-    monkeypatch.setattr(weights, "load_pretrained", lambda *a, **k: (loads.append(a), original(*a, **k))[1])
+    original = pretrained.load_pretrained
+    monkeypatch.setattr(pretrained, "load_pretrained", lambda *a, **k: (loads.append(a), original(*a, **k))[1])
     words = "go to the goal by the shortest way that there is"
     cfg = settings(checkpoint, tmp_path, "eval.label=mine", "eval.num_videos=0")
     members = [SuiteMemberConfig("words", "semantics", instruction=words), SuiteMemberConfig("main")]
@@ -124,7 +122,7 @@ def test_a_suite_may_leave_the_task_that_the_policy_was_trained_on_and_nothing_e
 
 def edit_stats(pretrained, **changes):
     """Change the statistics of a checkpoint, and its hash of them."""
-    path = pretrained / weights.POLICY
+    path = pretrained / pretrained.POLICY
     facts = read(path)
     facts["stats"].update(changes)
     path.write_text(json.dumps(facts))

@@ -7,7 +7,7 @@ import pytest
 from assets_at import assets_root
 
 from rlft.config.load import changed, load
-from rlft.policy.pi0.weights import save_pretrained
+from rlft.policy.pretrained import save_pretrained
 from rlft.report.build import build_report
 from rlft.run import assembly, stages
 

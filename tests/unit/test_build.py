@@ -13,7 +13,7 @@ from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats
 from rlft.errors import RlftError
 from rlft.policy.pi0.policy import Pi0Policy
-from rlft.policy.pi0.weights import save_pretrained
+from rlft.policy.pretrained import save_pretrained
 from rlft.run import assembly
 
 CPU = torch.device("cpu")

@@ -55,7 +55,7 @@ def test_lerobots_extra_operations_are_those_that_it_spends():
         with FlopCounterMode(display=False) as counter:
             work()
         counts.append(counter.get_total_flops())
-    wanted = model.sampling_ratio(model.network("demo", 5, policy.tokenizer.length), 48, 4)
+    wanted = model.sampling_ratio(model.network("demo", 5, policy.prompt_length), 48, 4)
     assert counts[0] / counts[1] == pytest.approx(wanted, rel=0.1)
 
 

@@ -12,7 +12,7 @@ from rlft import cli
 from rlft.config.load import load
 from rlft.data.normalize import NormStats
 from rlft.manifest import write_manifest
-from rlft.policy.pi0.weights import save_pretrained
+from rlft.policy.pretrained import save_pretrained
 from rlft.run import assembly, stages
 
 STATS = NormStats(

@@ -16,8 +16,8 @@ from lerobot.policies.pi05.modeling_pi05 import PI05Pytorch
 
 from rlft.data.normalize import NormStats
 from rlft.errors import ConfigError
+from rlft.policy.pi0.family import SmallSize
 from rlft.policy.pi0.policy import Pi0Policy
-from rlft.policy.pi0.sizes import SmallSize, is_small
 from rlft.policy.pi0.small import SmallPI0, SmallPI0Config, SmallPI05, SmallPI05Config
 from rlft.policy.pi0.tokenizer import PALIGEMMA, PromptTokenizer, build_small_tokenizer, load_tokenizer
 from rlft.policy.weights_io import load_weights
@@ -48,8 +48,7 @@ def build_policy(
     dtype: str = "float32",
     tokenizer_path: str | None = None,
     tokenizer_source: str | None = None,
-    token_length: int | None = None,
-    act_dims: Sequence[int] | None = None,
+    real_dims: Sequence[int] | None = None,
     state_dims: Sequence[int] | None = None,
     train_vlm: bool = False,
     recompute: bool = False,
@@ -63,35 +62,35 @@ def build_policy(
         kind: ``small``, ``small_pi05``, ``pi0`` or ``pi05``.
         stats: normalisation statistics; they also say the widths and the cameras.
         horizon: H.
-        device: where the weights go; the meta device builds the shapes alone.
+        device: where the weights go; the meta device builds the shapes alone, and downloads no tokenizer for them.
         small: sizes of the small kinds.
         dtype: ``float32`` or ``bfloat16`` (SigLIP, norms and buffers stay float32, as in lerobot).
         tokenizer_path: directory or hub name; None: the built-in one for small kinds, PaliGemma's for real ones.
         tokenizer_source: the name that a checkpoint remembers, where the path is a copy.
-        token_length: padded prompt length to begin with, tokens; it grows to the longest prompt.
-        act_dims: positions of the d action dimensions in the model's D; None: the first d.
+        real_dims: positions of the d action dimensions in the model's D; None: the first d.
         state_dims: positions of the S state dimensions in the model's state; None: the first S.
         train_vlm: let gradients reach the prefix.
         recompute: gradient checkpointing.
         num_steps: denoise steps written into lerobot's configuration; rlft's samplers take their own.
         seed: of the initial weights.
-        weights: safetensors file in lerobot's or ``lerobot/pi0_base``'s layout; the model is built as shapes
-            alone and then filled, so that it never exists twice.
+        weights: safetensors file in lerobot's or ``lerobot/pi0_base``'s layout.
 
     Raises:
         ConfigError: a name or a size is wrong.
         WeightsError: the file is damaged or does not fit.
     """
     config = lerobot_config(kind, stats, horizon=horizon, device=device, small=small, dtype=dtype, num_steps=num_steps)
-    return Pi0Policy(
+    policy = Pi0Policy(
         _core(ARCHITECTURES[kind][1], config, device, seed, weights),
         stats,
-        _tokenizer(config, tokenizer_path, tokenizer_source, token_length),
-        act_dims=act_dims,
+        _tokenizer(config, tokenizer_path, tokenizer_source, device),
+        real_dims=real_dims,
         state_dims=state_dims,
         train_vlm=train_vlm,
         recompute=recompute,
     )
+    policy.kind = kind
+    return policy
 
 
 def lerobot_config(
@@ -110,14 +109,10 @@ def lerobot_config(
     config_class = ARCHITECTURES[kind][0]
     extra: dict[str, Any] = {}
     side = config_class.image_resolution[0]
-    if is_small(kind):
+    if config_class in (SmallPI0Config, SmallPI05Config):
         extra["size"] = small if isinstance(small, SmallSize) else SmallSize.from_settings(small or {})
         side = extra["size"].image_size
-    elif small:
-        raise ConfigError(
-            f"model.small={dict(small) if isinstance(small, Mapping) else small}: model.kind={kind} has its own sizes."
-        )
-    pictures = {
+    images = {
         f"observation.images.{name}": PolicyFeature(type=FeatureType.VISUAL, shape=(3, side, side))
         for name in stats.cameras
     }
@@ -130,7 +125,7 @@ def lerobot_config(
         num_inference_steps=num_steps,
         image_resolution=(side, side),
         device=None if device.type == "meta" else device.type,
-        input_features={**pictures, **state},
+        input_features={**images, **state},
         output_features={"action": PolicyFeature(type=FeatureType.ACTION, shape=(stats.act_dim,))},
         normalization_mapping={
             "VISUAL": NormalizationMode.IDENTITY,
@@ -174,6 +169,7 @@ def restore_buffers(model: Any) -> None:
 
 
 def _core(architecture: Any, config: Any, device: torch.device, seed: int, weights: Path | None) -> Any:
+    # With weights to come, first shapes alone, which are then filled: the model never exists twice.
     shapes_only = device.type == "meta" or weights is not None
     with torch.random.fork_rng(devices=[]), torch.device("meta") if shapes_only else contextlib.nullcontext():
         torch.manual_seed(seed_for(seed, "policy-weights"))
@@ -186,14 +182,12 @@ def _core(architecture: Any, config: Any, device: torch.device, seed: int, weigh
     return model
 
 
-def _tokenizer(config: Any, path: str | None, source: str | None, token_length: int | None) -> PromptTokenizer:
-    is_small = isinstance(config, SmallPI0Config | SmallPI05Config)
-    tokenizer = (
-        build_small_tokenizer(config.size.vocab) if is_small and path is None else load_tokenizer(path or PALIGEMMA)
-    )
-    vocab = config.size.vocab if is_small else PALIGEMMA_VOCAB
-    if len(tokenizer) > vocab:
-        raise ConfigError(f"model.tokenizer_path={path!r}: {len(tokenizer)} tokens, but the model knows {vocab}.")
-    if source is None:
-        source = path or (TOKENIZER_OF_SMALL if is_small else PALIGEMMA)
-    return PromptTokenizer(tokenizer, config.tokenizer_max_length, source=source, first_length=token_length)
+def _tokenizer(config: Any, path: str | None, source: str | None, device: torch.device) -> PromptTokenizer | None:
+    vocab = config.size.vocab if isinstance(config, SmallPI0Config | SmallPI05Config) else None
+    if device.type == "meta" and path is None and vocab is None:
+        return None
+    tokenizer = build_small_tokenizer(vocab) if vocab and path is None else load_tokenizer(path or PALIGEMMA)
+    if len(tokenizer) > (limit := vocab or PALIGEMMA_VOCAB):
+        raise ConfigError(f"model.tokenizer_path={path!r}: {len(tokenizer)} tokens, but the model knows {limit}.")
+    source = source or path or (TOKENIZER_OF_SMALL if vocab else PALIGEMMA)
+    return PromptTokenizer(tokenizer, config.tokenizer_max_length, source=source)

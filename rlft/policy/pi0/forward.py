@@ -1,12 +1,12 @@
 """π0's two towers run apart: the prefix once per observation, the action expert once per denoise step.
 
-Both passes go through lerobot's modules and weights and equal its joint forward; what differs is what is
-not computed. The prefix's last layer gives only keys and values. The expert reads them in place: rows of
-one observation (several denoise steps, several noises) share its keys instead of copying them: they are further queries
-to the same keys, each masked to its own suffix. Attention is ``scaled_dot_product_attention``; the query heads that
-share a key head are rows of one query, so that every kernel of it will do.
+Both passes go through lerobot's modules and weights and equal its joint forward; what differs is what is not computed.
 
-Shapes: n rows of x, m prefix rows, ``n = m * r``, S suffix tokens, N prefix tokens, G query heads per key head.
+Shapes::
+
+    n rows of x (noisy chunks)      m rows of the prefix, n = m * r: r chunks (denoise steps, noises) look at one
+    N prefix tokens                 S suffix tokens: the H steps, after π0's one of the state
+    L layers    h key heads         G query heads to a key head    c width of a head    w width of a tower
 """
 
 from __future__ import annotations
@@ -23,31 +23,28 @@ from torch.utils.checkpoint import checkpoint
 
 
 def embed_prefix(backbone: Any, images: Tensor, tokens: Tensor, *, recompute: bool = False) -> Tensor:
-    """Embed pictures (all cameras in one SigLIP pass) and language.
+    """Embed images and language.
 
     Args:
         backbone: lerobot's ``PaliGemmaWithExpertModel``.
-        images: uint8 ``[n, V, 3, h, w]``; V may be 0.
-        tokens: int64 ``[n, L]``.
+        images: uint8 ``[n, V, 3, side, side]``; V may be 0.
+        tokens: int64 ``[n, tokens]``.
         recompute: recompute SigLIP in the backward pass.
 
     Returns:
-        ``[n, V * patches + L, width]``.
+        ``[n, N, w]``, the images' patches first.
     """
     language = backbone.embed_language_tokens(tokens)
     n, cameras = images.shape[:2]
     if cameras == 0:
         return language
-    pixels = images.flatten(0, 1).float().div_(127.5).sub_(1.0)
+    pixels = images.flatten(0, 1).float().div_(127.5).sub_(1.0)  # all cameras go through SigLIP together
     vision = _maybe_checkpoint(recompute, backbone.embed_image, pixels)
     return torch.cat([vision.view(n, -1, vision.shape[-1]), language], dim=1)
 
 
 def embed_suffix(model: Any, state: Tensor | None, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
     """Embed the noisy chunk and its time, by the model's own layers.
-
-    lerobot's method of this name also makes masks, one of them from a Python list: a copy for which the host waits, in
-    every denoise step. They are not used here, see :func:`suffix_context`.
 
     Args:
         model: lerobot's ``PI0Pytorch`` or ``PI05Pytorch``.
@@ -56,9 +53,10 @@ def embed_suffix(model: Any, state: Tensor | None, x: Tensor, t: Tensor) -> tupl
         t: float32 ``[n]``.
 
     Returns:
-        ``[n, S, width]``, where S = H + 1 with the state's token first, or H; and the AdaRMS condition
-        ``[n, width]`` of π0.5, or None.
+        ``[n, S, w]``; and the AdaRMS condition ``[n, w]`` of π0.5, or None.
     """
+    # lerobot's method of this name also makes masks, one of them from a Python list: a copy for which the host would
+    # wait in every denoise step. They are not used here, see suffix_context.
     config, actions = model.config, model.action_in_proj(x)
     time = create_sinusoidal_pos_embedding(
         t, model.action_in_proj.out_features, config.min_period, config.max_period, t.device
@@ -77,25 +75,24 @@ def prefix_kv(tower: Any, embeds: Tensor, mask: Tensor, *, recompute: bool = Fal
 
     Args:
         tower: lerobot's ``PiGemmaModel``.
-        embeds: ``[n, N, width]``.
+        embeds: ``[n, N, w]``.
         mask: bool ``[n, N]``, False on padding.
         recompute: recompute each layer in the backward pass.
 
     Returns:
-        ``[n, layers, 2, kv_heads, N, head_dim]``.
+        ``[n, L, 2, h, N, c]``.
     """
     x = embeds.to(tower.layers[0].self_attn.q_proj.weight.dtype)
     angles = _rope_angles(tower, torch.cumsum(mask, dim=1) - 1, x.dtype)
     bias = None if _unpadded(mask) else _bias(mask, x.dtype)[:, None, None]
     packed = []
-    last = len(tower.layers) - 1
-    for index, layer in enumerate(tower.layers):
-        if index == last:
-            normed, _ = layer.input_layernorm(x)
-            packed.append(_keys_values(layer.self_attn, normed, angles))
-            break
+    *layers, last = tower.layers
+    for layer in layers:
         x, kv = _maybe_checkpoint(recompute, _prefix_layer, layer, x, angles, bias)
         packed.append(kv)
+    # Nobody reads what the last layer would make of the prefix: its keys and values are all that the expert asks for.
+    normed, _ = last.input_layernorm(x)
+    packed.append(_keys_values(last.self_attn, normed, angles))
     return torch.stack(packed, dim=1)
 
 
@@ -104,7 +101,7 @@ class SuffixContext:
     """What every denoise step over the same prefixes shares.
 
     Attributes:
-        angles: RoPE's cosines and sines, ``[n, S, 1, head_dim / 2]`` each.
+        angles: RoPE's cosines and sines, ``[n, S, 1, c / 2]`` each.
         bias: ``[m or 1, 1, r * S * G, N + r * S]``, what each suffix token may see.
     """
 
@@ -118,7 +115,7 @@ def suffix_context(tower: Any, mask: Tensor, *, rows: int, suffix: int, lone_fir
     Args:
         tower: lerobot's ``PiGemmaModel`` of the expert.
         mask: bool ``[m, N]``, False on padded prefix tokens.
-        rows: r, suffix rows per prefix row.
+        rows: r.
         suffix: S.
         lone_first: the first token (π0's state) sees the prefix and itself only.
     """
@@ -132,34 +129,6 @@ def suffix_context(tower: Any, mask: Tensor, *, rows: int, suffix: int, lone_fir
     return SuffixContext(angles, bias)
 
 
-def expert_features(
-    tower: Any,
-    embeds: Tensor,
-    kv: Tensor,
-    context: SuffixContext,
-    *,
-    cond: Tensor | None,
-    recompute: bool = False,
-    layers: Callable[..., Tensor] | None = None,
-) -> Tensor:
-    """Run the action expert over the suffix tokens, reading the prefix's keys and values.
-
-    Args:
-        tower: lerobot's ``PiGemmaModel`` of the expert.
-        embeds: ``[n, S, width]``.
-        kv: ``[m, layers, 2, kv_heads, N, head_dim]``, of any float type; suffix row i reads prefix row ``i // r``.
-        context: of these prefixes, with ``r = n / m``.
-        cond: AdaRMS condition ``[n, width]`` (π0.5), or None.
-        recompute: recompute each layer in the backward pass.
-        layers: :func:`expert_layers`, or a compiled one.
-
-    Returns:
-        ``[n, S, width]``, after the final norm.
-    """
-    x = embeds.to(tower.layers[0].self_attn.q_proj.weight.dtype)
-    return (layers or expert_layers)(tower, x, context.angles, context.bias, kv, cond, recompute)
-
-
 def expert_layers(
     tower: Any,
     x: Tensor,
@@ -169,7 +138,21 @@ def expert_layers(
     cond: Tensor | None,
     recompute: bool,
 ) -> Tensor:
-    """All layers of the expert and its final norm; arguments as inside :func:`expert_features`."""
+    """Run the action expert over the suffix tokens, reading the prefix's keys and values.
+
+    Args:
+        tower: lerobot's ``PiGemmaModel`` of the expert.
+        x: ``[n, S, w]``, the embedded suffix.
+        angles: of the :class:`SuffixContext` of these prefixes, with ``r = n / m``.
+        bias: likewise.
+        kv: ``[m, L, 2, h, N, c]``, of any float type; suffix row i reads prefix row ``i // r``.
+        cond: AdaRMS condition ``[n, w]`` (π0.5), or None.
+        recompute: recompute each layer in the backward pass.
+
+    Returns:
+        ``[n, S, w]``, after the final norm.
+    """
+    x = x.to(tower.layers[0].self_attn.q_proj.weight.dtype)
     for index, layer in enumerate(tower.layers):
         x = _maybe_checkpoint(recompute, _expert_layer, layer, x, angles, bias, kv[:, index, 0], kv[:, index, 1], cond)
     return tower.norm(x, cond)[0]
@@ -196,28 +179,34 @@ def _prefix_layer(layer: Any, x: Tensor, angles: tuple[Tensor, Tensor], bias: Te
 def _expert_layer(
     layer: Any, x: Tensor, angles: tuple[Tensor, Tensor], bias: Tensor, key: Tensor, value: Tensor, cond: Tensor | None
 ) -> Tensor:
+    """One layer; x ``[n, S, w]``, key and value ``[m, h, N, c]`` of the prefix."""
     normed, gate = layer.input_layernorm(x, cond)
     attention = layer.self_attn
     m, heads, _, head_dim = key.shape
     rows = len(x) // m
     q = _queries(attention, normed, angles, rows=rows)
     own = _keys_values(attention, normed, angles).view(m, rows, 2, heads, -1, head_dim).transpose(1, 3).flatten(3, 4)
+    # The r chunks of one observation are further queries to one set of keys, each masked to its own suffix: the prefix
+    # is not repeated r times. It is copied once, though, beside the suffix's own keys, in every layer of every step,
+    # and autograd keeps that copy: attention's kernels take their keys as one tensor.
     key, value = torch.cat([key.to(q.dtype), own[:, :, 0]], dim=2), torch.cat([value.to(q.dtype), own[:, :, 1]], dim=2)
     seen = F.scaled_dot_product_attention(q, key, value, attn_mask=bias, scale=attention.scaling)
     return _finish(layer, x, seen, gate, cond)
 
 
 def _queries(attention: Any, x: Tensor, angles: tuple[Tensor, Tensor], *, rows: int) -> Tensor:
-    """Queries ``[m, kv_heads, r * S * G, head_dim]``: the query heads of one key head are rows, side by side."""
+    """Queries ``[m, h, r * S * G, c]``."""
     q = _rotate(attention.q_proj(x).unflatten(-1, (-1, attention.head_dim)), angles)
     n, length, heads, head_dim = q.shape
     groups = attention.num_key_value_groups
+    # The G query heads of a key head are rows of one query, side by side: any attention kernel will do, also those
+    # that know nothing of grouped queries, and no key is repeated for them.
     q = q.view(n // rows, rows, length, heads // groups, groups, head_dim).permute(0, 3, 1, 2, 4, 5)
     return q.reshape(n // rows, heads // groups, rows * length * groups, head_dim)
 
 
 def _keys_values(attention: Any, x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Keys after RoPE, and values: ``[n, 2, kv_heads, S, head_dim]``."""
+    """Keys after RoPE, and values: ``[n, 2, h, S or N, c]``."""
     key = _rotate(attention.k_proj(x).unflatten(-1, (-1, attention.head_dim)), angles)
     value = attention.v_proj(x).unflatten(-1, (-1, attention.head_dim))
     return torch.stack([key, value], dim=1).transpose(2, 3)
@@ -238,47 +227,40 @@ def _residual(x: Tensor, y: Tensor, gate: Tensor | None) -> Tensor:
 
 
 def _unpadded(mask: Tensor) -> bool:
-    """Whether nothing is masked, asked only where the answer is at hand.
-
-    A GPU would have to be waited for, and whether a batch happens to need no mask would choose its kernel: rollout and
-    update, whose batches differ, would round differently. There, masks are always applied.
-    """
+    """Whether nothing is masked, asked only where the answer is at hand."""
+    # A GPU would have to be waited for, and whether a batch happens to need no mask would choose its kernel: rollout
+    # and update, whose batches differ, would round differently. There, masks are always applied.
     return mask.is_cpu and bool(mask.all())
 
 
 def _bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """Added to scores: 0 where visible, else the most negative number; finite, lest a row without keys be NaN.
-
-    Rows begin at multiples of 8 numbers: CUDA's memory-efficient kernel copies any other bias, in every layer.
-    """
+    """Added to scores: 0 where visible, else the most negative number; finite, lest a row without keys be NaN."""
+    # Rows begin at multiples of 8 numbers: CUDA's memory-efficient kernel copies any other bias, in every layer.
     *rows, width = visible.shape
     bias = torch.zeros(*rows, -(-width // 8) * 8, dtype=dtype, device=visible.device)[..., :width]
     return bias.masked_fill_(~visible, torch.finfo(dtype).min)
 
 
 def _expert_bias(mask: Tensor, *, rows: int, suffix: int, groups: int, lone_first: bool, dtype: torch.dtype) -> Tensor:
-    """Bias ``[m or 1, 1, r * S * G, N + r * S]``: each of the r rows sees the prefix and its own suffix.
-
-    One for all prefixes where nothing is padded, the usual case.
-    """
+    """Bias ``[m or 1, 1, r * S * G, N + r * S]``: each of the r rows sees the prefix and its own suffix."""
     own = torch.ones(suffix, suffix, dtype=torch.bool, device=mask.device)
     if lone_first:
         own[0, 1:] = False
     own = torch.block_diag(*[own] * rows).bool().repeat_interleave(groups, dim=0)
-    if _unpadded(mask):
+    if _unpadded(mask):  # the usual case: one bias for all prefixes
         mask = mask[:1]
     prefix = mask[:, None].expand(-1, len(own), -1)
     return _bias(torch.cat([prefix, own.expand(len(mask), -1, -1)], dim=2), dtype)[:, None]
 
 
 def _rope_angles(tower: Any, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``[n, S, 1, head_dim / 2]`` in float32 arithmetic, cast to the tower's type."""
+    """Cosines and sines ``[n, S, 1, c / 2]`` in float32 arithmetic, cast to the tower's type."""
     angles = (positions[..., None].float() * tower.rotary_emb.inv_freq.float())[:, :, None]
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def _rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotary position embedding of ``[n, S, heads, head_dim]``; halves are paired, as in Gemma."""
+    """Rotary position embedding of ``[n, S, heads, c]``; halves are paired, as in Gemma."""
     cos, sin = angles
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -2,7 +2,7 @@
 
 lerobot's configuration knows only Gemma 2B and 300M and fixes the vocabulary and SigLIP's sizes inside
 the backbone's constructor, so the small model is built by subclass: the constructors below repeat
-lerobot's with the sizes of :class:`rlft.policy.pi0.sizes.SmallSize`; every forward pass is inherited unchanged.
+lerobot's with the sizes of :class:`rlft.policy.pi0.family.SmallSize`; every forward pass is inherited unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lerobot.policies.pi_gemma import PaliGemmaForConditionalGenerationWithPiGem
 from torch import nn
 from transformers.models.auto import CONFIG_MAPPING
 
-from rlft.policy.pi0.sizes import QUERY_HEADS, SmallSize
+from rlft.policy.pi0.family import QUERY_HEADS, SmallSize
 
 
 @PreTrainedConfig.register_subclass("rlft_small_pi0")

@@ -73,44 +73,36 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 class PromptTokenizer:
-    """Turns prompts into ids, padded to the longest prompt seen so far and no further.
+    """Turns prompts into ids, padded to the longest prompt of a batch: a function of the batch, whatever came before.
 
-    Attention then has nothing to mask where all prompts are equally long. The length never shrinks; ``first_length``
-    starts it, so that a loaded policy goes on where the saved one stood.
+    Attention then has nothing to mask where all prompts are equally long.
 
     Attributes:
         source: where the tokenizer came from: a hub name, a path, or the built-in one's name.
-        length: present padded length, tokens.
+        multiple: lengths are rounded up to a multiple of this; more than 1 where a new length costs a compilation.
         overlong: how many prompts were cut at ``max_length`` so far.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, max_length: int, *, source: str, first_length: int | None = None
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.source = source
-        self.length = first_length or 0
-        self.overlong = 0
-        self._cache: dict[str, list[int]] = {}
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, *, source: str) -> None:
+        self.tokenizer, self.max_length, self.source = tokenizer, max_length, source
+        self.multiple, self.overlong = 1, 0
+        self._ids: dict[str, list[int]] = {}
 
-    def encode(self, prompts: Sequence[str], *, remember: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self, prompts: Sequence[str], *, at_least: Sequence[str] = ()) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokenise.
 
         Args:
-            prompts: n prompts.
-            remember: keep the ids of each distinct prompt.
+            prompts: n prompts; where nothing is to be ``at_least``, few distinct ones, whose ids are remembered.
+            at_least: prompts that would have to fit too.
 
         Returns:
             ids int64 ``[n, length]`` and mask bool ``[n, length]``, on the CPU.
         """
-        rows = [self._ids(prompt, remember=remember) for prompt in prompts]
-        longest = max(len(row) for row in rows)
-        if longest > self.length:
-            logger.info("Prompts are padded to %d tokens (before: %d).", longest, self.length)
-            self.length = longest
-        ids = torch.full((len(rows), self.length), int(self.tokenizer.pad_token_id), dtype=torch.int64)
-        mask = torch.zeros((len(rows), self.length), dtype=torch.bool)
+        rows = [self._of(prompt, remember=not at_least) for prompt in prompts]
+        wanted = max(map(len, (*rows, *(self._of(prompt, remember=True, quiet=True) for prompt in at_least))))
+        length = min(self.max_length, -(-wanted // self.multiple) * self.multiple)
+        ids = torch.full((len(rows), length), int(self.tokenizer.pad_token_id), dtype=torch.int64)
+        mask = torch.zeros((len(rows), length), dtype=torch.bool)
         for index, row in enumerate(rows):
             ids[index, : len(row)] = torch.tensor(row)
             mask[index, : len(row)] = True
@@ -120,24 +112,21 @@ class PromptTokenizer:
         """Write the tokenizer's files."""
         self.tokenizer.save_pretrained(directory)
 
-    def _ids(self, prompt: str, *, remember: bool) -> list[int]:
-        if prompt in self._cache:
-            return self._cache[prompt]
+    def _of(self, prompt: str, *, remember: bool, quiet: bool = False) -> list[int]:
+        if prompt in self._ids:
+            return self._ids[prompt]
         if not prompt.strip():
             raise ConfigError(
                 "The instruction is empty; set env.instruction, or record demonstrations with a task text."
             )
         ids = list(self.tokenizer(prompt)["input_ids"])
-        if len(ids) > self.max_length:
+        if len(ids) > self.max_length and not quiet:
             self.overlong += 1
             logger.warning(
                 "Prompt of %d tokens is cut to %d (%d prompts so far): %r",
-                len(ids),
-                self.max_length,
-                self.overlong,
-                prompt,
+                *(len(ids), self.max_length, self.overlong, prompt),
             )
-            ids = ids[: self.max_length]
+        ids = ids[: self.max_length]
         if remember:
-            self._cache[prompt] = ids
+            self._ids[prompt] = ids
         return ids

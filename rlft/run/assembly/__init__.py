@@ -13,7 +13,6 @@ from rlft.run.assembly.envs import (
     simulator_errors,
 )
 from rlft.run.assembly.evaluation import (
-    SuitePolicy,
     build_eval_env,
     build_evaluator,
     build_protocol,
@@ -22,12 +21,20 @@ from rlft.run.assembly.evaluation import (
     policy_fingerprint,
 )
 from rlft.run.assembly.learner import build_placement, build_runner, dataset_dir, rollout_store, run_dir
-from rlft.run.assembly.policy import build_actor_critic, build_policy, check_method, demo_stats, fresh_policy
-from rlft.run.assembly.preflight import check_base, check_checkpoint, preflight
+from rlft.run.assembly.policy import (
+    build_actor_critic,
+    build_policy,
+    check_base,
+    check_checkpoint,
+    check_method,
+    check_stats,
+    demo_stats,
+    fresh_policy,
+    preflight,
+)
 from rlft.run.assembly.randomization import build_randomizer
 
 __all__ = [
-    "SuitePolicy",
     "build_actor_critic",
     "build_env",
     "build_eval_env",
@@ -41,6 +48,7 @@ __all__ = [
     "check_base",
     "check_checkpoint",
     "check_method",
+    "check_stats",
     "check_task",
     "configuration_space",
     "dataset_dir",

@@ -14,12 +14,10 @@ from rlft.files import content_hash
 from rlft.placement import Placement
 from rlft.run import checkpoint
 from rlft.run.assembly.envs import check_task, configuration_space, env_settings, simulator_errors, start_env
-from rlft.run.assembly.policy import build_policy, check_stats
-from rlft.types import ConfigurationSpace, EnvSettings, EnvSpec, VecEnv
+from rlft.types import ConfigurationSpace, EnvSettings, VecEnv
 
 if TYPE_CHECKING:
     from rlft.evaluate import Evaluator, Protocol
-    from rlft.policy.pi0.policy import Pi0Policy
 
 
 def build_protocol(cfg: RunConfig, numbered: ConfigurationSpace | None = None) -> Protocol:
@@ -118,37 +116,6 @@ def member_protocols(settings: Mapping[str, RunConfig]) -> dict[str, Protocol]:
             [f"eval.suite.members {', '.join(name for name, _ in found)}: {found[0][1]}" for found in problems.values()]
         )
     return protocols
-
-
-class SuitePolicy:
-    """The one policy of all members of a suite, loaded when the first member's environments are there.
-
-    A policy takes one thing along from one evaluation to the next: prompts are padded to the longest one so far, which
-    moves the last bits of its arithmetic. That length is put back for every member, so that a member's numbers are
-    those of a policy loaded for it alone, whichever members ran before it.
-    """
-
-    def __init__(self, placement: Placement) -> None:
-        self._placement = placement
-        self._policy: Pi0Policy | None = None
-        self._prompt_length = 0
-
-    def fitting(self, cfg: RunConfig, spec: EnvSpec) -> Pi0Policy:
-        """The policy, as it was loaded.
-
-        Args:
-            cfg: the member's settings.
-            spec: its environments.
-
-        Raises:
-            StatsError: the policy does not fit them.
-        """
-        if self._policy is None:
-            self._policy = build_policy(cfg, spec, self._placement, other_task=True)
-            self._prompt_length = self._policy.tokenizer.length
-        check_stats(cfg, self._policy.stats, spec, other_task=True)
-        self._policy.tokenizer.length = self._prompt_length
-        return self._policy
 
 
 def _settings(cfg: RunConfig, num_envs: int) -> EnvSettings:

@@ -22,7 +22,7 @@ from rlft.types import EnvSpec, VecEnv
 if TYPE_CHECKING:
     from rlft.evaluate import EvalResult, Evaluator
     from rlft.policy.actor_critic import ActorCritic
-    from rlft.policy.pi0.policy import Pi0Policy
+    from rlft.policy.base import FlowPolicy
     from rlft.progress import Progress
     from rlft.rollout.sampler import RolloutSampler
     from rlft.rollout.store import StoreChoice
@@ -56,7 +56,7 @@ def build_runner(
     eval_env: VecEnv,
     tracker: Tracker,
     progress: Progress,
-    evaluate: Callable[[Evaluator, Pi0Policy, str], EvalResult],
+    evaluate: Callable[[Evaluator, FlowPolicy, str], EvalResult],
     *,
     verified: bool = False,
 ) -> PPORunner:
@@ -69,10 +69,10 @@ def build_runner(
         tracker: receives scalars.
         progress: shows how far the run is.
         evaluate: evaluates a policy under a label and keeps the result.
-        verified: see :func:`rlft.policy.pi0.weights.load_pretrained`.
+        verified: see :func:`rlft.policy.pretrained.load_pretrained`.
     """
     from rlft.learn.ppo import PpoUpdater
-    from rlft.policy.pi0.weights import save_pretrained
+    from rlft.policy.pretrained import save_pretrained
     from rlft.run import checkpoint
     from rlft.run.guards import Probe
     from rlft.run.runner import PPORunner, RunState
@@ -136,15 +136,15 @@ def build_sampler(
     )
 
 
-def rollout_store(cfg: RunConfig, placement: Placement, policy: Pi0Policy, spec: EnvSpec) -> StoreChoice:
+def rollout_store(cfg: RunConfig, placement: Placement, policy: FlowPolicy, spec: EnvSpec) -> StoreChoice:
     """Decide what the rollout keeps, from the memory that is free now; says so in the log."""
     from rlft.memory import free_bytes
     from rlft.plan.rollout import rollout_bytes
     from rlft.rollout.store import choose_store
 
-    tokens = policy.tokenizer.length or None  # known from the warm-up's demonstrations
+    tokens = policy.prompt_length or None  # known from the demonstrations
     needed = {
-        store: rollout_bytes(cfg, store=store, privileged_dim=spec.privileged_dim, tokens=tokens)
+        store: rollout_bytes(cfg, policy, store=store, privileged_dim=spec.privileged_dim, tokens=tokens)
         for store in ("prefix", "images")
     }
     choice = choose_store(

@@ -61,13 +61,15 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
     if fingerprint is None:
         raise ConfigError("eval.suite with model.path = null: give the checkpoint that the table is about")
     directory = run / "suites" / cfg.eval.label
-    loaded = assembly.SuitePolicy(placement)
+    policy: FlowPolicy | None = None  # one for all members, loaded when the first one's environments are there
 
     def evaluate_member(name: str) -> EvalResult:
         one = settings[name]
         log.info("%s: member %d of %d, %s", name, 1 + list(settings).index(name), len(settings), one.env.id)
         with closing(assembly.build_eval_env(one)) as env:
-            policy = loaded.fitting(one, env.spec)
+            nonlocal policy
+            policy = policy or assembly.build_policy(one, env.spec, placement, other_task=True)
+            assembly.check_stats(one, policy.stats, env.spec, other_task=True)
             evaluator = assembly.build_evaluator(one, env, placement)
             return evaluate_policy(directory, evaluator, policy, name, one.eval.num_videos, fingerprint)
 

@@ -1,4 +1,4 @@
-"""The stages that learn: demonstrations, the warm-up on them, PPO."""
+"""The stages that learn: demonstrations, supervised training on them, PPO."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def _sample_video(path: Path, demos: DemoSet) -> None:
 
 
 def train_sft(cfg: RunConfig) -> None:
-    """Warm up on the demonstrations: ``sft/checkpoints/`` and ``sft.json``."""
+    """Train on the demonstrations: ``sft/checkpoints/`` and ``sft.json``."""
     from rlft.data.dataset import DemoSet
     from rlft.learn.sft import SftTrainer
-    from rlft.policy.pi0.weights import load_pretrained, save_pretrained
+    from rlft.policy.pretrained import load_pretrained, save_pretrained
 
     started = time.perf_counter()
     with stage(cfg, "sft") as run, Tracker.open(cfg, run) as tracker, Progress("sft") as progress:
@@ -66,8 +66,9 @@ def train_sft(cfg: RunConfig) -> None:
         if resumed is None:
             policy = assembly.fresh_policy(cfg, assembly.demo_stats(cfg, demos), placement.policy)
         else:
-            model = resumed / checkpoint.MODEL
-            policy = load_pretrained(model, device=placement.policy, dtype=cfg.model.dtype, verified=True)
+            policy = load_pretrained(
+                resumed / checkpoint.MODEL, device=placement.policy, model=cfg.model, verified=True
+            )
             assembly.check_method(cfg, policy.stats)
         randomizer = assembly.build_randomizer(cfg, "sft", placement, run)
         trainer = SftTrainer(policy, demos, cfg.sft, cfg.seed, randomizer)

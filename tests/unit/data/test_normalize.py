@@ -11,7 +11,7 @@ import torch
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.data.normalize import MIN_STD, NormStats, StatsError
-from rlft.policy.pi0.transforms import normalize
+from rlft.policy.base import normalize
 from rlft.types import CameraSettings, EnvSpec
 
 ORIGIN = {

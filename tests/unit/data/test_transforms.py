@@ -5,15 +5,10 @@ import pytest
 import torch
 
 from rlft.data.normalize import NormStats
+from rlft.policy.base import denormalize, normalize
+from rlft.policy.images import resize_with_pad, stack_cameras
 from rlft.policy.pi0.tokenizer import PromptTokenizer, build_small_tokenizer
-from rlft.policy.pi0.transforms import (
-    ObservationTransform,
-    denormalize,
-    normalize,
-    resize_with_pad,
-    stack_cameras,
-    state_prompt,
-)
+from rlft.policy.pi0.transforms import ObservationTransform, state_prompt
 from rlft.types import Observation
 
 
@@ -24,7 +19,7 @@ def make_frames(n=2, height=56, width=56, seed=0):
 def make_transform(cameras=("front",), image_size=56, state_in_prompt=False):
     stats = NormStats((1.0, 2.0), (2.0, 4.0), (0.0,), (1.0,), "Env-v1", "pd", cameras)
     tokenizer = PromptTokenizer(build_small_tokenizer(384), 48, source="x")
-    return ObservationTransform(cameras, image_size, 32, (0, 1), stats, tokenizer, state_in_prompt)
+    return ObservationTransform(image_size, 32, (0, 1), stats, tokenizer, state_in_prompt)
 
 
 def make_observation(frames, state=((1.0, 6.0), (3.0, 2.0))):
@@ -138,3 +133,13 @@ def test_pi05_tokens_follow_the_state():
     transform = make_transform(state_in_prompt=True)
     inputs = transform(make_observation(make_frames()))
     assert not torch.equal(inputs.tokens[0], inputs.tokens[1])
+
+
+def test_pi05_prompts_are_as_wide_as_the_longest_state_would_make_them():
+    transform = make_transform(state_in_prompt=True)
+    widths = set()
+    for state in ((-5.0, -5.0), (0.4, 0.9), (5.0, 5.0)):
+        inputs = transform(make_observation(make_frames(), (state, state)))
+        widths.add(inputs.tokens.shape[1])
+        assert bool(inputs.token_mask.all()) is (state == (5.0, 5.0))
+    assert len(widths) == 1

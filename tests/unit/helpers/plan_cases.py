@@ -10,7 +10,7 @@ from rlft.errors import RlftError
 from rlft.learn.gae import assign_advantages
 from rlft.policy.pi0.factory import ARCHITECTURES, lerobot_config
 from rlft.policy.pi0.policy import Pi0Policy
-from rlft.rows import PolicyInput
+from rlft.policy.pi0.transforms import Pi0Input
 from rlft.run import assembly
 
 torch.set_num_threads(1)  # the models are too small to share
@@ -75,7 +75,7 @@ def blank_inputs(size, rows, device):
     side, tokens = size.vision.side, size.tokens
     mask = torch.ones(rows, tokens, dtype=torch.bool, device=device)
     mask[0, -1:] = not size.pi05
-    return PolicyInput(
+    return Pi0Input(
         images=torch.zeros(rows, size.cameras, 3, side, side, dtype=torch.uint8, device=device),
         tokens=torch.zeros(rows, tokens, dtype=torch.int64, device=device),
         token_mask=mask,

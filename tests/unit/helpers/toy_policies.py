@@ -78,7 +78,7 @@ class MlpPolicy(nn.Module):
 class StatePolicy(MlpPolicy):
     """MlpPolicy that reads the observation's state; acts in 2 real dimensions."""
 
-    act_dims = (0, 1)
+    real_dims = (0, 1)
 
     def prepare(self, obs):
         return NoPrefix(torch.as_tensor(obs.state).float())
@@ -87,7 +87,7 @@ class StatePolicy(MlpPolicy):
         return inputs
 
     def actions_to_env(self, chunk):
-        return chunk[..., list(self.act_dims)].clamp(-1.0, 1.0)
+        return chunk[..., list(self.real_dims)].clamp(-1.0, 1.0)
 
 
 class CoupledPolicy(nn.Module):

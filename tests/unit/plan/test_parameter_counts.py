@@ -55,7 +55,7 @@ def test_heads(inputs):
 def test_a_checkpoint_says_what_is_trained(tmp_path):
     """train_rl builds what model.path describes, whatever model.kind says; train_sft builds model.kind."""
     from rlft.policy.pi0.factory import build_policy
-    from rlft.policy.pi0.weights import save_pretrained
+    from rlft.policy.pretrained import save_pretrained
 
     cfg = load("train_rl", [f"model.path={tmp_path / 'made'}"])
     assert network_of(cfg).depth == 2  # nothing there yet: the settings stand

@@ -39,7 +39,7 @@ CASES = [
 
 
 def planned(cfg, runner, spec):
-    tokens = runner.model.policy.tokenizer.length
+    tokens = runner.model.policy.prompt_length
     assumed = Assumed(tokens=tokens, privileged_dim=spec.privileged_dim, cores=1)
     return plan_rl(cfg, assumed, cfg.buffer.store), network_of(cfg, tokens=tokens)
 
@@ -170,7 +170,7 @@ def test_the_most_that_a_rollout_holds_beside_its_buffer(overrides):
     toy_rollout(runner)
     with LiveBytes() as held:
         runner.sampler.collect(1)
-    tokens = runner.model.policy.tokenizer.length
+    tokens = runner.model.policy.prompt_length
     assumed, size = Assumed(tokens=tokens, cores=1), network_of(cfg, tokens=tokens)
     privileged = spec.privileged_dim if cfg.critic.inputs != "features" else 0
     assert 0.9 <= held.peak / _rollout_phase(cfg, size, assumed, privileged) <= 1.03
@@ -183,7 +183,7 @@ def test_what_waits_to_be_copied():
         cfg = toy_settings(*base, store)
         runner, spec = toy_runner(cfg)
         gathered = [nbytes(x) for x in toy_rollout(runner).gather(torch.arange(3)).tensors()]
-        tokens = runner.model.policy.tokenizer.length
+        tokens = runner.model.policy.prompt_length
         size = network_of(cfg, tokens=tokens)
         rows = part_bytes(cfg, size, store=cfg.buffer.store, privileged_dim=spec.privileged_dim)
         assert sorted(gathered) == sorted(3 * n for n in rows)

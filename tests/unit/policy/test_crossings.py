@@ -30,7 +30,7 @@ def actor_critic(kind, method, density="masked"):
     policy = on_the_device(kind)
     noise = NoiseHead(policy.feature_dim, D, 0.08, 0.16, learned=True)
     model = ActorCritic(policy, noise, Critic(policy.feature_dim, 0, (8,)), make_schedule(method, K, 0.5).to(META), A,
-                        policy.act_dims, density=density)  # fmt: skip
+                        policy.real_dims, density=density)  # fmt: skip
     return model.to(META)
 
 

@@ -12,10 +12,9 @@ from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline, 
 from pi0_cases import CPU, S, make_observation, make_policy
 
 from rlft.data.normalize import NormStats
+from rlft.policy.base import normalize
 from rlft.policy.pi0.factory import MODES, build_policy
-from rlft.policy.pi0.sizes import stats_method
-from rlft.policy.pi0.transforms import normalize
-from rlft.policy.pi0.weights import load_pretrained, save_pretrained
+from rlft.policy.pretrained import family_of, load_pretrained, save_pretrained
 
 SKEWED = np.exp(np.random.default_rng(5).normal(size=(4000, S + 3))) * [0.01, 1, 10, 100, 1, 0.1, 20] + 3.0
 METHODS = ["mean_std", "quantiles", "bounds"]
@@ -89,8 +88,9 @@ def test_the_prompts_are_lerobots_but_for_states_below_minus_one(exported):
 @pytest.mark.parametrize(("kind", "config"), [("pi0", PI0Config), ("pi05", PI05Config)])
 def test_the_default_is_what_lerobot_declares_for_the_pretrained_weights(kind, config):
     declared = config().normalization_mapping
-    assert MODES[stats_method(kind)] is MODES[stats_method(f"small_{kind}")]
-    assert declared["STATE"] is declared["ACTION"] is MODES[stats_method(kind)]
+    small = {"pi0": "small", "pi05": "small_pi05"}[kind]
+    assert family_of(kind).stats_method == family_of(small).stats_method
+    assert declared["STATE"] is declared["ACTION"] is MODES[family_of(kind).stats_method]
     assert declared["VISUAL"] is NormalizationMode.IDENTITY
 
 
@@ -107,6 +107,6 @@ def test_dimensions_that_lerobot_would_misread_are_named_when_saving(tmp_path, c
     save_pretrained(make_policy(), tmp_path / "plain")
     assert caplog.text == ""
     with caplog.at_level(logging.WARNING):
-        save_pretrained(make_policy(act_dims=[3, 4, 9], state_dims=[1, 2, 3, 4]), tmp_path / "moved")
-    assert "act_dims=[3, 4, 9] are not the model's first 3" in caplog.text
+        save_pretrained(make_policy(real_dims=[3, 4, 9], state_dims=[1, 2, 3, 4]), tmp_path / "moved")
+    assert "real_dims=[3, 4, 9] are not the model's first 3" in caplog.text
     assert "state_dims=[1, 2, 3, 4] are not the model's first 4" in caplog.text

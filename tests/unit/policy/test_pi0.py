@@ -9,17 +9,19 @@ from lerobot.policies.pi0.modeling_pi0 import PI0Config, PI0Policy, PI0Pytorch
 from pi0_cases import CPU, D, H, N, S, make_chunk, make_observation, make_policy, make_stats
 
 from rlft.errors import ConfigError
+from rlft.policy.base import TIME_OFFSET, TIME_SCALE, flow_times
 from rlft.policy.pi0.factory import build_policy, restore_buffers
-from rlft.policy.pi0.policy import flow_times
-from rlft.policy.pi0.sizes import SmallSize
+from rlft.policy.pi0.family import SmallSize
 from rlft.policy.pi0.small import SmallPI0
 
 
 def test_padded_language_does_not_change_the_velocity():
-    obs, (x, t) = make_observation(), make_chunk()
-    short, long = make_policy(), make_policy(token_length=40)
-    assert short.prepare(obs).tokens.shape[1] < long.prepare(obs).tokens.shape[1] == 40
-    a, b = (policy.velocity(policy.encode(policy.prepare(obs)), x, t)[0] for policy in (short, long))
+    policy, (x, t) = make_policy(), make_chunk()
+    short = policy.prepare(make_observation())
+    policy.tokenizer.multiple = 40
+    long = policy.prepare(make_observation())
+    assert short.tokens.shape[1] < long.tokens.shape[1] == 40
+    a, b = (policy.velocity(policy.encode(inputs), x, t)[0] for inputs in (short, long))
     torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-5)
 
 
@@ -39,13 +41,13 @@ def test_a_camera_that_is_not_the_policys_is_neither_needed_nor_encoded():
     del obs.images["wrist"]
     alone = policy.encode(policy.prepare(obs))
     assert torch.equal(with_both.kv, alone.kv)
-    assert alone.mask.shape[1] == 16 + policy.tokenizer.length
+    assert alone.mask.shape[1] == 16 + policy.prompt_length
 
 
 def test_a_policy_without_cameras_runs_on_language_and_state():
     policy = make_policy(cameras=())
     prefix = policy.encode(policy.prepare(make_observation()))
-    assert prefix.mask.shape[1] == policy.tokenizer.length
+    assert prefix.mask.shape[1] == policy.prompt_length
     assert policy.velocity(prefix, *make_chunk())[0].isfinite().all()
 
 
@@ -110,7 +112,7 @@ def test_recomputing_activations_gives_the_same_gradients():
 
 
 def test_loss_does_not_see_padded_steps_or_foreign_action_dimensions():
-    policy = make_policy(act_dims=[7, 3, 20])
+    policy = make_policy(real_dims=[7, 3, 20])
     actions = torch.randn(N, H, 3)
     is_pad = torch.zeros(N, H, dtype=torch.bool)
     inputs = policy.prepare(make_observation())
@@ -133,7 +135,7 @@ def test_state_dimensions_go_where_they_are_told():
 
 
 def test_flow_times_follow_the_beta_distribution():
-    times = flow_times(20_000, 1.5, torch.Generator().manual_seed(0))
+    times = (flow_times(20_000, torch.Generator().manual_seed(0)) - TIME_OFFSET) / TIME_SCALE
     beta = torch.distributions.Beta(torch.tensor(1.5), torch.tensor(1.0))
     assert (times.mean() - beta.mean).abs() < 0.005
     assert (times.var() - beta.variance).abs() < 0.002
@@ -143,8 +145,8 @@ def test_flow_times_follow_the_beta_distribution():
 
 @pytest.mark.parametrize("dims", [[0, 1], [0, 1, 1], [0, 1, 32]])
 def test_wrong_action_dimensions_are_refused(dims):
-    with pytest.raises(ConfigError, match="act_dims"):
-        make_policy(act_dims=dims)
+    with pytest.raises(ConfigError, match="real_dims"):
+        make_policy(real_dims=dims)
 
 
 def test_a_prefix_that_does_not_divide_the_rows_is_refused():

@@ -47,7 +47,7 @@ def test_a_tokenizer_that_is_not_there_names_the_setting(tmp_path):
         load_tokenizer(str(tmp_path / "none"))
 
 
-def test_prompts_are_padded_to_the_longest_one_so_far(small):
+def test_prompts_are_padded_to_the_longest_of_their_batch_whatever_came_before(small):
     prompts = PromptTokenizer(small, 48, source="x")
     ids, mask = prompts.encode(["Push", "Push the cube"])
     assert ids.shape == mask.shape == (2, len(small("Push the cube")["input_ids"]))
@@ -55,8 +55,10 @@ def test_prompts_are_padded_to_the_longest_one_so_far(small):
     assert (ids[~mask] == small.pad_token_id).all()
     longer = "Push the cube to the goal region. Then stack it."
     assert prompts.encode([longer])[1].all()
-    assert prompts.encode(["Push"])[0].shape == (1, len(small(longer)["input_ids"]))
-    assert PromptTokenizer(small, 48, source="x", first_length=20).encode(["Push"])[0].shape == (1, 20)
+    assert prompts.encode(["Push"])[1].all()
+    assert prompts.encode(["Push"], at_least=[longer])[0].shape == (1, len(small(longer)["input_ids"]))
+    prompts.multiple = 16
+    assert [prompts.encode([text])[0].shape[1] for text in ("Push", longer, longer * 9)] == [16, 32, 48]
 
 
 def test_over_long_text_is_cut_counted_and_said(small, caplog):

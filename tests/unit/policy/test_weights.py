@@ -15,7 +15,7 @@ from rlft.data.normalize import StatsError
 from rlft.errors import ConfigError, DivergedError
 from rlft.manifest import write_manifest
 from rlft.policy.pi0.factory import build_policy
-from rlft.policy.pi0.weights import inspect_pretrained, load_pretrained, save_pretrained
+from rlft.policy.pretrained import inspect_pretrained, load_pretrained, save_pretrained
 from rlft.policy.weights_io import EMBEDDING, HEAD, WeightsError
 
 
@@ -41,7 +41,7 @@ def rewrite(checkpoint, change):
 @pytest.mark.parametrize("kind", ["small", "small_pi05"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_round_trip_is_bit_equal(kind, dtype, tmp_path):
-    policy = make_policy(kind, dtype=dtype, act_dims=[3, 4, 9], state_dims=[1, 2, 3, 4])
+    policy = make_policy(kind, dtype=dtype, real_dims=[3, 4, 9], state_dims=[1, 2, 3, 4])
     obs, (x, t) = make_observation(), make_chunk()
     before = policy.velocity(policy.encode(policy.prepare(obs)), x, t)[0]
     save_pretrained(policy, tmp_path)
@@ -50,7 +50,7 @@ def test_round_trip_is_bit_equal(kind, dtype, tmp_path):
         assert torch.equal(a, b), name
         assert a.dtype == b.dtype, name
     assert torch.equal(before, again.velocity(again.encode(again.prepare(obs)), x, t)[0])
-    assert (again.stats, again.act_dims, again.state_dims) == (policy.stats, [3, 4, 9], [1, 2, 3, 4])
+    assert (again.stats, again.real_dims, again.state_dims) == (policy.stats, (3, 4, 9), (1, 2, 3, 4))
     assert again.tokenizer.source == policy.tokenizer.source
 
 

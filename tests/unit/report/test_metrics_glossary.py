@@ -20,11 +20,11 @@ from rlft.policy.actor_critic import ActorCritic
 from rlft.policy.critic import Critic
 from rlft.policy.denoise import make_schedule
 from rlft.policy.noise import NoiseHead
+from rlft.policy.pi0.transforms import Pi0Input
 from rlft.progress import Progress
 from rlft.rollout.buffer import RolloutBuffer
 from rlft.rollout.sampler import RolloutStats
 from rlft.rollout.store import StoreChoice
-from rlft.rows import PolicyInput
 from rlft.run.guards import Probe
 from rlft.run.runner import PPORunner
 from rlft.run.tracking import Tracker
@@ -133,7 +133,7 @@ class TinyPolicy(nn.Module):
         return [self.weight]
 
     def transform(self, obs):
-        return PolicyInput(*torch.zeros(4, 1))
+        return Pi0Input(*torch.zeros(4, 1))
 
     def actions_from_env(self, actions):
         return actions

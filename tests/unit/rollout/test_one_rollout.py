@@ -8,7 +8,7 @@ import torch
 from helpers.plan_cases import toy_settings
 from helpers.plan_meter import LiveBytes
 
-from rlft.policy.base import Prefix
+from rlft.policy.pi0.policy import Pi0Prefix
 from rlft.rollout.buffer import RolloutBuffer
 from rlft.run import assembly
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 def prefix(tokens, fill):
     kv = torch.full((2, 1, 2, 1, tokens, 4), float(fill))
-    return Prefix(kv=kv, mask=torch.ones(2, tokens, dtype=torch.bool), state=torch.full((2, 3), float(fill)))
+    return Pi0Prefix(kv=kv, mask=torch.ones(2, tokens, dtype=torch.bool), state=torch.full((2, 3), float(fill)))
 
 
 def fill(buffer, lengths, value):
@@ -49,6 +49,16 @@ def test_a_prompt_that_grows_after_a_reset_shows_nothing_of_the_rollout_before()
     assert stored.kv.shape[-2] == 6
     assert stored.kv[0, ..., 2:, :].abs().max() == 0
     assert stored.mask[0].sum() == 4
+
+
+def test_what_is_gathered_is_as_wide_as_this_rollout_needs_as_a_resumed_run_would_find_it():
+    buffer = fill(RolloutBuffer(2, 2, CPU, CPU), (4, 9), 9.0)
+    assert buffer.gather(torch.arange(4)).prefix.tokens == 9
+    buffer.reset()
+    fill(buffer, (2, 6), 1.0)
+    fresh = fill(RolloutBuffer(2, 2, CPU, CPU), (2, 6), 1.0)
+    for ours, theirs in zip(buffer.gather(torch.arange(4)).tensors(), fresh.gather(torch.arange(4)).tensors()):
+        assert torch.equal(ours, theirs)
 
 
 class StoppedError(Exception):

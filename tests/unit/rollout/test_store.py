@@ -107,7 +107,6 @@ def test_a_longer_prompt_makes_room_and_a_shorter_one_is_padded():
     for t, task in enumerate(("Push it", "Push the cube to the goal region.", "Pull")):
         obs = make_observation(2, seed=t)
         obs.task = [task, task]
-        policy.tokenizer.length = 0  # forget the longest prompt, as another group may have decided before it came
         with torch.no_grad():
             prefix = policy.encode(policy.prepare(obs))
         buffer.add(t, prefix=prefix, value=torch.zeros(2), invalid=torch.zeros(2, dtype=torch.bool))

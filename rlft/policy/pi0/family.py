@@ -1,0 +1,173 @@
+"""What the settings say of π0 and π0.5, and the four kinds of them. Light: torch is imported where a policy is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlft.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from rlft.config.schema import ModelConfig
+    from rlft.data.normalize import NormStats
+    from rlft.policy.pi0.policy import Pi0Policy
+
+QUERY_HEADS = 8  # written out in lerobot's joint attention
+PATCH = 14  # SigLIP's patch, pixels
+IMAGE_SIZE = 224  # images of the real sizes, pixels a side
+
+
+@dataclass
+class SmallSize:
+    """Sizes of the small kinds, ``model.small``. Depth, head width and key heads are shared by both towers, as in π0.
+
+    Attributes:
+        image_size: square image side, pixels; a multiple of 14.
+        vlm_width: width of the language tower.
+        expert_width: width of the action expert; even, because of its sinusoidal time embedding.
+        depth: layers of each tower.
+        head_dim: width of one of the 8 query heads; even, because of RoPE.
+        kv_heads: key and value heads; divides 8.
+        mlp_ratio: hidden width of the feed-forward blocks over the tower's width.
+        vision_width: width of SigLIP; divisible by vision_heads.
+        vision_depth: layers of SigLIP.
+        vision_heads: heads of SigLIP.
+        vocab: size of the vocabulary; at least that of the tokenizer.
+    """
+
+    image_size: int = 56
+    vlm_width: int = 64
+    expert_width: int = 64
+    depth: int = 2
+    head_dim: int = 16
+    kv_heads: int = 1
+    mlp_ratio: int = 4
+    vision_width: int = 48
+    vision_depth: int = 2
+    vision_heads: int = 4
+    vocab: int = 384
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that the architecture cannot have."""
+        for name, value in asdict(self).items():
+            if value < 1:
+                raise ConfigError(f"model.small.{name}={value}: must be at least 1.")
+        rules = [
+            ("image_size", self.image_size % PATCH == 0, f"a multiple of {PATCH}"),
+            ("expert_width", self.expert_width % 2 == 0, "even"),
+            ("head_dim", self.head_dim % 2 == 0, "even"),
+            ("kv_heads", QUERY_HEADS % self.kv_heads == 0, "1, 2, 4 or 8"),
+            ("vision_width", self.vision_width % self.vision_heads == 0, f"a multiple of {self.vision_heads} heads"),
+        ]
+        for name, ok, allowed in rules:
+            if not ok:
+                raise ConfigError(f"model.small.{name}={getattr(self, name)}: must be {allowed}.")
+
+    @classmethod
+    def from_settings(cls, values: Mapping[str, Any]) -> SmallSize:
+        """Build from ``model.small``.
+
+        Raises:
+            ConfigError: an unknown name, a value that is no whole number, or a size that cannot be.
+        """
+        known = [entry.name for entry in fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise ConfigError(f"model.small: unknown {unknown}; known are {known}.")
+        for name, value in values.items():
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ConfigError(f"model.small.{name}={value!r}: must be a whole number.")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Pi0Family:
+    """A :class:`rlft.policy.base.PolicyFamily`: one architecture, small or at its real size.
+
+    Attributes:
+        kind: its name in ``model.kind``.
+        small: test size, which ``model.small`` may change; else the sizes are the published ones.
+        stats_method: what the pretrained weights were normalised with.
+    """
+
+    kind: str
+    small: bool
+    stats_method: str
+    Options: None = None
+
+    def problems(self, model: ModelConfig, cameras: Sequence[str]) -> list[str]:
+        """Sizes belong to the small kinds, and the real ones have to see something."""
+        found = []
+        if model.small and not self.small:
+            found.append(
+                f"model.small = {model.small} with model.kind = {self.kind}: sizes can be set only with "
+                "model.kind=small; remove them"
+            )
+        if not cameras and not self.small:
+            found.append(f"env.cameras = [] with model.kind = {self.kind}: it needs at least one camera")
+        return found
+
+    def image_size(self, model: ModelConfig) -> int:
+        """Side of the square images, pixels."""
+        return SmallSize.from_settings(model.small).image_size if self.small else IMAGE_SIZE
+
+    def build(
+        self,
+        model: ModelConfig,
+        stats: NormStats,
+        *,
+        horizon: int,
+        device: torch.device,
+        num_steps: int = 10,
+        seed: int = 0,
+        weights: Path | None = None,
+    ) -> Pi0Policy:
+        """See :func:`rlft.policy.pi0.factory.build_policy`; the weights may be lerobot's own."""
+        from rlft.policy.pi0.checkpoint import WEIGHTS
+        from rlft.policy.pi0.factory import build_policy
+
+        return build_policy(
+            self.kind,
+            stats,
+            horizon=horizon,
+            device=device,
+            small=model.small,
+            dtype=model.dtype,
+            tokenizer_path=model.tokenizer_path,
+            train_vlm=model.train_vlm,
+            recompute=model.gradient_checkpointing,
+            num_steps=num_steps,
+            seed=seed,
+            weights=None if weights is None else weights / WEIGHTS,
+        )
+
+    def save(self, policy: Pi0Policy, directory: Path) -> dict[str, Any]:
+        """See :func:`rlft.policy.pi0.checkpoint.save`."""
+        from rlft.policy.pi0.checkpoint import save
+
+        return save(policy, directory)
+
+    def load(
+        self, directory: Path, facts: Mapping[str, Any], model: ModelConfig, stats: NormStats, device: torch.device
+    ) -> Pi0Policy:
+        """See :func:`rlft.policy.pi0.checkpoint.load`."""
+        from rlft.policy.pi0.checkpoint import load
+
+        return load(directory, facts, model, stats, device)
+
+    def check(self, directory: Path, facts: Mapping[str, Any] | None, model: ModelConfig) -> None:
+        """Compare the keys and shapes in the file of weights with the architecture's."""
+        from rlft.policy.pi0.checkpoint import WEIGHTS
+        from rlft.policy.pi0.factory import core_shapes
+        from rlft.policy.weights_io import check_weights
+
+        check_weights(directory / WEIGHTS, core_shapes(self.kind, facts["small"] if facts else model.small))
+
+
+PI0 = Pi0Family("pi0", small=False, stats_method="mean_std")
+PI05 = Pi0Family("pi05", small=False, stats_method="quantiles")
+SMALL = Pi0Family("small", small=True, stats_method="mean_std")
+SMALL_PI05 = Pi0Family("small_pi05", small=True, stats_method="quantiles")

@@ -1,0 +1,1 @@
+"""A package of somebody else's: it imports rlft, and rlft does not know it."""
