@@ -161,8 +161,8 @@ def _run(env: SingleEnv, expert: Expert, out: DemoRecording, settings: RecordSet
             return
         if not (np.isfinite(action).all() and seen.is_finite()):
             raise FloatingPointError(f"step {len(out.actions)}: the action or the observed state is not finite")
-        for name, picture in seen.images.items():
-            out.images.setdefault(name, []).append(np.array(picture))
+        for name, image in seen.images.items():
+            out.images.setdefault(name, []).append(np.array(image))
         out.states.append(np.array(seen.state, dtype=np.float32))
         out.actions.append(action)
         executed = action.copy()

@@ -7,19 +7,19 @@ of their numbers. So it does not depend on how many processes work, nor on where
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from rlft.config.schema import RunConfig
 from rlft.data.attempt_log import AttemptLog
-from rlft.data.episode import DemoMeta, Episode
+from rlft.data.episode import DemoMeta
 from rlft.data.writer import DemoWriter, check_repo_id, check_root
 from rlft.errors import RlftError
 from rlft.seeding import seed_for
@@ -120,7 +120,8 @@ def collect(
     )
     c = cfg.collect
     record = RecordSettings(c.success_hold_steps, c.action_noise, c.max_steps, c.keep_failures)
-    attempts = AttemptLog(run_dir / PARTS, _key(cfg, settings, record))
+    told = {"seed": cfg.seed, **dataclasses.asdict(settings), **dataclasses.asdict(record)}
+    attempts = AttemptLog(run_dir / PARTS, {name: told[name] for name in told if name not in LEFT_OUT_OF_KEY})
     resumed = len(attempts.records)
     if resumed:
         log.info("continuing an interrupted collection: %d attempts are done", resumed)
@@ -130,7 +131,7 @@ def collect(
         raise CollectError(str(error)) from error
     records = _needed(attempts, c.num_episodes)
     kept = [r for r in records if r.outcome == SUCCESS or (c.keep_failures and r.steps > 0)]
-    meta = _write(cfg, settings, dataset_dir, _episodes(attempts, kept, progress), source)
+    meta = _write(cfg, settings, dataset_dir, attempts, kept, source, progress)
     shutil.rmtree(attempts.root)
     limit = cfg.env.max_episode_len
     result = _result(records, kept, limit, dataset_dir, meta, time.perf_counter() - started, resumed)
@@ -144,12 +145,6 @@ def collect(
             result.steps_to_success["max"],
         )
     return result
-
-
-def _key(cfg: RunConfig, settings: EnvSettings, record: RecordSettings) -> dict[str, Any]:
-    """Everything that decides what an attempt records."""
-    told = {**dataclasses.asdict(settings), **dataclasses.asdict(record)}
-    return {"seed": cfg.seed, **{name: value for name, value in told.items() if name not in LEFT_OUT_OF_KEY}}
 
 
 def _attempt_all(
@@ -196,17 +191,16 @@ def _attempt_all(
     return source
 
 
-def _episodes(attempts: AttemptLog, kept: list[AttemptRecord], progress: ProgressLike | None) -> Iterator[Episode]:
-    """The kept episodes in order, read one at a time."""
-    for done, record in enumerate(kept, start=1):
-        yield attempts.episode(record)
-        if progress is not None and (done % WRITE_REPORT == 0 or done == len(kept)):
-            progress.update(len(kept), len(kept), written=done)
-
-
 def _write(
-    cfg: RunConfig, settings: EnvSettings, dataset_dir: Path, episodes: Iterable[Episode], source: DemoSource
+    cfg: RunConfig,
+    settings: EnvSettings,
+    dataset_dir: Path,
+    attempts: AttemptLog,
+    kept: list[AttemptRecord],
+    source: DemoSource,
+    progress: ProgressLike | None,
 ) -> DemoMeta:
+    """Write the kept episodes in order, read one at a time."""
     meta = DemoMeta(
         env_id=settings.env_id,
         control_mode=settings.control_mode,
@@ -219,19 +213,18 @@ def _write(
         versions=source.versions,
     )
     with DemoWriter(dataset_dir, cfg.dataset.repo_id, meta, video=cfg.collect.save_video) as writer:
-        for episode in episodes:
-            writer.add(episode)
+        for done, record in enumerate(kept, start=1):
+            writer.add(attempts.episode(record))
+            if progress is not None and (done % WRITE_REPORT == 0 or done == len(kept)):
+                progress.update(len(kept), len(kept), written=done)
         return writer.finish()
 
 
 def _needed(attempts: AttemptLog, wanted: int) -> list[AttemptRecord]:
     """The outcomes up to the last success that is wanted, in order; an earlier call may have wanted more."""
-    out: list[AttemptRecord] = []
-    for number in sorted(attempts.records):
-        if sum(record.outcome == SUCCESS for record in out) == wanted:
-            break
-        out.append(attempts.records[number])
-    return out
+    ordered = [attempts.records[number] for number in sorted(attempts.records)]
+    successes = itertools.accumulate(record.outcome == SUCCESS for record in ordered)
+    return [record for record, count in zip(ordered, successes) if count - (record.outcome == SUCCESS) < wanted]
 
 
 def _summary(values: list[int]) -> dict[str, float]:

@@ -6,8 +6,6 @@ import dataclasses
 import logging
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +19,7 @@ log = logging.getLogger(__name__)
 REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_REPO_ID = 96
 MAX_NAME = 255
-MIN_VIDEO_SIDE = 32  # pixels; the AV1 encoder (SVT-AV1) kills the process on narrower pictures
+MIN_VIDEO_SIDE = 32  # pixels; the AV1 encoder (SVT-AV1) kills the process on narrower images
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -61,20 +59,6 @@ def check_root(root: Path) -> None:
         raise DatasetError(text[:MAX_NAME].replace("\0", "\\0"), problems)
 
 
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """The datasets package draws a bar for every episode that is saved."""
-    from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
-
-    was_enabled = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            enable_progress_bar()
-
-
 class DemoWriter:
     """Collects episodes in a temporary directory beside the target and renames it at the end.
 
@@ -84,7 +68,7 @@ class DemoWriter:
         root: the dataset directory; must not exist.
         repo_id: name stored with the dataset.
         meta: what the numbers mean; seeds and fingerprint are filled in.
-        video: store pictures as video (AV1, lossy) instead of PNG inside parquet.
+        video: store images as video (AV1, lossy) instead of PNG inside parquet.
 
     Raises:
         DatasetError: a path or name that is not allowed.
@@ -113,8 +97,10 @@ class DemoWriter:
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _create(self, first: Episode) -> Any:
+        from datasets.utils.logging import disable_progress_bar
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+        disable_progress_bar()  # there would be one for every episode
         kind = "video" if self.video else "image"
         features: dict[str, dict[str, Any]] = {
             f"observation.images.{name}": {
@@ -167,8 +153,7 @@ class DemoWriter:
                 raise DatasetError(
                     self.root, [f"episode {number} (seed {episode.seed}), step {step}: {error}"]
                 ) from error
-        with _no_progress_bars():
-            self._dataset.save_episode(parallel_encoding=False)
+        self._dataset.save_episode(parallel_encoding=False)
         self._numbers.append((episode.state, episode.action))
         self._seeds.append(episode.seed)
 

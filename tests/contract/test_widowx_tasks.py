@@ -10,8 +10,8 @@ from assets_at import assets_root
 
 from rlft.types import CameraSettings, EnvSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError
+from rlft_envs.images import fit_image
 from rlft_envs.make import make_vec_env
-from rlft_envs.pictures import fit_picture
 from rlft_envs.simulator import build_single_env
 
 pytestmark = pytest.mark.simulator
@@ -118,7 +118,7 @@ def test_a_smaller_camera_sees_the_same(built):
     )
     small.reset(1, 3)
     big.reset(1, 3)
-    picture = fit_picture(big.observe().images[CAMERA.name], CAMERA.height, CAMERA.width).astype(float)
+    picture = fit_image(big.observe().images[CAMERA.name], CAMERA.height, CAMERA.width).astype(float)
     big.close()
     seen = small.observe().images[CAMERA.name].astype(float)
     difference = np.abs(picture - seen).mean()
@@ -131,7 +131,7 @@ def test_the_photograph_is_shown_where_nothing_is_rendered(built):
     env = built("PutCarrotOnPlateInScene-v1")
     env.reset(1, 3)
     folder = assets_root() / "maniskill/data/tasks/bridge_v2_real2sim_dataset/real_inpainting"
-    photograph = fit_picture(folder / "bridge_real_eval_1.png", CAMERA.height, CAMERA.width)
+    photograph = fit_image(folder / "bridge_real_eval_1.png", CAMERA.height, CAMERA.width)
     shown = (env.observe().images[CAMERA.name] == photograph).all(axis=-1)
     assert 0.8 < shown.mean() < 0.98
     assert env.human_view().shape == (CAMERA.height, CAMERA.width, 3)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rlft_envs.pictures import fit_picture
+from rlft_envs.images import fit_image
 from rlft_tasks.put_on_plate.library import Table
 from rlft_tasks.put_on_plate.variants import Variant
 
@@ -23,8 +23,8 @@ BLOCK = 16
 
 @lru_cache(maxsize=64)
 def picture(path: Path, height: int, width: int) -> np.ndarray:
-    """:func:`fit_picture` of a file, kept: a split has 21 tables, and every reset asks again. Do not write into it."""
-    return fit_picture(path, height, width)
+    """:func:`fit_image` of a file, kept: a split has 21 tables, and every reset asks again. Do not write into it."""
+    return fit_image(path, height, width)
 
 
 class Backdrop:

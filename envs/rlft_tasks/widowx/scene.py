@@ -18,7 +18,7 @@ from mani_skill.utils.structs import Actor, Pose
 from rlft.types import EnvSettings
 from rlft_envs.assets import visual_mesh
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.pictures import fit_picture
+from rlft_envs.images import fit_image
 from rlft_envs.rewards import grasp_potential
 
 MODELS = BRIDGE_DATASET_ASSET_PATH / "custom" / "models"
@@ -67,7 +67,7 @@ def adapted(task: type[BaseBridgeEnv]) -> type[BaseBridgeEnv]:
             self._foreground = torch.unique(torch.cat(kept))
             for name in self.rgb_overlay_paths if self.scene.can_render() else ():
                 size = self.scene.sensors[name].config
-                picture = fit_picture(self.rgb_overlay_paths[name], size.height, size.width)
+                picture = fit_image(self.rgb_overlay_paths[name], size.height, size.width)
                 self._backgrounds[name] = torch.as_tensor(picture, device=self.device)
             super()._after_reconfigure(options)
 

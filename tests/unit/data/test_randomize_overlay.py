@@ -123,9 +123,9 @@ def test_the_majority_drops_single_pixels_and_keeps_areas():
 
 
 def test_tables_are_resized_as_the_environments_resize_them(tables):
-    from rlft_envs.pictures import fit_picture
+    from rlft_envs.images import fit_image
 
     folder = assets_root() / "put_on_plate" / "more_table" / "imgs"
     for name, ours in zip(tables.names, tables.at(H, W)):
-        theirs = torch.from_numpy(fit_picture(folder / name, H, W)).movedim(-1, 0)
+        theirs = torch.from_numpy(fit_image(folder / name, H, W)).movedim(-1, 0)
         assert int((ours.int() - theirs.int()).abs().max()) <= 1, name
