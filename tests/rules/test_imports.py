@@ -70,7 +70,7 @@ def test_packages_import_only_what_they_may():
 
 
 def test_only_the_composition_root_knows_the_simulators():
-    # The collector starts planners, which live beside the simulators; it imports them when it starts.
+    # The collector starts workers that demonstrate.
     allowed = {"rlft.run.assembly.envs", "rlft.data.collect"}
     wrong = [
         s.name for s in sources("rlft") if s.module not in allowed and any(within(n, "rlft_envs") for n in s.imports())

@@ -63,6 +63,13 @@ def test_json_round_trip_is_exact(tmp_path):
     assert NormStats.load(tmp_path / "stats.json") == stats
 
 
+def test_statistics_beside_weights_of_an_earlier_version_are_read():
+    stats = NormStats.from_arrays(*np.random.default_rng(0).normal(size=(2, 9, 3)), **ORIGIN, frozen_action_dims=(1,))
+    old = stats.to_dict()
+    old["constant_action"] = old.pop("frozen_action_dims")
+    assert NormStats.from_dict(old) == stats
+
+
 def test_constant_dimensions_are_listed_unless_declared():
     state, actions = np.random.default_rng(0).normal(size=(50, 3)), np.ones((50, 2))
     actions[:, 0] = np.arange(50)
