@@ -255,11 +255,7 @@ class PolicyFamily(Protocol):
         ...
 
     def save(self, policy: Any, directory: Path) -> Mapping[str, Any]:
-        """Write the weights and what belongs to them into an empty directory.
-
-        Returns:
-            what :meth:`load` needs beside these files, as plain data for JSON.
-        """
+        """Write the weights into an empty directory; gives what :meth:`load` needs to know beside them, plain data."""
         ...
 
     def load(
@@ -269,10 +265,10 @@ class PolicyFamily(Protocol):
 
         Args:
             directory: what :meth:`save` wrote into.
-            facts: what it gave, and ``kind``, ``dtype``, ``horizon``.
-            model: settings of device, precision and training; what the facts say of sizes wins.
+            facts: what it gave, and ``kind``, ``dtype``, ``horizon``, ``stats``; what they say of sizes wins.
+            model: settings of precision and training.
             stats: the checkpoint's, or others that are to take their place.
-            device: see :meth:`build`; on the meta device no weight is read.
+            device: see :meth:`build`; on the meta device no weight need be read.
         """
         ...
 

@@ -56,13 +56,13 @@ def build_policy(
     seed: int = 0,
     weights: Path | None = None,
 ) -> Pi0Policy:
-    """Build a policy, with random weights or those of a file.
+    """Build a policy, with random weights or those of a file; see :meth:`rlft.policy.base.PolicyFamily.build`.
 
     Args:
         kind: ``small``, ``small_pi05``, ``pi0`` or ``pi05``.
         stats: normalisation statistics; they also say the widths and the cameras.
         horizon: H.
-        device: where the weights go; the meta device builds the shapes alone, and downloads no tokenizer for them.
+        device: on the meta device no tokenizer is downloaded.
         small: sizes of the small kinds.
         dtype: ``float32`` or ``bfloat16`` (SigLIP, norms and buffers stay float32, as in lerobot).
         tokenizer_path: directory or hub name; None: the built-in one for small kinds, PaliGemma's for real ones.
@@ -74,10 +74,6 @@ def build_policy(
         num_steps: denoise steps written into lerobot's configuration; rlft's samplers take their own.
         seed: of the initial weights.
         weights: safetensors file in lerobot's or ``lerobot/pi0_base``'s layout.
-
-    Raises:
-        ConfigError: a name or a size is wrong.
-        WeightsError: the file is damaged or does not fit.
     """
     config = lerobot_config(kind, stats, horizon=horizon, device=device, small=small, dtype=dtype, num_steps=num_steps)
     policy = Pi0Policy(
