@@ -7,15 +7,17 @@ import json
 import math
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rlft.errors import RlftError
 
-PACKAGES = ("rlft-flow", "torch", "lerobot", "transformers", "mani-skill", "sapien", "gymnasium", "numpy", "hydra-core")
+DISTRIBUTION = "rlft-flow"
 
 
 def write_stage(run_dir: Path, stage: str, result: Mapping[str, Any]) -> Path:
@@ -107,16 +109,21 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 def machine_facts() -> dict[str, Any]:
     """Versions and hardware, for the record; reads package metadata and imports nothing heavy."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu_cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "versions": versions,
+        "versions": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of this package and of everything that it asks for, as far as it is installed."""
+    found = {}
+    with suppress(metadata.PackageNotFoundError):
+        asked = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in metadata.requires(DISTRIBUTION) or ()]
+        for name in (DISTRIBUTION, "numpy", *asked):
+            with suppress(metadata.PackageNotFoundError):
+                found[name] = metadata.version(name)
+    return found

@@ -76,7 +76,7 @@ class EnvSettings:
         control_mode: the simulator's controller; the recorded actions are in this mode.
         cameras: what is rendered; empty for state-only.
         state_terms: what the policy's state vector is made of, in order (``tcp_pos``, ``tcp_pose``,
-            ``qpos``, ``gripper``; see rlft_envs.maniskill.reading.STATE_TERMS).
+            ``qpos``, ``gripper``; the simulator says which there are).
         privileged: also return the simulator's full state, for an asymmetric critic.
         instruction: the language instruction; None takes the task's default.
         robot: robot uid; None keeps the task's default.
@@ -199,7 +199,7 @@ def map_rows(f: Callable[..., Array], first: Any, *others: Any) -> Any:
 
     Args:
         f: one array of each bundle (their first axis is the environment) -> an array.
-        first: an array, an :class:`Observation`, None, or a nested dictionary of these, as ManiSkill keeps its states.
+        first: an array, an :class:`Observation`, None, or a nested dictionary of these (a simulated state).
             Instructions are passed to ``f`` as an array of objects.
         others: of the same form.
 

@@ -31,7 +31,7 @@ class EpisodeResult:
         index: its place in the protocol's list.
         seed: of the environment.
         episode_id: the numbered configuration; None where the seed decided.
-        labels: what the configuration shows (object, plate, table, variant).
+        labels: what the configuration shows, as the task names it.
         success_once: success at any step.
         success_at_end: success at the last step.
         steps: its length, environment steps.
@@ -68,7 +68,7 @@ class EvalResult:
         mean_steps: mean episode length, environment steps.
         mean_return: mean undiscounted return.
         metrics: task metric -> its mean over the episodes' last steps.
-        strata: label (object, plate, table, variant) -> success by its values.
+        strata: label -> success by its values.
         macro: label -> mean of its values' rates.
         strata_total: label -> how many values the task has, where it says so: those without an episode have no row.
         seconds: wall time.

@@ -39,7 +39,7 @@ def summary_line(result: EvalResult) -> str:
 
 
 def strata_text(result: EvalResult) -> str:
-    """Success by object, plate, table and variant; empty where no label has two values."""
+    """Success by each label; empty where none has two values."""
     return "\n\n".join(
         "\n".join([_title(result, key), *_lines(rows)]) for key, rows in result.strata.items() if len(rows) > 1
     )
