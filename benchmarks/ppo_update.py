@@ -6,7 +6,6 @@ for all denoise steps, and as cheaply as we know how, so the gain is that of sto
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -94,7 +93,7 @@ class Side:
         cfg = TrainConfig(batch_size=batch, n_critic_warmup_itr=0, use_early_stop=False)
         assign_advantages(self.buffer, cfg)
         # One rollout is updated on again and again: the policy has moved on from it, which the guard would stop.
-        self.updater = PpoUpdater(self.actor_critic, cfg, "sum", GuardConfig(max_first_log_ratio=math.inf))
+        self.updater = PpoUpdater(self.actor_critic, cfg, "sum", GuardConfig(max_first_log_ratio=1e30))
 
     def update(self, epochs: int) -> dict[str, float]:
         """So many epochs over the rollout; the updater's scalars."""

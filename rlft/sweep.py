@@ -49,10 +49,10 @@ def sweep(entry: str, args: argparse.Namespace, own: Sequence[str] = ()) -> int:
             problems += [f"{name}: {problem}" for problem in error.problems]
     if problems:
         raise ConfigError(problems)
+    first = next(iter(settings.values()))
     if args.cfg:
         sys.stdout.write("---\n".join(f"# {name}\n{dump(cfg)}" for name, cfg in settings.items()))
         return 0
-    first = next(iter(settings.values()))
     root = Path(first.output.dir) if first.output.dir else Path("outputs") / f"{first.name}_sweep"
     root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "rlft", entry.removesuffix("_demos").replace("_", "-"), *own]
@@ -62,7 +62,8 @@ def sweep(entry: str, args: argparse.Namespace, own: Sequence[str] = ()) -> int:
     for name, words in members.items():
         log.info("member %d of %d: %s", len(rows) + 1, len(members), name)
         started = time.perf_counter()
-        status = _run([*command, *words, f"output.dir={_quoted(str(root / name))}"])
+        quoted = str(root / name).replace("'", "\\'")  # in Hydra's grammar
+        status = _run([*command, *words, f"output.dir='{quoted}'"])
         row = {"member": name, "status": status, "seconds": round(time.perf_counter() - started, 1)}
         rows.append({**row, "results": _results(root / name)})
         (root / "sweep.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
@@ -128,8 +129,3 @@ def _run(command: list[str]) -> int:
             member.wait()
             raise
     return status if status >= 0 else 128 - status
-
-
-def _quoted(text: str) -> str:
-    """A text in Hydra's grammar, whatever signs are in it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
