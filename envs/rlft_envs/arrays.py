@@ -1,11 +1,12 @@
-"""Where observations and outcomes of several environments are kept: plain numpy, laid out once.
+"""Where observations and outcomes of the environments are kept: plain numpy, laid out once in memory that is shared.
 
-The same layout serves private memory and memory shared by processes. There every number is written once, by the worker
-whose environment it is about, and copied once, into what the caller gets.
+Every number is written once, by the worker whose environment it is about, and copied once, into what the caller gets.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import mmap
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,18 +49,6 @@ class EnvArrays:
     invalid: np.ndarray
     metrics: np.ndarray
     metric_names: list[str] = field(default_factory=list, init=False)
-
-    @classmethod
-    def over(cls, memory: Any, spec: EnvSpec, n: int) -> EnvArrays:
-        """Lay the arrays out over a writable buffer; it has to hold :func:`nbytes` of their layout."""
-        arrays = _over(memory, _layout(spec, n))
-        images = {camera.name: arrays.pop(f"image/{camera.name}") for camera in spec.cameras}
-        return cls(images, **arrays)
-
-    @classmethod
-    def private(cls, spec: EnvSpec, n: int) -> EnvArrays:
-        """Zeroed arrays in this process's own memory."""
-        return cls.over(bytearray(nbytes(_layout(spec, n))), spec, n)
 
     def part(self, rows: slice) -> EnvArrays:
         """The same memory, of some environments only."""
@@ -146,47 +135,25 @@ def shared_arrays(descriptor: int, spec: EnvSpec, act_steps: int) -> tuple[EnvAr
         the arrays; a chunk's actions, float32 ``[E, A, d]``; its rewards, float32 ``[E, A]``.
     """
     E = spec.num_envs
-    fixed = _layout(spec, E)
-    chunk: Layout = [
+    layout: list[tuple[str, tuple[int, ...], Any]] = [
+        *((f"image/{c.name}", (E, c.height, c.width, 3), np.uint8) for c in spec.cameras),
+        ("state", (E, spec.state_dim), np.float32),
+        ("privileged", (E, spec.privileged_dim), np.float32),
+        ("n_executed", (E,), np.int64),
+        *((name, (E,), np.bool_) for name in FLAGS),
+        ("metrics", (E, MAX_METRICS), np.float32),
         ("actions", (E, act_steps, spec.act_dim), np.float32),
         ("rewards", (E, act_steps), np.float32),
     ]
-    size = nbytes([*fixed, *chunk])
-    if os.fstat(descriptor).st_size < size:
-        os.ftruncate(descriptor, size)
-    memory = mmap.mmap(descriptor, size)
-    laid_out = _over(memory, chunk, nbytes(fixed))
-    return EnvArrays.over(memory, spec, E), laid_out["actions"], laid_out["rewards"]
-
-
-Layout = list[tuple[str, tuple[int, ...], Any]]
-"""(name, shape, element type) of arrays that follow each other."""
-
-
-def _layout(spec: EnvSpec, n: int) -> Layout:
-    return [
-        *((f"image/{c.name}", (n, c.height, c.width, 3), np.uint8) for c in spec.cameras),
-        ("state", (n, spec.state_dim), np.float32),
-        ("privileged", (n, spec.privileged_dim), np.float32),
-        ("n_executed", (n,), np.int64),
-        *((name, (n,), np.bool_) for name in FLAGS),
-        ("metrics", (n, MAX_METRICS), np.float32),
-    ]
-
-
-def nbytes(layout: Layout) -> int:
-    """Bytes that the arrays take, each of them up to a whole number of cache lines."""
-    return sum(_padded(shape, dtype) for _, shape, dtype in layout)
-
-
-def _over(memory: Any, layout: Layout, offset: int = 0) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
-    for name, shape, dtype in layout:
-        arrays[name] = np.ndarray(shape, dtype, buffer=memory, offset=offset)
-        offset += _padded(shape, dtype)
-    return arrays
-
-
-def _padded(shape: tuple[int, ...], dtype: Any) -> int:
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    sizes = [math.prod(shape) * np.dtype(dtype).itemsize for _, shape, dtype in layout]
+    starts = list(itertools.accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
+    if os.fstat(descriptor).st_size < starts[-1]:
+        os.ftruncate(descriptor, starts[-1])
+    memory = mmap.mmap(descriptor, starts[-1])
+    arrays: dict[str, Any] = {
+        name: np.ndarray(shape, dtype, buffer=memory, offset=start)
+        for (name, shape, dtype), start in zip(layout, starts)
+    }
+    actions, rewards = arrays.pop("actions"), arrays.pop("rewards")
+    images = {camera.name: arrays.pop(f"image/{camera.name}") for camera in spec.cameras}
+    return EnvArrays(images, **arrays), actions, rewards

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class EnvSlots:
         self._ids = [settings.first_env + i for i in env_ids]
         self.envs: list[SingleEnv] = [build_single_env(settings) for _ in self._ids]
         self.envs[0].observe()  # the first image compiles shaders for seconds; let that be part of starting
-        self.spec: EnvSpec = self.envs[0].spec
+        self.spec: EnvSpec = replace(self.envs[0].spec, num_envs=settings.num_envs)
         self._arrays, self._actions, self._rewards = self._shared(act_steps=0)
         self._started = np.zeros(len(self._ids), dtype=bool)
         self._frames: dict[int, list[np.ndarray]] = {}

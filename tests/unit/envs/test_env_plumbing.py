@@ -14,7 +14,7 @@ import pytest
 
 from rlft.assets.root import COMMAND
 from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings
-from rlft_envs.arrays import FLAGS, MAX_METRICS, EnvArrays, shared_arrays
+from rlft_envs.arrays import FLAGS, MAX_METRICS, shared_arrays
 from rlft_envs.assets import download_command
 from rlft_envs.checks import check_actions, check_reset
 from rlft_envs.errors import EnvSetupError
@@ -89,12 +89,12 @@ def test_what_a_worker_writes_is_what_the_pool_reads_whatever_the_chunk():
 
 
 def test_metrics_that_change_are_named():
-    arrays = EnvArrays.private(SPEC, 3)
+    arrays = arrays_of(SPEC)
     arrays.write_metrics(0, {"distance": 1.0, "angle": 2.0})
     with pytest.raises(EnvSetupError, match=r"were \['distance', 'angle'\] and are \['distance'\] now"):
         arrays.write_metrics(1, {"distance": 1.0})
     with pytest.raises(EnvSetupError, match=f"at most {MAX_METRICS} can be kept"):
-        EnvArrays.private(SPEC, 3).write_metrics(0, dict.fromkeys(map(str, range(MAX_METRICS + 1)), 0.0))
+        arrays_of(SPEC).write_metrics(0, dict.fromkeys(map(str, range(MAX_METRICS + 1)), 0.0))
 
 
 def test_a_worker_finds_what_its_parent_finds(tmp_path, monkeypatch):
@@ -117,8 +117,12 @@ def test_another_interpreter_finds_our_packages_and_no_library_of_this_one(tmp_p
     assert not any(PathFinder.find_spec(name, path) for name in ("numpy", "torch", "json"))
 
 
+def arrays_of(spec):
+    return shared_arrays(os.memfd_create("test"), spec, 1)[0]
+
+
 def test_numbers_that_are_not_finite_are_not_stored():
-    arrays = EnvArrays.private(replace(SPEC, cameras=()), 1)
+    arrays = arrays_of(replace(SPEC, cameras=(), num_envs=1))
     row = ObservationRow({}, np.array([1, np.nan, np.inf, 2], np.float32), np.zeros(6, np.float32))
     assert not row.is_finite()
     arrays.write(0, row)
