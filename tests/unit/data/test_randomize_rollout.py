@@ -127,7 +127,7 @@ def test_prefixes_are_not_kept_of_images_that_change(caplog):
     caplog.set_level(logging.INFO)
     assert trainer().prefixes is not None
     assert trainer(Recording()).prefixes is None
-    assert "because domain_randomization changes the pictures" in caplog.text
+    assert "because domain_randomization changes the images" in caplog.text
     assert trainer(Recording(), cache_prefix=False).prefixes is None
     with pytest.raises(ConfigError, match=r"sft\.cache_prefix=true: domain_randomization"):
         trainer(Recording(), cache_prefix=True)
