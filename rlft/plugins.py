@@ -30,7 +30,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "widowx": "rlft_tasks.widowx:TASKS",
     },
     "policies": {},
-    "objectives": {},
+    "objectives": {
+        "grpo": "rlft.objective.grpo:GRPO",
+        "ppo": "rlft.objective.ppo:PPO",
+    },
 }
 """Kind -> name -> ``module:attribute`` of what comes with this package."""
 

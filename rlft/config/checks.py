@@ -98,10 +98,10 @@ def exploration(cfg: RunConfig) -> list[str]:
     low, high = cfg.exploration.std_min, cfg.exploration.std_max
     if low >= high:
         problems.append(f"exploration.std_min = {low:g} must be below exploration.std_max = {high:g}")
-    if cfg.exploration.method != "flow_noise" and cfg.exploration.level == 0.0:
+    if cfg.exploration.method != "flow_noise" and cfg.exploration.noise_level == 0.0:
         problems.append(
-            f"exploration.level = 0 with exploration.method = {cfg.exploration.method}: the chain would draw nothing "
-            "and have no probability density; use a level above 0, for instance 0.5"
+            f"exploration.noise_level = 0 with exploration.method = {cfg.exploration.method}: the chain would draw "
+            "nothing and have no probability density; use one above 0, for instance 0.5"
         )
     if cfg.exploration.method == "flow_cps" and cfg.num_steps == 1:
         problems.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from rlft.config.declare import opt
 
@@ -19,7 +20,7 @@ class ExplorationConfig:
     std_min: float = opt(0.08, "flow_noise: smallest std per denoise step, model units.", gt=0.0)
     std_max: float = opt(0.16, "flow_noise: largest std per denoise step, model units.", gt=0.0)
     learn_std: bool = opt(True, "flow_noise: learn the std from the expert's features; false keeps the geometric mean.")
-    level: float = opt(0.5, "flow_sde, flow_cps: noise level a.", ge=0.0, le=1.0)
+    noise_level: float = opt(0.5, "flow_sde, flow_cps: noise level a.", ge=0.0, le=1.0)
     logprob: str = opt(
         "sum", "sum: joint nats over steps and dimensions; mean: averaged over them.", choices=("sum", "mean")
     )
@@ -79,8 +80,10 @@ class BufferConfig:
 
 @dataclass
 class TrainConfig:
-    """PPO."""
+    """Reinforcement learning."""
 
+    objective: str = opt("ppo", "What is optimised: ppo, grpo, or package.module:Name of an objective of your own.")
+    options: dict[str, Any] = opt({}, "Settings that the objective itself declares.")
     n_train_itr: int = opt(30, "Iterations (rollout + update) in all.", ge=1)
     n_critic_warmup_itr: int = opt(1, "First iterations that update the critic only.", ge=0)
     batch_size: int = opt(80, "B, chunk decisions per optimiser step.", ge=1)

@@ -1,4 +1,4 @@
-"""What is checked of a PPO run from outside the update: can it learn, is it well, has it fallen."""
+"""What is checked of a run from outside the update: can it learn, is it well, has it fallen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Probe:
 
     Attributes:
         episodes: how many.
-        noisy: success rate of the sampler that PPO explores with.
+        noisy: success rate of the sampler that the rollouts explore with.
         clean: success rate of the deterministic policy.
     """
 
@@ -43,7 +43,7 @@ def check_probe(probe: Probe, guard: GuardConfig) -> None:
         log.info("before the first update %s", found)
         return
     cause = (
-        "the noise is too much for it: lower exploration.std_min and std_max (flow_noise) or exploration.level"
+        "the noise is too much for it: lower exploration.std_min and std_max (flow_noise) or exploration.noise_level"
         if probe.clean >= guard.min_noisy_success
         else "it hardly succeeds without noise either: check model.path, the statistics and the task, or warm up longer"
     )
@@ -80,7 +80,7 @@ class HealthWarnings:
     def look(self, iteration: int, scalars: Mapping[str, float]) -> None:
         """Take in the numbers of an iteration."""
         for name, (setting, limit, meaning) in self._limits.items():
-            value = scalars[name]
+            value = scalars.get(name, math.nan)  # not every objective has ratios
             if limit is None or not value > limit:
                 self._said.discard(name)
             elif name not in self._said:

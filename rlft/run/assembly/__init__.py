@@ -14,17 +14,24 @@ from rlft.run.assembly.evaluation import (
     numbered_episodes,
     policy_fingerprint,
 )
-from rlft.run.assembly.learner import build_placement, build_runner, dataset_dir, rollout_store, run_dir
-from rlft.run.assembly.policy import build_actor_critic, build_policy, check_method, demo_stats, fresh_policy
+from rlft.run.assembly.learner import (
+    build_objective,
+    build_placement,
+    build_runner,
+    dataset_dir,
+    rollout_store,
+    run_dir,
+)
+from rlft.run.assembly.policy import build_policy, check_method, demo_stats, fresh_policy
 from rlft.run.assembly.preflight import check_base, check_checkpoint, preflight
 from rlft.run.assembly.randomization import build_randomizer
 
 __all__ = [
     "SuitePolicy",
-    "build_actor_critic",
     "build_env",
     "build_eval_env",
     "build_evaluator",
+    "build_objective",
     "build_placement",
     "build_policy",
     "build_protocol",

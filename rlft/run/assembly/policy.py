@@ -13,13 +13,11 @@ from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError
 from rlft.placement import Placement
 from rlft.policy.pi0.sizes import stats_method
-from rlft.seeding import seed_for
 from rlft.types import EnvSpec
 
 if TYPE_CHECKING:
     from rlft.data.dataset import DemoSet
     from rlft.data.normalize import NormStats
-    from rlft.policy.actor_critic import ActorCritic
     from rlft.policy.pi0.policy import Pi0Policy
 
 log = logging.getLogger(__name__)
@@ -42,11 +40,6 @@ def build_policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_t
     if cfg.model.compile:
         policy.compile_denoise_step()
     return policy
-
-
-def exact_products(cfg: RunConfig) -> bool:
-    """Whether every product is rounded to float32, so that batches of different shapes agree to rounding."""
-    return cfg.model.dtype == "float32" and cfg.model.matmul == "highest"
 
 
 def _policy(cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_task: bool) -> Pi0Policy:
@@ -185,34 +178,3 @@ def fresh_policy(cfg: RunConfig, stats: NormStats, device: torch.device) -> Pi0P
         seed=cfg.seed,
         weights=None if cfg.model.path is None else Path(cfg.model.path) / WEIGHTS,
     )
-
-
-def build_actor_critic(cfg: RunConfig, policy: Pi0Policy, spec: EnvSpec, placement: Placement) -> ActorCritic:
-    """The policy with its exploration noise and value head; the heads' first weights are named by the seed."""
-    from rlft.policy.actor_critic import ActorCritic
-    from rlft.policy.critic import Critic
-    from rlft.policy.denoise import make_schedule
-    from rlft.policy.noise import NoiseHead
-
-    x, c = cfg.exploration, cfg.critic
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(cfg.seed, "heads"))
-        noise = NoiseHead(policy.feature_dim, policy.action_width, x.std_min, x.std_max, learned=x.learn_std)
-        critic = Critic(
-            policy.feature_dim if c.inputs != "privileged" else 0,
-            spec.privileged_dim if c.inputs != "features" else 0,
-            c.hidden_dims,
-        )
-    frozen = set(policy.stats.constant_action)
-    model = ActorCritic(
-        policy,
-        noise,
-        critic,
-        make_schedule(x.method, cfg.num_steps, x.level).to(placement.policy),
-        cfg.act_steps,
-        explored_dims=[dim for i, dim in enumerate(policy.act_dims) if i not in frozen],
-        frozen_dims=[policy.act_dims[i] for i in sorted(frozen)],
-        density=x.density,
-        value_at=c.value_at,
-    )
-    return model.to(placement.policy)

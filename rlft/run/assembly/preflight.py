@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rlft import plugins
 from rlft.config.schema import RunConfig
+from rlft.errors import ConfigError
 from rlft.run.assembly.envs import check_task
 from rlft.run.assembly.policy import check_horizon, check_method
 
 
 def preflight(cfg: RunConfig) -> None:
-    """Check the policy's checkpoint and statistics, then the task, against the settings.
+    """Check the objective, the policy's checkpoint and statistics, then the task, against the settings.
 
     Raises:
+        ConfigError: no such objective, or it cannot do what the settings say.
         WeightsError: see :func:`check_checkpoint`; StatsError and ConfigError likewise.
         EnvSetupError: see :func:`rlft.run.assembly.envs.check_task`.
     """
+    problems = plugins.load("objectives", cfg.train.objective, "train.objective").problems(cfg)
+    if problems:
+        raise ConfigError(problems)
     check_checkpoint(cfg)
     check_task(cfg)
 
