@@ -15,7 +15,7 @@ MEMBERS = [("main", "in_distribution"), ("words", "semantics"), ("things", "sema
 
 def result_of(fingerprint="f" * 64, **changes):
     evaluator = toy_evaluator(**({"limit": 20} | changes))
-    return to_json(evaluator.run(toy_model().policy, "test", fingerprint=fingerprint).to_dict())
+    return to_json(evaluator.run(toy_model().actor.policy, "test", fingerprint=fingerprint).to_dict())
 
 
 @pytest.fixture(scope="module")
