@@ -126,7 +126,7 @@ class Objective(nn.Module, ABC):
             privileged: float32 ``[n, P]`` or None.
             look: encodes the observations, and draws: for whom it is needed.
         """
-        raise NotImplementedError(f"{type(self).__name__} bootstraps, and has no final_values")
+        raise TypeError(f"{type(self).__name__} bootstraps, and gives no final_values")
 
     def calibrate(self, rollout: Rollout) -> bool:
         """Learn from a rollout what has to be known before the first; True: collect it again, its traces are stale."""

@@ -11,7 +11,8 @@ and every decision of the episode has its A_i. There is no KL to a reference pol
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -24,7 +25,9 @@ from rlft.rollout.buffer import Rollout
 
 ESTIMATORS = ("grpo", "rloo")
 SAME = 1e-6  # reward units: returns within this std are equal up to rounding
-CRITICS_OWN = ("gamma", "gamma_per", "gae_lambda", "normalize_advantage", "vf_coef", "clip_value", "critic_optimizer")
+NO_CRITIC = "train.objective = grpo has no critic, no discount and no whitening over the rollout"
+UNUSED = {"gamma", "gamma_per", "gae_lambda", "normalize_advantage", "vf_coef", "clip_value", "critic_optimizer"}
+UNUSED |= {"n_critic_warmup_itr"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,12 @@ def group_advantages(returns: torch.Tensor, estimator: str) -> torch.Tensor:
         return centred * (size / (size - 1))
     std = returns.std(-1, keepdim=True)
     return torch.where(std > SAME, centred / std, 0.0)
+
+
+def _changed(section: Any) -> list[str]:
+    """The settings of a section that are not as they usually are."""
+    usual = vars(type(section)())
+    return [key for key, value in vars(section).items() if key in usual and value != usual[key]]
 
 
 class GRPO(ClippedSurrogate):
@@ -93,15 +102,8 @@ class GRPO(ClippedSurrogate):
                 f"{env.max_episode_len}: only whole episodes can be compared; set env.n_steps_rollout="
                 f"{-(-env.n_steps_rollout // env.max_episode_len) * env.max_episode_len}"
             )
-        usual = RunConfig()
-        idle = [f"train.{name}" for name in CRITICS_OWN if getattr(cfg.train, name) != getattr(usual.train, name)]
-        idle += [
-            f"critic.{x.name}"
-            for x in fields(cfg.critic)
-            if getattr(cfg.critic, x.name) != getattr(usual.critic, x.name)
-        ]
-        if cfg.train.n_critic_warmup_itr not in (0, usual.train.n_critic_warmup_itr):
-            idle.append("train.n_critic_warmup_itr")
+        idle = [f"critic.{key}" for key in _changed(cfg.critic)]
+        idle += [f"train.{key}" for key in _changed(cfg.train) if key in UNUSED]
         if idle:
             problems.append(f"{', '.join(idle)}: train.objective = grpo has no critic and no discount; remove them")
         return problems

@@ -26,8 +26,26 @@ ALLOWED = {
     "rlft.placement": ("rlft.config", "rlft.errors", "rlft.memory", "rlft.rows"),
     "rlft.policy": (*BASE, "rlft.config", "rlft.data", "rlft.placement"),
     "rlft.data": (*BASE, "rlft.config", "rlft.placement", "rlft.progress"),
-    "rlft.rollout": (*BASE, "rlft.memory", "rlft.placement", "rlft.policy"),
-    "rlft.learn": (*BASE, "rlft.config", "rlft.data", "rlft.placement", "rlft.memory", "rlft.policy", "rlft.rollout"),
+    "rlft.rollout.buffer": ("rlft.placement", "rlft.rows"),  # what an objective reads and the sampler fills
+    "rlft.objective": (
+        *BASE,
+        "rlft.config",
+        "rlft.placement",
+        "rlft.policy",
+        "rlft.rollout.buffer",
+        "rlft.statistics",
+    ),
+    "rlft.rollout": (*BASE, "rlft.memory", "rlft.objective", "rlft.placement", "rlft.policy"),
+    "rlft.learn": (
+        *BASE,
+        "rlft.config",
+        "rlft.data",
+        "rlft.memory",
+        "rlft.objective",
+        "rlft.placement",
+        "rlft.policy",
+        "rlft.rollout.buffer",
+    ),
     "rlft.evaluate": (
         *BASE,
         "rlft.config",

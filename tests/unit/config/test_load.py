@@ -212,7 +212,7 @@ def test_code_naming_keys_are_refused(override):
 
 def test_old_keys_with_an_equivalent_are_accepted(tmp_path):
     cfg = load("train_rl", [f"resume_dir={tmp_path}", "rlft_config.noise_level=0.7", "training.max_steps=9"])
-    assert (cfg.resume, cfg.exploration.level, cfg.sft.steps) == (str(tmp_path), 0.7, 9)
+    assert (cfg.resume, cfg.exploration.noise_level, cfg.sft.steps) == (str(tmp_path), 0.7, 9)
 
 
 def test_old_keys_in_a_file_are_accepted_and_lose_against_the_command_line(tmp_path):

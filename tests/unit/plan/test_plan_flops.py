@@ -93,7 +93,7 @@ def test_steps_of_an_update_are_those_of_the_schedule(method, steps):
     from rlft.policy.denoise import make_schedule
 
     cfg = load("train_rl", [f"exploration.method={method}", "num_steps=4"])
-    schedule = make_schedule(method, 4, cfg.exploration.level)
+    schedule = make_schedule(method, 4, cfg.exploration.noise_level)
     assert update_steps(cfg) == (1 if schedule.single else len(schedule.stochastic_steps)) == steps
 
 

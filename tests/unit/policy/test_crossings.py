@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers.crossings import META, Crossings
 from helpers.learners import make_ppo
-from pi0_cases import CPU, TASKS, D, H, N, S, make_observation, make_stats
+from pi0_cases import CPU, TASKS, H, N, S, make_observation, make_stats
 
 from rlft.objective.ppo import PpoSignal
 from rlft.placement import Placement

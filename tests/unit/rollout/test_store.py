@@ -75,18 +75,18 @@ def update(kind, method, *, store, train_vlm, micro=None):
 def test_stored_prefixes_stored_pictures_and_a_trained_prefix_give_the_same_losses_and_gradients(kind, method):
     reference, expected = update(kind, method, store="prefix", train_vlm=False)
     assert max(float(grad.abs().max()) for grad in expected.values()) > 1e-3
-    for settings in (
+    for changes in (
         {"store": "images", "train_vlm": False},
         {"store": "images", "train_vlm": True},
         {"store": "prefix", "train_vlm": False, "micro": 4},
         {"store": "images", "train_vlm": True, "micro": 4},
     ):
-        scalars, gradients = update(kind, method, **settings)
-        assert scalars == pytest.approx(reference, rel=2e-5, abs=1e-6), settings
+        scalars, gradients = update(kind, method, **changes)
+        assert scalars == pytest.approx(reference, rel=2e-5, abs=1e-6), changes
         assert gradients.keys() == expected.keys()
         for name, gradient in gradients.items():
             near = 1e-5 * float(expected[name].abs().max()) + 1e-7
-            torch.testing.assert_close(gradient, expected[name], atol=near, rtol=1e-4, msg=f"{name} {settings}")
+            torch.testing.assert_close(gradient, expected[name], atol=near, rtol=1e-4, msg=f"{name} {changes}")
 
 
 @dataclass
