@@ -150,9 +150,8 @@ def first_log_ratio(side: Side, buffer: Any) -> float:
     """Largest |new - old| joint log-probability, nats, before any step, in micro-batches as the update takes them."""
     worst = 0.0
     for rows in buffer.row_blocks(side.cfg.train.micro_batch_size):
-        batch = buffer.gather(rows)
-        found = side.model.evaluate(batch.prefix, batch.chain, batch.drawn_step, batch.privileged)
-        worst = max(worst, float((found.log_prob.joint(batch.n_executed) - batch.log_prob).abs().max()))
+        log_ratio, _ = side.objective.evaluate(buffer.rows(rows))
+        worst = max(worst, float(log_ratio.abs().max()))
     return worst
 
 
@@ -162,7 +161,7 @@ def bf16(models: Models, horizon: int, cameras: int) -> Iterator[Found]:
     buffer, clip = side.raw_rollout("prefix"), side.cfg.train.clip_ratio
     note = f"clip range {clip}, A d = {ACT_STEPS * ACTION}"
     yield claim("as rolled out", first_log_ratio(side, buffer), 0.1 * clip, "nats", note)
-    side.updater.recompute_old(buffer)
+    side.objective.recompute_old(buffer)
     yield claim("recomputed", first_log_ratio(side, buffer), 0.05, "nats", note)
 
 
@@ -254,12 +253,15 @@ def compiled(models: Models, horizon: int) -> Iterator[Found]:
     from torch._dynamo.utils import counters
 
     eager, other = models.side(horizon, 1), models.side(horizon, 1)
-    other.model.policy.compile_denoise_step()
+    other.objective.actor.policy.compile_denoise_step()
     cfg, n = eager.cfg, models.scale.batches[-1]
-    inputs, noise = parts.prepared(eager.model.policy, cfg, n), parts.noise_like(eager.model.policy, n)
+    inputs, noise = (
+        parts.prepared(eager.objective.actor.policy, cfg, n),
+        parts.noise_like(eager.objective.actor.policy, n),
+    )
 
     def sample(side: Side) -> float:
-        sampled(side.model.policy, inputs, noise)
+        sampled(side.objective.actor.policy, inputs, noise)
         synchronize(noise.device)
         return float(n)
 

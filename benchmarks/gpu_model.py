@@ -27,7 +27,7 @@ from rlft.placement import parse_device, synchronize
 from rlft.policy.pi0.policy import Pi0Policy
 from rlft.policy.pi0.tokenizer import build_small_tokenizer
 from rlft.policy.pi0.transforms import Pi0Input
-from rlft.rollout.buffer import RolloutBuffer
+from rlft.rollout.buffer import Rollout
 from rlft.rollout.sampler import RolloutSampler
 from rlft.run import assembly
 
@@ -43,36 +43,34 @@ class Side:
     Attributes:
         cfg: its settings.
         env: the environments.
-        model: policy, noise head and critic.
-        updater: PPO's, with its optimisers.
+        objective: PPO, with the policy.
+        updater: its optimisers.
     """
 
     cfg: RunConfig
     env: StillEnv
-    model: Any
+    objective: Any
     updater: Any
     tokens: int = 0
 
     def sampler(self, store: str, decisions: int = 1) -> RolloutSampler:
         """A sampler of T decisions that keeps ``prefix`` or ``images``."""
         changes = {"store_prefix": store == "prefix", "num_decisions": decisions}
-        return ppo_parts.make_sampler(self.cfg, [self.env], self.model, **changes)
+        return ppo_parts.make_sampler(self.cfg, [self.env], self.objective, **changes)
 
-    def rollout(self, store: str, decisions: int = 1) -> RolloutBuffer:
+    def rollout(self, store: str, decisions: int = 1) -> Rollout:
         """A finished rollout whose log-probabilities are the update path's: the first ratio is 1."""
         buffer = self.raw_rollout(store, decisions)
-        self.updater.recompute_old(buffer)
+        self.objective.recompute_old(buffer)
         return buffer
 
-    def raw_rollout(self, store: str, decisions: int = 1) -> RolloutBuffer:
+    def raw_rollout(self, store: str, decisions: int = 1) -> Rollout:
         """A finished rollout as the sampler leaves it."""
-        from rlft.learn.gae import assign_advantages
-
         buffer, _ = self.sampler(store, decisions).collect(0)
-        assign_advantages(buffer, self.cfg.train)
+        buffer.assign(self.objective.signal(buffer).rows)
         return buffer
 
-    def update(self, buffer: RolloutBuffer) -> float:
+    def update(self, buffer: Rollout) -> float:
         """One epoch over the rollout; the samples that passed."""
         samples = self.updater.update(buffer, 1, torch.Generator().manual_seed(0))["samples"]
         synchronize(parse_device(self.cfg.model.device))
@@ -155,14 +153,12 @@ class Models:
 
     def side(self, horizon: int, cameras: int, *overrides: str) -> Side:
         """The parts of a run with these weights."""
-        from rlft.learn.ppo import PpoUpdater
-        from rlft.run.assembly.policy import exact_products
+        from rlft.learn.updater import Updater
 
         cfg = self.settings(horizon, cameras, *overrides)
         env, policy = environment(cfg, cfg.env.num_envs), self.policy(cfg)
-        model = assembly.build_actor_critic(cfg, policy, env.spec, assembly.build_placement(cfg))
-        updater = PpoUpdater(model, cfg.train, cfg.exploration.logprob, cfg.guard, exact=exact_products(cfg))
-        return Side(cfg, env, model, updater, policy.prompt_length)
+        objective = assembly.build_objective(cfg, policy, env.spec, assembly.build_placement(cfg))
+        return Side(cfg, env, objective, Updater(objective, cfg.train, cfg.guard), policy.prompt_length)
 
 
 def prepared(policy: Pi0Policy, cfg: RunConfig, n: int) -> Pi0Input:

@@ -44,7 +44,7 @@ def iterations(models: Models, horizon: int, cameras: int) -> Iterator[Found]:
     """The peak of each iteration of PPO's own loop: a second rollout beside the first shows here."""
     from rlft.rollout.store import StoreChoice
     from rlft.run.guards import Probe
-    from rlft.run.runner import PPORunner
+    from rlft.run.runner import Runner
 
     decisions = 1 if models.scale.dry else 6
     overrides = [f"env.n_steps_rollout={ACT_STEPS * decisions}", f"train.n_train_itr={ITERATIONS}"]
@@ -61,9 +61,9 @@ def iterations(models: Models, horizon: int, cameras: int) -> Iterator[Found]:
     nothing: Any = SimpleNamespace(success=0.0, ci95=(0.0, 1.0), scalars=dict)
     tracker: Any = SimpleNamespace(log=log)
     progress: Any = SimpleNamespace(update=lambda *_, **__: None)
-    runner = PPORunner(
+    runner = Runner(
         side.cfg,
-        side.model,
+        side.objective,
         side.sampler("prefix", decisions),
         side.updater,
         store=StoreChoice("prefix", "benchmark"),

@@ -9,7 +9,7 @@ from typing import Any
 from rlft.config.load import changed, load
 from rlft.config.schema import RunConfig
 from rlft.data.normalize import NormStats
-from rlft.policy.actor_critic import ActorCritic
+from rlft.objective.base import Objective
 from rlft.rollout.sampler import RolloutSampler
 from rlft.run import assembly
 from rlft.run.assembly.envs import overlaps, policy_threads
@@ -21,21 +21,21 @@ def settings(overrides: Sequence[str], small: dict[str, int] | None = None) -> R
     return changed(load("train_rl", ["wandb=null", *overrides]), {"model.small": dict(small or {})})
 
 
-def make_model(cfg: RunConfig, envs: Sequence[VecEnv]) -> ActorCritic:
-    """A policy with random weights (their values do not change what they cost) and its heads."""
+def make_objective(cfg: RunConfig, envs: Sequence[VecEnv]) -> Objective:
+    """The objective around a policy with random weights (their values do not change what they cost)."""
     placement = assembly.build_placement(cfg)
     logging.getLogger("rlft.data.normalize").setLevel(logging.ERROR)  # it warns of weights that know no data
     policy = assembly.fresh_policy(cfg, NormStats.from_spec(envs[0].spec), placement.policy)
-    return assembly.build_actor_critic(cfg, policy, envs[0].spec, placement)
+    return assembly.build_objective(cfg, policy, envs[0].spec, placement)
 
 
-def make_sampler(cfg: RunConfig, envs: Sequence[VecEnv], model: ActorCritic, **changes: Any) -> RolloutSampler:
+def make_sampler(cfg: RunConfig, envs: Sequence[VecEnv], objective: Objective, **changes: Any) -> RolloutSampler:
     """The rollout of these settings.
 
     Args:
         cfg: the settings.
         envs: the environments in their groups.
-        model: the policy.
+        objective: decides.
         changes: arguments of :class:`RolloutSampler` that differ from what the settings say.
     """
     arguments: dict[str, Any] = {
@@ -46,4 +46,4 @@ def make_sampler(cfg: RunConfig, envs: Sequence[VecEnv], model: ActorCritic, **c
         "overlap": overlaps(cfg),
         "policy_threads": policy_threads(cfg),
     }
-    return RolloutSampler(envs, model, assembly.build_placement(cfg), **(arguments | changes))
+    return RolloutSampler(envs, objective, assembly.build_placement(cfg), **(arguments | changes))

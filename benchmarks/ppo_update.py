@@ -14,11 +14,11 @@ import torch
 from benchmarks import real_ratio_model as model
 from benchmarks.harness import Row, Settings, alternate, rate
 from rlft.config.learning import GuardConfig, TrainConfig
-from rlft.learn.gae import assign_advantages
-from rlft.learn.ppo import PpoUpdater
-from rlft.policy.actor_critic import ActorCritic
+from rlft.config.schema import RunConfig
+from rlft.learn.updater import Updater
+from rlft.objective.ppo import PPO
 from rlft.policy.pi0.policy import Pi0Policy
-from rlft.rollout.buffer import RolloutBuffer
+from rlft.rollout.buffer import ChunkRows, Rollout
 
 BUDGET_S = 62
 NAME = "ppo_update_stored_prefix"
@@ -88,12 +88,13 @@ class Side:
 
     def __init__(self, size: str, horizon: int, method: str, *, prefix: bool, batch: int) -> None:
         self.policy = model.make_policy(size, horizon)
-        self.actor_critic = model.make_actor_critic(self.policy, method)
-        self.buffer = rollout(self.policy, self.actor_critic, batch, prefix=prefix)
-        cfg = TrainConfig(batch_size=batch, n_critic_warmup_itr=0, use_early_stop=False)
-        assign_advantages(self.buffer, cfg)
+        train = TrainConfig(batch_size=batch, n_critic_warmup_itr=0, use_early_stop=False)
         # One rollout is updated on again and again: the policy has moved on from it, which the guard would stop.
-        self.updater = PpoUpdater(self.actor_critic, cfg, "sum", GuardConfig(max_first_log_ratio=1e30))
+        cfg = RunConfig(train=train, guard=GuardConfig(max_first_log_ratio=1e30))
+        self.objective = model.make_ppo(self.policy, method, cfg)
+        self.buffer = filled(self.objective, self.policy, batch, prefix=prefix)
+        self.buffer.assign(self.objective.signal(self.buffer).rows)
+        self.updater = Updater(self.objective, train)
 
     def update(self, epochs: int) -> dict[str, float]:
         """So many epochs over the rollout; the updater's scalars."""
@@ -101,32 +102,19 @@ class Side:
         return self.updater.update(self.buffer, 1, torch.Generator().manual_seed(0))
 
 
-def rollout(policy: Pi0Policy, actor_critic: ActorCritic, rows: int, *, prefix: bool) -> RolloutBuffer:
+def filled(objective: PPO, policy: Pi0Policy, rows: int, *, prefix: bool) -> Rollout:
     """A rollout without a simulator, T = 1: random pictures, random rewards, what the policy itself draws."""
     g = torch.Generator().manual_seed(1)
     inputs = policy.prepare(model.observations(policy, rows))
     with torch.no_grad():
         encoded = policy.encode(inputs)
-    noise = torch.randn(rows, model.DENOISE_STEPS + 1, policy.horizon, policy.action_width, generator=g)
-    sample = actor_critic.sample(encoded, noise, torch.randint(model.DENOISE_STEPS, (rows,), generator=g), None)
-    executed, no = torch.full((rows,), actor_critic.act_steps), torch.zeros(rows, dtype=torch.bool)
-    buffer = RolloutBuffer(1, rows, model.CPU, model.CPU)
-    buffer.add(
-        0,
-        prefix=encoded if prefix else None,
-        inputs=None if prefix else inputs,
-        chain=sample.chain,
-        drawn_step=sample.drawn_step,
-        n_executed=executed,
-        log_prob=sample.log_prob.joint(executed),
-        value=sample.value,
-        rewards=torch.randn(rows, actor_critic.act_steps, generator=g),
-        terminated=~no,
-        truncated=no,
-        invalid=no,
-        final_value=torch.zeros(rows),
-    )
-    return buffer
+    sampled = objective.sample(encoded, objective.actor.draws([g] * rows), None)
+    rewards, no = torch.randn(rows, objective.actor.act_steps, generator=g), torch.zeros(rows, dtype=torch.bool)
+    chunks = ChunkRows(rewards, torch.full((rows,), objective.actor.act_steps), ~no, no, no, torch.zeros(rows))
+    rollout = Rollout(1, rows, model.CPU, model.CPU)
+    kept = {"prefix": encoded} if prefix else {"inputs": inputs}
+    rollout.add(0, range(rows), trace=sampled.trace, chunks=chunks, **kept)
+    return rollout
 
 
 def check_equal(ours: dict[str, float], theirs: dict[str, float]) -> None:

@@ -18,10 +18,10 @@ import torch
 from rlft.config.learning import ExplorationConfig
 from rlft.config.schema import ModelConfig, RunConfig
 from rlft.data.normalize import NormStats
+from rlft.objective.ppo import PPO
 from rlft.plan.flops import denoise_forward, prefix_forward, run_flops
 from rlft.plan.network import NetworkSize, network_of
-from rlft.policy.actor_critic import ActorCritic
-from rlft.policy.critic import Critic
+from rlft.policy.actor import Actor
 from rlft.policy.denoise import make_schedule
 from rlft.policy.noise import NoiseHead
 from rlft.policy.pi0.factory import build_policy
@@ -130,14 +130,13 @@ def make_policy(size: str, horizon: int, *, train_vlm: bool = False) -> Pi0Polic
     return policy
 
 
-def make_actor_critic(policy: Pi0Policy, method: str) -> ActorCritic:
-    """The policy with its exploration and value heads, the same weights in every call."""
+def make_ppo(policy: Pi0Policy, method: str, cfg: RunConfig | None = None) -> PPO:
+    """PPO on the policy with its exploration and value heads, the same weights in every call."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         noise = NoiseHead(policy.feature_dim, policy.action_width, 0.08, 0.16, learned=method == "flow_noise")
-        critic = Critic(policy.feature_dim, 0, [256, 128])
-    schedule = make_schedule(method, DENOISE_STEPS, 0.5)
-    return ActorCritic(policy, noise, critic, schedule, ACT_STEPS, policy.real_dims)
+        actor = Actor(policy, noise, make_schedule(method, DENOISE_STEPS, 0.5), ACT_STEPS, policy.real_dims)
+        return PPO(actor, cfg or RunConfig())
 
 
 def observations(policy: Pi0Policy, n: int, seed: int = 0) -> Observation:

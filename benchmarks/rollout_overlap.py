@@ -76,9 +76,9 @@ def run(settings: Settings) -> Iterator[Row]:
     }
     envs = {name: assembly.build_rollout_envs(cfg) for name, cfg in both.items()}
     try:
-        model = ppo_parts.make_model(both["plain"], envs["plain"])
-        make = partial(ppo_parts.make_sampler, both["plain"], envs["plain"], model)
-        ours = ppo_parts.make_sampler(both["overlap"], envs["overlap"], model, policy_threads=1)
+        objective = ppo_parts.make_objective(both["plain"], envs["plain"])
+        make = partial(ppo_parts.make_sampler, both["plain"], envs["plain"], objective)
+        ours = ppo_parts.make_sampler(both["overlap"], envs["overlap"], objective, policy_threads=1)
         cores = sorted(os.sched_getaffinity(0))
         pin(children(), cores[:1])
         pin([os.getpid()], cores[1:2])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks import real_ratio_model as model
 from benchmarks.harness import Pairs, Row, Settings, rate
-from rlft.policy.actor_critic import ActorCritic
+from rlft.policy.actor import Actor
 from rlft.policy.denoise import integrate_ode
 from rlft.policy.pi0.policy import Pi0Policy
 from rlft.rows import PolicyInput
@@ -105,7 +105,7 @@ class Cases:
     def exploring(self, batch: int) -> Row:
         """The rollout's sampler: noise head, log-probabilities, value; against lerobot's plain one."""
         policy, steps = self.policy, model.DENOISE_STEPS
-        actor_critic = model.make_actor_critic(policy, "flow_noise")
+        actor = model.make_ppo(policy, "flow_noise").actor
         obs = model.observations(policy, batch)
         inputs = policy.prepare(obs)
         noise = torch.randn(
@@ -113,7 +113,7 @@ class Cases:
         )
         default = policy.config.tokenizer_max_length
         theirs = self._theirs(self.batch(policy, obs, token_length=default), noise[:, 0], steps)
-        rates = in_turns([lambda: explore(policy, actor_critic, inputs, noise), theirs], batch, self.pairs)
+        rates = in_turns([lambda: explore(policy, actor, inputs, noise), theirs], batch, self.pairs)
         return Pairs(*rates).row(
             NAME,
             f"{self.size}, exploring, B={batch}, K={steps}, H={self.horizon}",
@@ -151,9 +151,9 @@ def sample(policy: Pi0Policy, inputs: PolicyInput, noise: Tensor, steps: int) ->
 
 
 @torch.no_grad()
-def explore(policy: Pi0Policy, actor_critic: ActorCritic, inputs: PolicyInput, noise: Tensor) -> Tensor:
+def explore(policy: Pi0Policy, actor: Actor, inputs: PolicyInput, noise: Tensor) -> Tensor:
     """The rollout's chunk with its log-probability and value, ``[n, H, D]``."""
-    return actor_critic.sample(policy.encode(inputs), noise, torch.zeros(len(noise), dtype=torch.int64), None).actions
+    return actor.sample(policy.encode(inputs), noise, torch.zeros(len(noise), dtype=torch.int64)).actions
 
 
 def in_turns(sides: Sequence[Callable[[], Any]], units: int, rounds: int) -> list[list[float]]:

@@ -35,7 +35,7 @@ class Iteration:
 
     def __init__(self, num_envs: int, decisions: int, envs: list[VecEnv] | None = None) -> None:
         from benchmarks import ppo_parts
-        from rlft.learn.ppo import PpoUpdater
+        from rlft.learn.updater import Updater
         from rlft.run import assembly
 
         overrides = [
@@ -49,20 +49,18 @@ class Iteration:
         ]
         self.cfg, self.size, self._count = ppo_parts.settings(overrides), num_envs * decisions, 0
         self.envs = envs if envs is not None else assembly.build_rollout_envs(self.cfg)
-        self.model = ppo_parts.make_model(self.cfg, self.envs)
-        self._sampler = ppo_parts.make_sampler(self.cfg, self.envs, self.model)
-        self._updater = PpoUpdater(self.model, self.cfg.train, self.cfg.exploration.logprob)
+        self.objective = ppo_parts.make_objective(self.cfg, self.envs)
+        self._sampler = ppo_parts.make_sampler(self.cfg, self.envs, self.objective)
+        self._updater = Updater(self.objective, self.cfg.train)
 
     def work(self) -> float:
         """One iteration; counts 1, so that a rate is iterations per second."""
-        from rlft.learn.gae import assign_advantages
         from rlft.seeding import generator_for
 
-        buffer, _ = self._sampler.collect(self._count)
-        if self.model.critic.privileged_dim:
-            self.model.critic.calibrate(buffer.column("privileged").flatten(0, 1))
-        assign_advantages(buffer, self.cfg.train)
-        self._updater.update(buffer, self._count, generator_for(self.cfg.seed, "minibatches", self._count))
+        rollout, _ = self._sampler.collect(self._count)
+        self.objective.calibrate(rollout)
+        rollout.assign(self.objective.signal(rollout).rows)
+        self._updater.update(rollout, self._count, generator_for(self.cfg.seed, "minibatches", self._count))
         self._count += 1
         return 1.0
 

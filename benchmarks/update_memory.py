@@ -89,11 +89,11 @@ def joint_passes(side: Side) -> None:
     whose backward pass is as large as the surrogate's.
     """
     policy, steps = side.policy, model.DENOISE_STEPS
-    batch = side.buffer.gather(torch.arange(ROWS))
+    batch = side.buffer.rows(torch.arange(ROWS))
     assert isinstance(batch.inputs, Pi0Input)
     rows = torch.arange(ROWS).repeat_interleave(steps)
-    inputs, x = batch.inputs[rows], batch.chain[:, :-1].flatten(0, 1)
-    t = side.actor_critic.schedule.t[:-1].repeat(ROWS)
+    inputs, x = batch.inputs[rows], batch.trace.chain[:, :-1].flatten(0, 1)
+    t = side.objective.actor.schedule.t[:-1].repeat(ROWS)
     backbone = policy.model.paligemma_with_expert
     backbone.requires_grad_(True)
     images = [image.float() / 127.5 - 1.0 for image in inputs.images.unbind(1)]

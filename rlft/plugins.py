@@ -35,7 +35,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "small": "rlft.policy.pi0.family:SMALL",
         "small_pi05": "rlft.policy.pi0.family:SMALL_PI05",
     },
-    "objectives": {"ppo": "rlft.learn.ppo:PpoUpdater"},
+    "objectives": {
+        "grpo": "rlft.objective.grpo:GRPO",
+        "ppo": "rlft.objective.ppo:PPO",
+    },
 }
 """Kind -> name -> ``module:attribute`` of what comes with this package."""
 

@@ -11,15 +11,15 @@ import torch
 
 @dataclass
 class TensorRows:
-    """A bundle of tensors that share their first axis (rows)."""
+    """A bundle of tensors that share their first axis (rows). A field may be None: nothing is kept there."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Every tensor, by name."""
-        return {x.name: getattr(self, x.name) for x in fields(self)}
+        """Every tensor that is there, by name."""
+        return {x.name: tensor for x in fields(self) if (tensor := getattr(self, x.name)) is not None}
 
     def map(self, f) -> Self:  # noqa: ANN001 - any tensor -> tensor function
         """Apply ``f`` to every tensor."""
-        return type(self)(**{name: f(tensor) for name, tensor in self.tensors().items()})
+        return type(self)(**{x.name: None for x in fields(self)} | {k: f(x) for k, x in self.tensors().items()})
 
     def __getitem__(self, rows: torch.Tensor | slice) -> Self:
         """Select rows."""

@@ -64,8 +64,10 @@ class BufferConfig:
 class TrainConfig:
     """Reinforcement learning."""
 
-    objective: Annotated[str, PluginName("objectives")] = opt("ppo", "What is optimised.")
-    options: dict[str, Any] = opt({}, "Settings that an objective of another package declares.")
+    objective: Annotated[str, PluginName("objectives")] = opt(
+        "ppo", "What is optimised; package.module:Name for one of your own."
+    )
+    options: dict[str, Any] = opt({}, "Settings that the objective itself declares.")
     n_train_itr: Int = opt(30, "Iterations (rollout + update) in all.", ge=1)
     n_critic_warmup_itr: Int = opt(1, "First iterations that update the critic only.", ge=0)
     batch_size: Int = opt(80, "B, chunk decisions per optimiser step.", ge=1)

@@ -21,7 +21,7 @@ from rlft.evaluate.episodes import Episode, list_episodes
 from rlft.evaluate.protocol import Protocol
 from rlft.evaluate.result import EpisodeResult, EvalResult, summarise
 from rlft.placement import Placement, to_numpy
-from rlft.policy.actor_critic import ActorCritic
+from rlft.policy.actor import Actor
 from rlft.policy.base import FlowPolicy
 from rlft.policy.denoise import integrate_ode
 from rlft.rollout.observations import indices, put_rows
@@ -60,7 +60,7 @@ class Evaluator:
         label: str,
         *,
         fingerprint: str | None = None,
-        explore: ActorCritic | None = None,
+        explore: Actor | None = None,
         on_progress: Callable[[int, int, int], None] = lambda done, total, successes: None,
     ) -> EvalResult:
         """Evaluate a policy on all episodes of the protocol.
@@ -180,18 +180,17 @@ class Evaluator:
             chunk = integrate_ode(policy, prefix, self.placement.to_policy(noise), self.protocol.num_steps)
             return policy.actions_to_env(chunk[:, : self.protocol.act_steps])
 
-    def _explore(self, model: ActorCritic, obs: Observation, running: dict[int, _Running]) -> torch.Tensor:
+    def _explore(self, actor: Actor, obs: Observation, running: dict[int, _Running]) -> torch.Tensor:
         """As :meth:`_act`, but drawn as in a rollout; a single-step sampler draws its steps in turn."""
-        policy, steps = model.policy, model.schedule.num_steps
+        policy, steps = actor.policy, actor.schedule.num_steps
         noise = self._noise("probe-noise", running, steps + 1, policy.horizon, policy.action_width)
-        drawn = torch.zeros(len(noise), dtype=torch.int64)
+        stochastic_step = torch.zeros(len(noise), dtype=torch.int64)
         for slot, running_here in running.items():
-            drawn[slot] = (running_here.episode.index + running_here.decisions) % steps
+            stochastic_step[slot] = (running_here.episode.index + running_here.decisions) % steps
         with torch.no_grad():
             prefix = policy.encode(policy.prepare(obs))
-            x, drawn, privileged = self.placement.to_policy((noise, drawn, obs.privileged))
-            actions = model.sample(prefix, x, drawn, privileged).actions
-            return policy.actions_to_env(actions[:, : model.act_steps])
+            actions = actor.sample(prefix, *self.placement.to_policy((noise, stochastic_step))).actions
+            return policy.actions_to_env(actions[:, : actor.act_steps])
 
     def _noise(self, purpose: str, running: dict[int, _Running], *shape: int) -> torch.Tensor:
         noise = torch.zeros(self.env.spec.num_envs, *shape)

@@ -14,7 +14,7 @@ FLOAT, INT, BOOL = 4, 8, 1
 def rollout_bytes(
     cfg: RunConfig, policy: Any = None, *, store: str, privileged_dim: int, tokens: int | None = None
 ) -> int:
-    """Bytes of the rollout buffer, advantages included; equals :meth:`rlft.rollout.buffer.RolloutBuffer.nbytes`.
+    """Bytes of the rollout buffer, advantages included; equals :meth:`rlft.rollout.buffer.Rollout.nbytes`.
 
     There is one, for the whole run. Where it is pinned it takes whole pages, at most one more than this per tensor.
 
@@ -55,14 +55,14 @@ def image_row_bytes(network: NetworkSize) -> int:
 
 
 def part_bytes(cfg: RunConfig, network: NetworkSize, *, store: str, privileged_dim: int) -> list[int]:
-    """Bytes per row of every tensor that a minibatch gathers (:class:`rlft.rollout.buffer.Minibatch`)."""
+    """Bytes per row of every tensor that a minibatch gathers (:class:`rlft.rollout.buffer.MicroBatch`)."""
     if store == "prefix":
         seen = [network.kv_row_bytes(prefix_type(cfg, network)), network.prefix_tokens * BOOL]
     else:
         seen = [network.cameras * 3 * network.vision.side**2, network.tokens * INT, network.tokens * BOOL]
-    log_prob, value, advantage, target = (FLOAT,) * 4
-    drawn_step, n_executed = INT, INT
-    columns = [chain_bytes(cfg, network), drawn_step, n_executed, log_prob, value, advantage, target]
+    latent, value, advantage, target = (FLOAT,) * 4
+    stochastic_step, n_executed, action = INT, INT, cfg.act_steps * FLOAT
+    columns = [chain_bytes(cfg, network), stochastic_step, n_executed, latent, action, value, advantage, target]
     return [*seen, ACTION_WIDTH * FLOAT, *columns, *([privileged_dim * FLOAT] if privileged_dim else [])]
 
 
@@ -83,9 +83,10 @@ def decision_bytes(cfg: RunConfig, network: NetworkSize, privileged_dim: int) ->
 
 def column_bytes(cfg: RunConfig, privileged_dim: int) -> int:
     """What is stored beside observation and chain."""
-    drawn_step, n_executed = INT, INT
-    log_prob, value, final_value, advantage, target = (FLOAT,) * 5
+    stochastic_step, n_executed = INT, INT
+    latent, value, final_value, advantage, target = (FLOAT,) * 5
     terminated, truncated, invalid = (BOOL,) * 3
-    columns = drawn_step + n_executed + log_prob + value + final_value + advantage + target
+    columns = stochastic_step + n_executed + latent + value + final_value + advantage + target
+    action = rewards = cfg.act_steps * FLOAT
     flags = terminated + truncated + invalid
-    return columns + flags + (cfg.act_steps + privileged_dim) * FLOAT
+    return columns + flags + action + rewards + privileged_dim * FLOAT

@@ -78,13 +78,13 @@ def time_grid(num_steps: int) -> torch.Tensor:
     return torch.arange(num_steps, -1, -1, dtype=torch.float32) / num_steps
 
 
-def make_schedule(method: str, num_steps: int, level: float) -> Schedule:
+def make_schedule(method: str, num_steps: int, noise_level: float) -> Schedule:
     """Tabulate a sampler.
 
     Args:
         method: ``ode``, ``flow_noise``, ``flow_sde``, ``flow_sde_single`` or ``flow_cps``.
         num_steps: K.
-        level: the noise level a of flow_sde and flow_cps; unused elsewhere.
+        noise_level: a of flow_sde and flow_cps; unused elsewhere.
 
     Raises:
         ValueError: unknown method.
@@ -98,10 +98,10 @@ def make_schedule(method: str, num_steps: int, level: float) -> Schedule:
     elif method in ("flow_sde", "flow_sde_single"):
         # sigma is infinite at t = 1: there the denominator takes the value of the next grid point.
         remaining = torch.where(t >= 1.0, 1.0 - t_next, 1.0 - t)
-        sigma = level * (t / remaining).sqrt()
+        sigma = noise_level * (t / remaining).sqrt()
         coef, std = t_next - sigma.square() * step / (2.0 * t), sigma * step.sqrt()
     elif method == "flow_cps":
-        angle = math.pi * level / 2.0
+        angle = math.pi * noise_level / 2.0
         coef, std = t_next * math.cos(angle), t_next * math.sin(angle)
     else:
         allowed = "ode, flow_noise, flow_sde, flow_sde_single, flow_cps"

@@ -1,195 +1,204 @@
-"""The rollout buffer: preallocated on its own device, filled decision by decision, read in shuffled minibatches."""
+"""A rollout: preallocated on its own device, filled decision by decision, read in shuffled minibatches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from rlft.placement import allocate, move, select_rows, synchronize
-from rlft.policy.base import Prefix
-from rlft.rows import PolicyInput, TensorRows
+from rlft.rows import TensorRows
 
 
 @dataclass
-class Minibatch:
-    """n decisions, on the policy's device.
+class ChunkRows(TensorRows):
+    """What came of n decisions, whatever the algorithm.
+
+    Attributes:
+        rewards: float32 ``[n, A]``, zero beyond the executed steps.
+        n_executed: int64 ``[n]``.
+        terminated: bool ``[n]``.
+        truncated: bool ``[n]``.
+        invalid: bool ``[n]``, the simulator failed in it.
+        final_value: float32 ``[n]``, value of the observation after the chunk, where an objective bootstraps and the
+            episode or the rollout is cut off there, else 0; None: the objective has no values.
+    """
+
+    rewards: torch.Tensor
+    n_executed: torch.Tensor
+    terminated: torch.Tensor
+    truncated: torch.Tensor
+    invalid: torch.Tensor
+    final_value: torch.Tensor | None = None
+
+
+@dataclass
+class MicroBatch:
+    """What one forward and backward pass takes of a minibatch: n decisions, on the policy's device.
 
     Attributes:
         prefix: the stored prefix, or None where model inputs are stored.
         inputs: the stored model inputs, or None.
-        privileged: float32 ``[n, P]`` or None.
-        chain: float32 ``[n, K + 1, H, D]``.
-        drawn_step: int64 ``[n]``.
+        trace: what the objective left of the decision.
+        signal: what the objective made of the finished rollout; None before it did.
         n_executed: int64 ``[n]``.
-        log_prob: float32 ``[n]``, joint log-probability at the rollout, nats.
-        value: float32 ``[n]``, the critic at the rollout.
-        advantage: float32 ``[n]``, normalised over the rollout.
-        target: float32 ``[n]``, value target.
+        weight: its share of the minibatch's rows.
+        is_last: whether it is the minibatch's last part.
     """
 
-    prefix: Prefix | None
-    inputs: PolicyInput | None
-    privileged: torch.Tensor | None
-    chain: torch.Tensor
-    drawn_step: torch.Tensor
+    prefix: Any
+    inputs: Any
+    trace: Any
+    signal: Any
     n_executed: torch.Tensor
-    log_prob: torch.Tensor
-    value: torch.Tensor
-    advantage: torch.Tensor
-    target: torch.Tensor
+    weight: float = 1.0
+    is_last: bool = True
 
     def __len__(self) -> int:
-        return int(self.chain.shape[0])
-
-    def map(self, f: Callable[[Any], Any]) -> Minibatch:
-        """Apply ``f`` to every part that is there."""
-        parts: dict[str, Any] = {x.name: getattr(self, x.name) for x in fields(self)}
-        parts.update({name: f(part) for name, part in parts.items() if part is not None})
-        return Minibatch(**parts)
+        return len(self.n_executed)
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Every tensor in it."""
-        for part in (getattr(self, x.name) for x in fields(self)):
-            if isinstance(part, TensorRows):
-                yield from part.tensors().values()
-            elif part is not None:
-                yield part
+        yield self.n_executed
+        for bundle in (self.prefix, self.inputs, self.trace, self.signal):
+            yield from bundle.tensors().values() if bundle is not None else ()
 
 
-@dataclass(frozen=True)
-class Part:
-    """What one forward and backward pass takes of a minibatch.
+@dataclass(eq=False)
+class Rollout:
+    """T x E decisions, every column ``[T, E, ...]``. Memory is allocated once, and holds one rollout after the other.
+
+    Columns come in bundles, whose classes say which there are. Nothing but those can be stored.
 
     Attributes:
-        batch: its rows.
-        weight: its share of the minibatch's rows.
-        completes: whether it is the minibatch's last part.
-    """
-
-    batch: Minibatch
-    weight: float
-    completes: bool
-
-
-class RolloutBuffer:
-    """T x E decisions of one rollout. Its memory is allocated once, and holds one rollout after the other.
-
-    Args:
-        num_decisions: T.
-        num_envs: E.
+        T: decisions per environment.
+        E: environments.
         device: where the rollout is kept.
-        policy_device: where minibatches are delivered.
+        policy_device: where its rows are delivered.
+        prefix: the encoded observations; or else
+        inputs: the model inputs, from which the update computes the prefix again.
+        trace: what the objective leaves of each decision.
+        chunks: what came of it.
+        signal: see :meth:`assign`.
+        dropped: bool, decisions that the objective leaves out; None: it leaves none.
     """
 
-    def __init__(self, num_decisions: int, num_envs: int, device: torch.device, policy_device: torch.device) -> None:
-        self.T, self.E = num_decisions, num_envs
-        self.device, self.policy_device = device, policy_device
-        self._rows: dict[str, torch.Tensor] = {}
-        self._bundles: dict[str, TensorRows] = {}
+    T: int
+    E: int
+    device: torch.device
+    policy_device: torch.device
+    prefix: Any = None
+    inputs: Any = None
+    trace: Any = None
+    chunks: Any = None
+    signal: Any = None
+    dropped: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Room that the longest prompt of this rollout needs, by bundle and column."""
         self._room: dict[tuple[str, str], list[int]] = {}
 
     def reset(self) -> None:
-        """Begin another rollout in the same memory; every row is written anew, and the learner's verdict is gone."""
+        """Begin another rollout in the same memory; every row is written anew, and the objective's verdict is gone."""
+        self.signal = self.dropped = None
         self._room.clear()  # what an earlier rollout needed is no part of this one: a resumed run has not seen it
-        for name in ("advantage", "target"):
-            self._rows.pop(name, None)
 
     def add(
         self,
         t: int,
+        envs: range,
         *,
-        rows: range | None = None,
+        trace: TensorRows,
+        chunks: ChunkRows,
         prefix: TensorRows | None = None,
         inputs: TensorRows | None = None,
-        **columns: torch.Tensor | None,
     ) -> None:
-        """Store decision t of some environments.
+        """Store decision t of n environments, a contiguous range; bundles of n rows, as in the class.
 
-        Args:
-            t: index of the decision, 0..T-1.
-            rows: the n environments, a contiguous range; None: all of them.
-            prefix: the encoded observations, n rows; or else
-            inputs: the model inputs, from which the update computes the prefix again.
-            columns: named tensors with n rows each: privileged, chain, drawn_step, log_prob, value, rewards,
-                n_executed, terminated, truncated, invalid, final_value. Memory is allocated at the first call, not
-                after a :meth:`reset`.
+        Raises:
+            ValueError: a bundle has another class, columns or shapes than at the first decision.
         """
         if not 0 <= t < self.T:
             raise IndexError(f"decision {t} of a rollout of T={self.T}")
-        rows = rows or range(self.E)
-        for kind, bundle in (("prefix", prefix), ("inputs", inputs)):
-            if bundle is None:
-                continue
-            if kind not in self._bundles:
-                self._bundles[kind] = bundle.map(self._allocate)
-            for name, value in bundle.tensors().items():
-                store, room = getattr(self._bundles[kind], name), self._room.get((kind, name), value.shape[1:])
-                self._room[kind, name] = [max(a, b) for a, b in zip(room, value.shape[1:], strict=True)]
-                setattr(self._bundles[kind], name, self._write_growing(store, t, rows, value))
-        for name, column in columns.items():
-            if column is None:
-                continue
-            if name not in self._rows:
-                self._rows[name] = self._allocate(column)
-            self._write(name, self._rows[name], t, rows, column)
+        for name, rows in (("prefix", prefix), ("inputs", inputs), ("trace", trace), ("chunks", chunks)):
+            if rows is not None:
+                self._write(name, t, envs, rows)
 
-    def _allocate(self, like: torch.Tensor) -> torch.Tensor:
-        return self._zeros(like.shape[1:], like.dtype)
+    def _write(self, bundle: str, t: int, envs: range, rows: TensorRows) -> None:
+        if getattr(self, bundle) is None:
+            setattr(self, bundle, rows.map(lambda x: self._zeros(x.shape[1:], x.dtype)))
+        stored, values = getattr(self, bundle), rows.tensors()
+        if type(stored) is not type(rows) or stored.tensors().keys() != values.keys():
+            raise ValueError(
+                f"{bundle} is {type(rows).__name__}({', '.join(values)}) at decision {t}; wanted "
+                f"{type(stored).__name__}({', '.join(stored.tensors())}), as at its first"
+            )
+        for name, value in values.items():
+            store = getattr(stored, name)
+            if bundle in ("prefix", "inputs"):  # prompts may be longer or shorter than those before
+                room = self._room.get((bundle, name), value.shape[1:])
+                self._room[bundle, name] = [max(a, b) for a, b in zip(room, value.shape[1:], strict=True)]
+                store = self._with_room(store, value.shape[1:])
+                setattr(stored, name, store)
+            elif value.shape != (wanted := (len(envs), *store.shape[2:])):
+                raise ValueError(f"{name} has shape {tuple(value.shape)} at decision {t}; wanted {wanted}")
+            block = store[t, envs.start : envs.stop]
+            _corner(block, value.shape).copy_(value, non_blocking=True)
+            for axis, length in enumerate(value.shape[1:], start=1):  # what a longer prompt left here before
+                block.narrow(axis, length, block.shape[axis] - length).zero_()
 
     def _zeros(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         return allocate((self.T, self.E, *shape), dtype, self.device, peer=self.policy_device)
 
-    def _write(self, name: str, store: torch.Tensor, t: int, rows: range, value: torch.Tensor) -> None:
-        wanted = (len(rows), *store.shape[2:])
-        if value.shape != wanted:
-            shape = tuple(value.shape)
-            raise ValueError(f"{name} has shape {shape} at decision {t}; wanted {wanted}, as at its first")
-        store[t, rows.start : rows.stop].copy_(value, non_blocking=True)
-
-    def _write_growing(self, store: torch.Tensor, t: int, rows: range, value: torch.Tensor) -> torch.Tensor:
-        """Write rows whose prompt may be longer or shorter than those before; zeros, masked, fill what is missing."""
-        room = [max(a, b) for a, b in zip(store.shape[2:], value.shape[1:], strict=True)]
-        if room != list(store.shape[2:]):
-            larger = self._zeros(room, store.dtype)
-            self.complete()  # rows that are still on their way would be left behind
-            _corner(larger, store.shape).copy_(store)
-            store = larger
-        block = store[t, rows.start : rows.stop]
-        _corner(block, value.shape).copy_(value, non_blocking=True)
-        for axis, length in enumerate(value.shape[1:], start=1):  # what a longer prompt left here in another rollout
-            block.narrow(axis, length, block.shape[axis] - length).zero_()
-        return store
+    def _with_room(self, store: torch.Tensor, wanted: Sequence[int]) -> torch.Tensor:
+        """The column, with zeros (masked) where rows of this shape need more room."""
+        room = [max(a, b) for a, b in zip(store.shape[2:], wanted, strict=True)]
+        if room == list(store.shape[2:]):
+            return store
+        larger = self._zeros(room, store.dtype)
+        self.complete()  # rows that are still on their way would be left behind
+        _corner(larger, store.shape).copy_(store)
+        return larger
 
     def complete(self) -> None:
         """Wait until everything that was stored has arrived; nothing may be read before."""
         synchronize(self.device, self.policy_device)
 
-    def column(self, name: str) -> torch.Tensor:
-        """A stored column, ``[T, E, ...]``."""
-        return self._rows[name]
+    def assign(self, signal: TensorRows, dropped: torch.Tensor | None = None) -> None:
+        """Store the objective's verdict on every decision.
 
-    def set_advantages(self, advantage: torch.Tensor, target: torch.Tensor) -> None:
-        """Store the learner's verdict on every decision, ``[T, E]`` each."""
-        self._rows["advantage"], self._rows["target"] = advantage, target
+        Args:
+            signal: columns ``[T, E, ...]`` for the loss.
+            dropped: bool ``[T, E]``, decisions that no minibatch may hold, beside the invalid ones; None: no others.
+
+        Raises:
+            ValueError: a column is of another rollout.
+        """
+        for name, column in signal.tensors().items():
+            if column.shape[:2] != (self.T, self.E):
+                raise ValueError(
+                    f"{type(signal).__name__}.{name} has shape {tuple(column.shape)}; wanted [{self.T}, {self.E}, ...]"
+                )
+        self.signal, self.dropped = signal, dropped
 
     @property
     def valid(self) -> torch.Tensor:
         """Bool ``[T, E]``: the decisions that count."""
-        return ~self._rows["invalid"]
+        return ~self.chunks.invalid if self.dropped is None else ~(self.chunks.invalid | self.dropped)
 
-    def set_log_prob(self, rows: torch.Tensor, log_prob: torch.Tensor) -> None:
-        """Replace stored joint log-probabilities of flat rows."""
-        self._rows["log_prob"].flatten(0, 1)[move(rows, self.device)] = move(log_prob, self.device)
+    def replace(self, rows: torch.Tensor, **columns: torch.Tensor) -> None:
+        """Write columns of the trace anew in flat rows (t * E + e)."""
+        for name, values in columns.items():
+            getattr(self.trace, name).flatten(0, 1)[move(rows, self.device)] = move(values, self.device)
 
     def row_blocks(self, size: int) -> Iterator[torch.Tensor]:
         """All valid flat rows in order, in blocks."""
         rows = self.valid.flatten().nonzero().squeeze(-1)
         yield from rows.split(size) if len(rows) else ()
 
-    def epoch(self, batch_size: int, micro_size: int | None, generator: torch.Generator) -> Iterator[Part]:
+    def epoch(self, batch_size: int, micro_size: int | None, generator: torch.Generator) -> Iterator[MicroBatch]:
         """One epoch: every valid decision once, in a new order, in parts that are gathered when they are asked for.
 
         Args:
@@ -200,30 +209,35 @@ class RolloutBuffer:
         rows = self.valid.flatten().nonzero().squeeze(-1)
         order = torch.randperm(len(rows), generator=generator)
         for block in order.split(batch_size) if len(rows) else ():
-            done = 0
-            for part in block.split(micro_size or len(block)):
-                done += len(part)
-                batch = self.gather(rows[move(part, rows.device)])
-                yield Part(batch, weight=len(part) / len(block), completes=done == len(block))
+            parts = block.split(micro_size or len(block))
+            for i, part in enumerate(parts, start=1):
+                batch = self.rows(rows[move(part, rows.device)])
+                batch.weight, batch.is_last = len(part) / len(block), i == len(parts)
+                yield batch
 
-    def gather(self, rows: torch.Tensor) -> Minibatch:
+    def rows(self, rows: torch.Tensor) -> MicroBatch:
         """Collect flat rows (t * E + e) and move them to the policy's device."""
         rows = move(rows, self.device)
-        parts: dict[str, Any] = {f.name: None for f in fields(Minibatch)}
-        for name in parts.keys() & self._rows.keys():
-            parts[name] = select_rows(self._rows[name].flatten(0, 1), rows, self.policy_device)
-        for kind, store in self._bundles.items():
-            room = {n: self._room.get((kind, n), list(x.shape[2:])) for n, x in store.tensors().items()}
-            written = {n: _corner(x, (self.T, self.E, *room[n])).flatten(0, 1) for n, x in store.tensors().items()}
-            parts[kind] = type(store)(**written).map(lambda x: select_rows(x, rows, self.policy_device))
-        return Minibatch(**parts)
+
+        def take(column: torch.Tensor) -> torch.Tensor:
+            return select_rows(column.flatten(0, 1), rows, self.policy_device)
+
+        bundles = {name: self._written(name) for name in ("prefix", "inputs", "trace", "signal")}
+        taken: dict[str, Any] = {name: None if bundle is None else bundle.map(take) for name, bundle in bundles.items()}
+        return MicroBatch(**taken, n_executed=take(self.chunks.n_executed))
+
+    def _written(self, bundle: str) -> Any:
+        """A bundle without the room that only earlier rollouts needed."""
+        rows = getattr(self, bundle)
+        if bundle not in ("prefix", "inputs") or rows is None:
+            return rows
+        shapes = {name: self._room.get((bundle, name), x.shape[2:]) for name, x in rows.tensors().items()}
+        return type(rows)(**{n: _corner(x, (self.T, self.E, *shapes[n])) for n, x in rows.tensors().items()})
 
     def nbytes(self) -> int:
         """Memory held, bytes."""
-        tensors = [*self._rows.values()]
-        for store in self._bundles.values():
-            tensors += store.tensors().values()
-        return sum(x.numel() * x.element_size() for x in tensors)
+        bundles = (self.prefix, self.inputs, self.trace, self.chunks, self.signal)
+        return sum(x.nbytes for bundle in bundles if bundle is not None for x in bundle.tensors().values())
 
 
 def _corner(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

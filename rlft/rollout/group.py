@@ -51,18 +51,20 @@ class RolloutGroup:
         first: the global index of the first one; random numbers are named by global indices.
         seed: the run's seed.
         executor: runs the simulator beside the caller; None: the caller waits for it.
+        sharing: how many environments, side by side in the whole rollout, start their n-th episode from the same seed.
 
     Attributes:
         ids: global indices of the environments, ``first .. first + n - 1``.
         obs: what the policy looks at next.
         episodes: (iteration that it began in, environment, number within that iteration) of the episode that each
-            environment is in; names what stays the same for an episode. Read it where ``obs`` is read.
+            environment is in, with the sharers' own number instead of the environment's; names what stays the same for
+            an episode. Read it where ``obs`` is read.
     """
 
     obs: Observation
 
-    def __init__(self, env: VecEnv, first: int, seed: int, executor: Executor | None) -> None:
-        self.env, self.seed = env, seed
+    def __init__(self, env: VecEnv, first: int, seed: int, executor: Executor | None, *, sharing: int = 1) -> None:
+        self.env, self.seed, self._sharing = env, seed, sharing
         self.ids = range(first, first + env.spec.num_envs)
         self._executor = executor
         self._pending: Future[Any] | None = None
@@ -128,13 +130,10 @@ class RolloutGroup:
         return Executed(step.obs, outcome, time.perf_counter() - started), following
 
     def _reset(self, rows: list[int]) -> Observation:
-        seeds = [
-            seed_for(self.seed, "rollout-episode", self._iteration, self.ids[i], int(self._episode[i])) for i in rows
-        ]
         for i in rows:
-            self.episodes[i] = (self._iteration, self.ids[i], int(self._episode[i]))
+            self.episodes[i] = (self._iteration, self.ids[i] // self._sharing, int(self._episode[i]))
         self._episode[rows] += 1
-        return self.env.reset(rows, seeds)
+        return self.env.reset(rows, [seed_for(self.seed, "rollout-episode", *self.episodes[i]) for i in rows])
 
     def _submit(self, work: Callable[[], Any]) -> None:
         assert self._pending is None, "a group executes one thing at a time"

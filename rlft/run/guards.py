@@ -1,4 +1,4 @@
-"""What is checked of a PPO run from outside the update: can it learn, is it well, has it fallen."""
+"""What is checked of a run from outside the update: can it learn, is it well, has it fallen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Probe:
 
     Attributes:
         episodes: how many.
-        noisy: success rate of the sampler that PPO explores with.
+        noisy: success rate of the sampler that the rollouts explore with.
         clean: success rate of the deterministic policy.
     """
 
@@ -80,7 +80,7 @@ class HealthWarnings:
     def look(self, iteration: int, scalars: Mapping[str, float]) -> None:
         """Take in the numbers of an iteration."""
         for name, (setting, limit, meaning) in self._limits.items():
-            value = scalars[name]
+            value = scalars.get(name, math.nan)  # not every objective has ratios
             if limit is None or not value > limit:
                 self._said.discard(name)
             elif name not in self._said:

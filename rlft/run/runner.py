@@ -1,29 +1,27 @@
-"""PPO fine-tuning, from the first rollout to the last checkpoint. The loop is the table of contents."""
+"""Fine-tuning by reinforcement, from the first rollout to the last checkpoint. The loop is the table of contents."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-
 from rlft.config.schema import RunConfig
-from rlft.errors import DivergedError, EarlierVersionError
+from rlft.errors import DivergedError, EarlierVersionError, RlftError
 from rlft.evaluate import EvalResult
-from rlft.learn.gae import assign_advantages
-from rlft.learn.ppo import PpoUpdater
-from rlft.policy.actor_critic import ActorCritic
+from rlft.learn.updater import Updater
+from rlft.objective.base import Objective
 from rlft.progress import Progress
-from rlft.rollout.buffer import RolloutBuffer
+from rlft.rollout.buffer import Rollout
 from rlft.rollout.sampler import RolloutSampler
 from rlft.rollout.store import StoreChoice
 from rlft.run.guards import BestEvaluation, HealthWarnings, Probe, check_probe
 from rlft.run.tracking import Tracker
 from rlft.seeding import generator_for
-from rlft.statistics import explained_variance, wilson_interval
+from rlft.statistics import wilson_interval
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +47,14 @@ class RunState:
     best: BestEvaluation = field(default_factory=BestEvaluation)
 
 
-class PPORunner:
-    """Runs PPO with injected parts; it owns the order of things and nothing else.
+class Runner:
+    """Runs an objective with injected parts; it owns the order of things and nothing else.
 
     Args:
         cfg: the run's settings.
-        model: policy, noise head and critic.
+        objective: what is optimised; the policy is in it.
         sampler: collects rollouts.
-        updater: applies PPO.
+        updater: applies the objective.
         store: what the rollout keeps, and why.
         evaluate: evaluates the current policy under a label.
         probe: plays episodes with exploration noise and without.
@@ -68,9 +66,9 @@ class PPORunner:
     def __init__(
         self,
         cfg: RunConfig,
-        model: ActorCritic,
+        objective: Objective,
         sampler: RolloutSampler,
-        updater: PpoUpdater,
+        updater: Updater,
         *,
         store: StoreChoice,
         evaluate: Callable[[str], EvalResult],
@@ -79,7 +77,7 @@ class PPORunner:
         tracker: Tracker,
         progress: Progress,
     ) -> None:
-        self.cfg, self.model, self.sampler, self.updater, self.store = cfg, model, sampler, updater, store
+        self.cfg, self.objective, self.sampler, self.updater, self.store = cfg, objective, sampler, updater, store
         self.evaluate, self.probe, self.save = evaluate, probe, save
         self.tracker, self.progress = tracker, progress
         self.state, self._health = RunState(), HealthWarnings(cfg.guard)
@@ -90,11 +88,11 @@ class PPORunner:
         if self.state.iteration == 0:
             self._look_before_training()
         while self.state.iteration < self.cfg.train.n_train_itr:
-            buffer, rollout = self._collect()
-            assign_advantages(buffer, self.cfg.train)
-            losses = self._update(buffer)
+            rollout, happened = self._collect()
+            verdict = self._judge(rollout)
+            losses = self._update(rollout)
             self.state.iteration += 1
-            self._log(rollout | losses | _value_quality(buffer))
+            self._log(happened | verdict | losses)
             result = self._evaluate() if self._due(self.cfg.train.val_freq) else None
             self._save(result)
             self._check(result)
@@ -119,23 +117,25 @@ class PPORunner:
             self.tracker.log("probe", 0, probe.scalars())
             check_probe(probe, self.cfg.guard)
 
-    def _collect(self) -> tuple[RolloutBuffer, dict[str, float]]:
+    def _collect(self) -> tuple[Rollout, dict[str, float]]:
         started = time.perf_counter()
-        buffer, stats = self.sampler.collect(self.state.iteration)
-        critic = self.model.critic
-        if critic.privileged_dim and not bool(critic.calibrated):
-            critic.calibrate(self.sampler.placement.to_policy(buffer.column("privileged").flatten(0, 1)))
-            # The stored values are another function's than the one that is trained: collect the same rollout again.
+        rollout, stats = self.sampler.collect(self.state.iteration)
+        if self.objective.calibrate(rollout):
             self.state.env_steps += stats.env_steps
-            buffer, stats = self.sampler.collect(self.state.iteration)
+            rollout, stats = self.sampler.collect(self.state.iteration)
         self.state.rollout_seconds += time.perf_counter() - started
         self.state.env_steps += stats.env_steps
-        return buffer, stats.scalars()
+        return rollout, stats.scalars()
 
-    def _update(self, buffer: RolloutBuffer) -> dict[str, float]:
+    def _judge(self, rollout: Rollout) -> dict[str, float]:
+        signal = self.objective.signal(rollout)
+        rollout.assign(signal.rows, signal.dropped)
+        return {**signal.scalars, "buffer/bytes": float(rollout.nbytes())}
+
+    def _update(self, rollout: Rollout) -> dict[str, float]:
         started = time.perf_counter()
         generator = generator_for(self.cfg.seed, "minibatches", self.state.iteration)
-        losses = self.updater.update(buffer, self.state.iteration, generator)
+        losses = self.updater.update(rollout, self.state.iteration, generator)
         seconds = time.perf_counter() - started
         samples = int(losses["samples"])
         self.state.update_seconds += seconds
@@ -153,7 +153,7 @@ class PPORunner:
             total,
             success=scalars["rollout/success"],
             ci95=wilson_interval(round(scalars["rollout/success"] * episodes), episodes) if episodes else (0.0, 1.0),
-            kl=scalars["update/kl"],
+            kl=scalars.get("update/kl", math.nan),
             steps_per_s=scalars["throughput/env_steps_per_s"],
         )
 
@@ -188,34 +188,33 @@ class PPORunner:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs beside the policy's weights; all randomness is named by counters."""
-        heads = {"noise": self.model.noise.state_dict(), "critic": self.model.critic.state_dict()}
         return {
             "run": asdict(self.state),
-            "heads": heads,
+            "heads": {name: head.state_dict() for name, head in self.objective.heads().items()},
             "optimizers": self.updater.state_dict(),
             "store": vars(self.store).copy(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`; the policy's weights are loaded with the policy."""
+        """Continue from :meth:`state_dict`; the policy's weights are loaded with the policy.
+
+        Raises:
+            RlftError: it is of an earlier version, or of another objective.
+        """
         run = dict(state["run"])
         if "best" not in run:
             raise EarlierVersionError
         self.state = RunState(**{**run, "best": BestEvaluation(**run["best"])})
-        self.model.noise.load_state_dict(state["heads"]["noise"])
-        self.model.critic.load_state_dict(state["heads"]["critic"])
+        heads = self.objective.heads()
+        if heads.keys() != state["heads"].keys():
+            raise RlftError(
+                f"train.objective = {self.cfg.train.objective} trains {', '.join(heads)} beside the policy, and the "
+                f"checkpoint holds {', '.join(state['heads'])}: it is of another objective. Go on with that one, or "
+                "start a new run with model.path=<checkpoint>/pretrained_model"
+            )
+        for name, head in heads.items():
+            head.load_state_dict(state["heads"][name])
         self.updater.load_state_dict(state["optimizers"])
         if self.cfg.buffer.store == "auto":  # less or more memory may be free now; the numbers must go on as they were
             self.store = StoreChoice(**state["store"])
             self.sampler.store_prefix = self.store.prefix
-
-
-def _value_quality(buffer: RolloutBuffer) -> dict[str, float]:
-    valid: torch.Tensor = buffer.valid
-    value, target = buffer.column("value")[valid], buffer.column("target")[valid]
-    return {
-        "value/explained_variance": explained_variance(value, target),
-        "value/mean": float(value.mean()),
-        "value/target_mean": float(target.mean()),
-        "buffer/bytes": float(buffer.nbytes()),
-    }

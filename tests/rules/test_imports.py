@@ -38,8 +38,9 @@ ALLOWED = {
     "rlft.placement": ("rlft.config", "rlft.errors", "rlft.memory", "rlft.rows"),
     "rlft.data": (*BASE, "rlft.config", "rlft.placement", "rlft.progress"),
     "rlft.policy": (*BASE, "rlft.config", "rlft.data", "rlft.manifest", "rlft.placement", "rlft.plugins"),
-    "rlft.rollout": (*BASE, "rlft.memory", "rlft.placement", "rlft.policy"),
-    "rlft.objective": (*BASE, "rlft.config", "rlft.placement", "rlft.policy", "rlft.rollout"),
+    "rlft.rollout.buffer": ("rlft.placement", "rlft.rows"),  # what an objective reads and the sampler fills
+    "rlft.objective": (*BASE, "rlft.config", "rlft.placement", "rlft.policy", "rlft.rollout.buffer", "rlft.statistics"),
+    "rlft.rollout": (*BASE, "rlft.memory", "rlft.objective", "rlft.placement", "rlft.policy"),
     "rlft.learn": (
         *BASE,
         "rlft.config",
@@ -48,7 +49,7 @@ ALLOWED = {
         "rlft.objective",
         "rlft.placement",
         "rlft.policy",
-        "rlft.rollout",
+        "rlft.rollout.buffer",
     ),
     "rlft.evaluate": (
         *BASE,

@@ -17,7 +17,7 @@ NUMBERED = {"make_kwargs": {"numbered": True}}
 
 
 def run(**changes):
-    return toy_evaluator(**changes).run(toy_model().policy, "test")
+    return toy_evaluator(**changes).run(toy_model().actor.policy, "test")
 
 
 def named(result):
@@ -51,7 +51,7 @@ def test_the_result_does_not_depend_on_the_number_of_environments(select, ends_o
 
 def test_exploring_episodes_are_named_too_and_go_otherwise():
     """A probe plays the same episodes with the rollout's noise, whatever the number of environments."""
-    model = toy_model()
+    model = toy_model().actor
     noisy = [toy_evaluator(num_envs=n, limit=20).run(model.policy, "probe", explore=model) for n in (3, 12)]
     clean = toy_evaluator(num_envs=3, limit=20).run(model.policy, "probe")
     assert named(noisy[0]) == named(noisy[1])
@@ -62,7 +62,7 @@ def test_exploring_episodes_are_named_too_and_go_otherwise():
 def test_progress_counts_every_episode_once():
     seen = []
     result = toy_evaluator(num_envs=5, limit=20).run(
-        toy_model().policy, "test", on_progress=lambda *counts: seen.append(counts)
+        toy_model().actor.policy, "test", on_progress=lambda *counts: seen.append(counts)
     )
     assert [done for done, _, _ in seen] == list(range(1, 13))
     assert {total for _, total, _ in seen} == {12}
@@ -138,7 +138,7 @@ def test_environments_of_another_protocol_are_refused():
 
 def test_a_replay_is_the_same_episode_with_a_picture_per_step():
     evaluator, videos = toy_evaluator(num_envs=2, limit=20), {}
-    policy = toy_model().policy
+    policy = toy_model().actor.policy
     result = evaluator.run(policy, "test")
     chosen = result.failures_first()[:5]
     evaluator.replay(policy, chosen, lambda episode, frames: videos.update({episode.index: (episode, frames.copy())}))
@@ -164,7 +164,7 @@ def test_pictures_are_kept_in_a_replay_only_and_of_a_bounded_number_of_environme
     evaluator, recorded = toy_evaluator(num_envs=12, limit=4), []
     original = evaluator.env.record
     evaluator.env.record = lambda env_ids: (recorded.append(list(env_ids)), original(env_ids))
-    policy = toy_model().policy
+    policy = toy_model().actor.policy
     evaluator.run(policy, "test")
     assert recorded == []
     evaluator.replay(policy, range(12), lambda episode, frames: None)
@@ -192,7 +192,7 @@ def test_an_episode_in_which_the_simulator_always_fails_stops_the_evaluation():
 def test_a_video_of_an_episode_that_was_run_again_shows_the_second_run(tmp_path):
     marker = tmp_path / "once"
     evaluator, lengths = toy_evaluator(make_kwargs=faulty(seed_for(7, "eval-episode", 1), str(marker))), {}
-    policy = toy_model().policy
+    policy = toy_model().actor.policy
     result = evaluator.run(policy, "test")
     assert result.restarted == 1
     marker.unlink()

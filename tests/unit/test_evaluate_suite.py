@@ -16,7 +16,7 @@ MEMBERS = [("main", "in_distribution"), ("words", "semantics"), ("things", "sema
 
 def result_of(fingerprint="f" * 64, **changes):
     evaluator = toy_evaluator(**({"limit": 20} | changes))
-    return evaluator.run(toy_model().policy, "test", fingerprint=fingerprint)
+    return evaluator.run(toy_model().actor.policy, "test", fingerprint=fingerprint)
 
 
 def in_file(result, label="test"):

@@ -5,16 +5,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.toy_world import toy_env, toy_model, toy_sampler
+from helpers.learners import settings
+from helpers.toy_world import toy_actor, toy_env, toy_model, toy_sampler
 
-from rlft.config.learning import GuardConfig, TrainConfig
-from rlft.config.schema import ModelConfig, RunConfig
+from rlft.config.learning import GuardConfig
+from rlft.config.load import changed
 from rlft.errors import DivergedError, RlftError
-from rlft.learn.ppo import PpoUpdater
+from rlft.learn.updater import Updater
+from rlft.objective.grpo import GRPO
 from rlft.progress import Progress
 from rlft.rollout.store import StoreChoice
 from rlft.run.guards import BestEvaluation, HealthWarnings, Probe, check_probe
-from rlft.run.runner import PPORunner
+from rlft.run.runner import Runner
 from rlft.statistics import wilson_interval
 
 
@@ -81,15 +83,16 @@ class Recorder:
 HEALTHY = Probe(8, noisy=0.5, clean=0.5)
 
 
-def run(successes, *, probe=HEALTHY, guard=None, model=None, env=None, path="warm", **train):
+TRAIN = {"n_critic_warmup_itr": 0, "batch_size": 10, "update_epochs": 1, "save_model_freq": 0, "val_freq": 1}
+
+
+def run(successes, *, probe=HEALTHY, env=None, path="warm", **changes):
     torch.set_num_threads(1)
-    settings = {"n_critic_warmup_itr": 0, "batch_size": 10, "update_epochs": 1, "save_model_freq": 0, "val_freq": 1}
-    train = TrainConfig(**(settings | train))
-    cfg = RunConfig(train=train, guard=guard or GuardConfig(), model=ModelConfig(path=path))
-    model, recorder = model or toy_model(), Recorder(successes)
+    cfg = changed(settings(**(TRAIN | changes)), {"model.path": path})
+    model, recorder = toy_model(cfg=cfg), Recorder(successes)
     sampler = toy_sampler(toy_env(2, **(env or {})), model=model, num_decisions=5)
-    updater = PpoUpdater(model, cfg.train, "sum", cfg.guard)
-    runner = PPORunner(
+    updater = Updater(model, cfg.train, cfg.guard)
+    runner = Runner(
         cfg, model, sampler, updater, store=StoreChoice("prefix", ""), evaluate=recorder.evaluate,
         probe=lambda episodes: probe, save=recorder.save, tracker=recorder, progress=Progress("rl", io.StringIO()),
     )  # fmt: skip
@@ -129,6 +132,14 @@ def test_a_run_of_an_earlier_version_is_refused_in_words():
         runner.load_state_dict(state)
 
 
+def test_a_checkpoint_of_another_objective_is_refused_in_words():
+    runner, _ = run([], n_train_itr=1)
+    state = runner.state_dict()
+    runner.objective = GRPO(toy_actor(), settings())
+    with pytest.raises(RlftError, match=r"trains noise beside the policy, and the checkpoint holds noise, critic"):
+        runner.load_state_dict(state)
+
+
 def test_the_probe_comes_before_the_first_rollout_and_is_logged():
     runner, recorder = run([50], probe=Probe(8, 0.0, 0.5), n_train_itr=1)
     with pytest.raises(DivergedError, match="min_noisy_success"):
@@ -147,18 +158,18 @@ def test_the_probe_comes_before_the_first_rollout_and_is_logged():
 def test_the_stored_values_are_the_calibrated_critics(monkeypatch):
     """Privileged statistics come from the first rollout, whose values were of the critic before them: see B9."""
     torch.set_num_threads(1)
-    model, stored = toy_model(privileged=True), {}
-    runner, _ = run([50, 50], n_train_itr=1, n_critic_warmup_itr=1, model=model, env={"privileged": True})
-    update = runner.updater.update
+    how = {"n_train_itr": 1, "n_critic_warmup_itr": 1, "inputs": "privileged"}
+    runner, _ = run([50, 50], env={"privileged": True}, **how)
+    update, critic, stored = runner.updater.update, runner.objective.critic, {}
 
-    def look(buffer, *args):
-        privileged = buffer.column("privileged").flatten(0, 1)
-        stored["difference"] = (model.critic(None, privileged) - buffer.column("value").flatten()).abs().max()
-        return update(buffer, *args)
+    def look(rollout, *args):
+        value = critic(None, rollout.trace.privileged.flatten(0, 1))
+        stored["difference"] = (value - rollout.trace.value.flatten()).abs().max()
+        return update(rollout, *args)
 
     monkeypatch.setattr(runner.updater, "update", look)
     runner.run()
-    assert bool(model.critic.calibrated)
+    assert bool(critic.calibrated)
     assert float(stored["difference"].detach()) < 1e-6
 
 

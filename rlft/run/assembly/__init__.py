@@ -20,9 +20,15 @@ from rlft.run.assembly.evaluation import (
     member_settings,
     policy_fingerprint,
 )
-from rlft.run.assembly.learner import build_placement, build_runner, dataset_dir, rollout_store, run_dir
+from rlft.run.assembly.learner import (
+    build_objective,
+    build_placement,
+    build_runner,
+    dataset_dir,
+    rollout_store,
+    run_dir,
+)
 from rlft.run.assembly.policy import (
-    build_actor_critic,
     build_policy,
     check_base,
     check_checkpoint,
@@ -35,10 +41,10 @@ from rlft.run.assembly.policy import (
 from rlft.run.assembly.randomization import build_randomizer
 
 __all__ = [
-    "build_actor_critic",
     "build_env",
     "build_eval_env",
     "build_evaluator",
+    "build_objective",
     "build_placement",
     "build_policy",
     "build_protocol",

@@ -1,4 +1,4 @@
-"""Where a run is kept, and its PPO runner with all parts."""
+"""Where a run is kept, and its runner with all parts."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from rlft import plugins
 from rlft.config.schema import RunConfig
 from rlft.placement import Placement
 from rlft.run.assembly.envs import overlaps, policy_threads
 from rlft.run.assembly.evaluation import build_evaluator
-from rlft.run.assembly.policy import build_actor_critic, build_policy, exact_products
+from rlft.run.assembly.policy import build_policy
 from rlft.run.assembly.randomization import build_randomizer
+from rlft.seeding import seed_for
 from rlft.types import EnvSpec, VecEnv
 
 if TYPE_CHECKING:
     from rlft.evaluate import EvalResult, Evaluator
-    from rlft.policy.actor_critic import ActorCritic
+    from rlft.objective.base import Objective
     from rlft.policy.base import FlowPolicy
     from rlft.progress import Progress
     from rlft.rollout.sampler import RolloutSampler
     from rlft.rollout.store import StoreChoice
-    from rlft.run.runner import PPORunner
+    from rlft.run.runner import Runner
     from rlft.run.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -59,8 +61,8 @@ def build_runner(
     evaluate: Callable[[Evaluator, FlowPolicy, str], EvalResult],
     *,
     verified: bool = False,
-) -> PPORunner:
-    """The PPO runner with all its parts.
+) -> Runner:
+    """The runner with all its parts.
 
     Args:
         cfg: settings.
@@ -71,22 +73,22 @@ def build_runner(
         evaluate: evaluates a policy under a label and keeps the result.
         verified: see :func:`rlft.policy.pretrained.load_pretrained`.
     """
-    from rlft.learn.ppo import PpoUpdater
+    from rlft.learn.updater import Updater
     from rlft.policy.pretrained import save_pretrained
     from rlft.run import checkpoint
     from rlft.run.guards import Probe
-    from rlft.run.runner import PPORunner, RunState
+    from rlft.run.runner import Runner, RunState
 
     placement = build_placement(cfg)
     spec = envs[0].spec
     policy = build_policy(cfg, spec, placement, verified=verified)
-    model = build_actor_critic(cfg, policy, spec, placement)
+    objective = build_objective(cfg, policy, spec, placement)
     store = rollout_store(cfg, placement, policy, spec)
     evaluator = build_evaluator(cfg, eval_env, placement)
 
     def probe(episodes: int) -> Probe:
         shorter = build_evaluator(probe_settings(cfg, episodes), eval_env, placement)
-        clean, noisy = (shorter.run(policy, "probe", explore=how) for how in (None, model))
+        clean, noisy = (shorter.run(policy, "probe", explore=how) for how in (None, objective.actor))
         return Probe(clean.episodes, noisy.success, clean.success)
 
     def save(state: RunState, best: bool) -> None:
@@ -94,11 +96,11 @@ def build_runner(
         keep = cfg.train.keep_checkpoints
         checkpoint.save(directory, state.iteration, write, runner.state_dict(), keep=keep, best=best)
 
-    runner = PPORunner(
+    runner = Runner(
         cfg,
-        model,
-        build_sampler(cfg, envs, model, placement, store),
-        PpoUpdater(model, cfg.train, cfg.exploration.logprob, cfg.guard, exact=exact_products(cfg)),
+        objective,
+        build_sampler(cfg, envs, objective, placement, store),
+        Updater(objective, cfg.train, cfg.guard),
         store=store,
         evaluate=partial(evaluate, evaluator, policy),
         probe=probe,
@@ -109,6 +111,28 @@ def build_runner(
     return runner
 
 
+def build_objective(cfg: RunConfig, policy: FlowPolicy, spec: EnvSpec, placement: Placement) -> Objective:
+    """The objective with the policy and its exploration noise; the heads' first weights are named by the seed."""
+    from rlft.policy.actor import Actor
+    from rlft.policy.denoise import make_schedule
+    from rlft.policy.noise import NoiseHead
+
+    x, frozen = cfg.exploration, set(policy.stats.frozen_action_dims)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(cfg.seed, "heads"))
+        actor = Actor(
+            policy,
+            NoiseHead(policy.feature_dim, policy.action_width, x.std_min, x.std_max, learned=x.learn_std),
+            make_schedule(x.method, cfg.num_steps, x.noise_level).to(placement.policy),
+            cfg.act_steps,
+            explored_dims=[dim for i, dim in enumerate(policy.real_dims) if i not in frozen],
+            frozen_dims=[policy.real_dims[i] for i in sorted(frozen)],
+            density=x.density,
+        )
+        objective = plugins.load("objectives", cfg.train.objective, "train.objective")
+        return objective(actor, cfg, spec.privileged_dim).to(placement.policy)
+
+
 def probe_settings(cfg: RunConfig, episodes: int) -> RunConfig:
     """The settings of a probe: evaluation's own, with fewer episodes."""
     select = "stratified" if cfg.eval.select == "all" else cfg.eval.select
@@ -116,14 +140,14 @@ def probe_settings(cfg: RunConfig, episodes: int) -> RunConfig:
 
 
 def build_sampler(
-    cfg: RunConfig, envs: Sequence[VecEnv], model: ActorCritic, placement: Placement, store: StoreChoice
+    cfg: RunConfig, envs: Sequence[VecEnv], objective: Objective, placement: Placement, store: StoreChoice
 ) -> RolloutSampler:
     """What collects rollouts from these environments."""
     from rlft.rollout.sampler import RolloutSampler
 
     return RolloutSampler(
         envs,
-        model,
+        objective,
         placement,
         seed=cfg.seed,
         num_decisions=cfg.env.n_steps_rollout // cfg.act_steps,

@@ -9,28 +9,30 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from rlft import plugins
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError, require_extra
 from rlft.placement import Placement
 from rlft.run.assembly.envs import check_task
-from rlft.seeding import seed_for
 from rlft.types import EnvSpec
 
 if TYPE_CHECKING:
     from rlft.data.dataset import DemoSet
     from rlft.data.normalize import NormStats
-    from rlft.policy.actor_critic import ActorCritic
     from rlft.policy.base import FlowPolicy
 
 log = logging.getLogger(__name__)
 
 
 def preflight(cfg: RunConfig) -> None:
-    """Check checkpoint, statistics and task against the settings, in seconds; errors as in the two that it calls.
+    """Check objective, checkpoint, statistics and task against the settings, in seconds.
 
     Raises:
         RlftError: videos are asked for, and what encodes them is not installed.
+        ConfigError: the objective cannot do what the settings say; errors of the two checks that it calls.
     """
+    if problems := plugins.load("objectives", cfg.train.objective, "train.objective").problems(cfg):
+        raise ConfigError(problems)
     if cfg.eval.num_videos:
         require_extra("report", "av")
     check_checkpoint(cfg)
@@ -221,34 +223,3 @@ def demo_stats(cfg: RunConfig, demos: DemoSet) -> NormStats:
         allow_mismatch=cfg.allow_stats_mismatch,
     )
     return stats
-
-
-def build_actor_critic(cfg: RunConfig, policy: FlowPolicy, spec: EnvSpec, placement: Placement) -> ActorCritic:
-    """The policy with its exploration noise and value head; the heads' first weights are named by the seed."""
-    from rlft.policy.actor_critic import ActorCritic
-    from rlft.policy.critic import Critic
-    from rlft.policy.denoise import make_schedule
-    from rlft.policy.noise import NoiseHead
-
-    x, c = cfg.exploration, cfg.critic
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(cfg.seed, "heads"))
-        noise = NoiseHead(policy.feature_dim, policy.action_width, x.std_min, x.std_max, learned=x.learn_std)
-        critic = Critic(
-            policy.feature_dim if c.inputs != "privileged" else 0,
-            spec.privileged_dim if c.inputs != "features" else 0,
-            c.hidden_dims,
-        )
-    frozen = set(policy.stats.frozen_action_dims)
-    model = ActorCritic(
-        policy,
-        noise,
-        critic,
-        make_schedule(x.method, cfg.num_steps, x.noise_level).to(placement.policy),
-        cfg.act_steps,
-        explored_dims=[dim for i, dim in enumerate(policy.real_dims) if i not in frozen],
-        frozen_dims=[policy.real_dims[i] for i in sorted(frozen)],
-        density=x.density,
-        value_at=c.value_at,
-    )
-    return model.to(placement.policy)

@@ -21,8 +21,7 @@ from rlft.run.tracking import Tracker
 
 if TYPE_CHECKING:
     from rlft.data.dataset import DemoSet
-    from rlft.policy.actor_critic import ActorCritic
-    from rlft.run.runner import PPORunner
+    from rlft.run.runner import Runner
 
 log = logging.getLogger(__name__)
 
@@ -132,15 +131,15 @@ def train_rl(cfg: RunConfig) -> None:
         write_stage(run, "rl", _rl_facts(runner, time.perf_counter() - started))
 
 
-def _rl_facts(runner: PPORunner, seconds: float) -> dict[str, Any]:
-    state, model = runner.state, runner.model
+def _rl_facts(runner: Runner, seconds: float) -> dict[str, Any]:
+    state = runner.state
     return {
         "iterations": state.iteration,
         "env_steps": state.env_steps,
         "precision": precision(runner.cfg),
         "buffer": {"store": runner.store.store, "reason": runner.store.reason},
         "seconds": seconds,
-        "trained_parameters": _count(model),
+        "trained_parameters": sum(p.numel() for p in runner.objective.parameters() if p.requires_grad),
         "env_steps_per_s": state.env_steps / max(state.rollout_seconds, 1e-9),
         "samples_per_s_update": state.update_samples / max(state.update_seconds, 1e-9),
         "rollout_seconds": state.rollout_seconds,
@@ -151,7 +150,3 @@ def _rl_facts(runner: PPORunner, seconds: float) -> dict[str, Any]:
 def precision(cfg: RunConfig) -> dict[str, str]:
     """What weights and products are rounded to, for the record."""
     return {"dtype": cfg.model.dtype, "matmul": cfg.model.matmul}
-
-
-def _count(model: ActorCritic) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
+from helpers.learners import judge
 
 from rlft.config.load import load
 from rlft.data.normalize import NormStats
 from rlft.errors import RlftError
-from rlft.learn.gae import assign_advantages
 from rlft.policy.pi0.factory import ARCHITECTURES, lerobot_config
 from rlft.policy.pi0.policy import Pi0Policy
 from rlft.policy.pi0.transforms import Pi0Input
@@ -41,13 +41,13 @@ def toy_runner(cfg):
 
 
 def toy_rollout(runner):
-    buffer, _ = runner.sampler.collect(0)
-    assign_advantages(buffer, runner.cfg.train)
-    return buffer
+    rollout, _ = runner.sampler.collect(0)
+    judge(runner.objective, rollout)
+    return rollout
 
 
-def update(runner, buffer, iteration=0):
-    runner.updater.update(buffer, iteration, torch.Generator().manual_seed(iteration))
+def update(runner, rollout, iteration=0):
+    runner.updater.update(rollout, iteration, torch.Generator().manual_seed(iteration))
 
 
 def bare_policy(cfg, device, *, cameras=1):

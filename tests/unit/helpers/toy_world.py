@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
+from helpers.learners import make_actor, settings
 from helpers.toy_policies import StatePolicy
 
+from rlft.objective.ppo import PPO
 from rlft.placement import Placement
-from rlft.policy.actor_critic import ActorCritic
-from rlft.policy.critic import Critic
-from rlft.policy.denoise import make_schedule
-from rlft.policy.noise import NoiseHead
 from rlft.rollout.sampler import RolloutSampler
 from rlft.types import EnvSettings, RewardSettings
 from rlft_envs.make import make_vec_env
@@ -36,13 +34,17 @@ def toy_env(num_envs=4, *, limit=6, **changes):
     return make_vec_env(toy_settings(num_envs, limit=limit, **changes))
 
 
-def toy_model(method="flow_noise", seed=0, *, privileged=False):
+def toy_actor(method="flow_noise"):
+    policy = StatePolicy(horizon=3, width=4)
+    return make_actor(policy, method, 3, std=(0.3, 0.6), learned=True, act_steps=ACT_STEPS, explored=[0, 1])
+
+
+def toy_model(method="flow_noise", seed=0, cfg=None):
+    cfg = cfg or settings()
+    privileged = 0 if cfg.critic.inputs == "features" else toy_env(1, privileged=True).spec.privileged_dim
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        policy = StatePolicy(horizon=3, width=4)
-        noise = NoiseHead(policy.feature_dim, policy.action_width, 0.3, 0.6, learned=True)
-        critic = Critic(0, toy_env(1, privileged=True).spec.privileged_dim, [8]) if privileged else Critic(8, 0, [8])
-    return ActorCritic(policy, noise, critic, make_schedule(method, 3, 0.5), ACT_STEPS, [0, 1])
+        return PPO(toy_actor(method), cfg, privileged)
 
 
 def toy_sampler(*envs, model, seed=0, num_decisions=5, reset=True, placement=PLACEMENT, **changes):

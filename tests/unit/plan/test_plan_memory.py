@@ -39,7 +39,7 @@ CASES = [
 
 
 def planned(cfg, runner, spec):
-    tokens = runner.model.policy.prompt_length
+    tokens = runner.objective.actor.policy.prompt_length
     assumed = Assumed(tokens=tokens, privileged_dim=spec.privileged_dim, cores=1)
     return plan_rl(cfg, assumed, cfg.buffer.store), network_of(cfg, tokens=tokens)
 
@@ -53,7 +53,7 @@ def test_weights_gradients_and_optimizer_are_exact(overrides):
     cfg = toy_settings(*overrides)
     runner, spec = toy_runner(cfg)
     buffer, updater = toy_rollout(runner), runner.updater
-    optimizers, gradients = (updater.actor_optimizer, updater.critic_optimizer), {}
+    optimizers, gradients = tuple(updater.optimizers.values()), {}
 
     def low(parameter):
         if parameter.dtype != torch.float32:
@@ -62,14 +62,14 @@ def test_weights_gradients_and_optimizer_are_exact(overrides):
     def full(optimizer, *_):
         gradients.update({master: nbytes(master.grad) for master in optimizer.masters if master.grad is not None})
 
-    for parameter in runner.model.parameters():
+    for parameter in runner.objective.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(low)
     for optimizer in optimizers:
         optimizer.register_step_pre_hook(full)
     update(runner, buffer)  # one minibatch
     used = planned(cfg, runner, spec)[0].used[HOST]
-    assert used["weights"] == sum(nbytes(parameter) for parameter in runner.model.parameters())
+    assert used["weights"] == sum(nbytes(parameter) for parameter in runner.objective.parameters())
     assert used["gradients"] == sum(gradients.values())
     states = [state for optimizer in optimizers for state in optimizer.state.values()]
     held = [tensor for state in states for name, tensor in state.items() if name != "step"]
@@ -85,7 +85,7 @@ def test_what_an_update_saves_for_its_backward(overrides, rows):
     cfg = changed(toy_settings(*overrides), one_minibatch)
     runner, spec = toy_runner(cfg)
     buffer = toy_rollout(runner)
-    with SavedBytes(runner.model) as saved:
+    with SavedBytes(runner.objective) as saved:
         update(runner, buffer)
     _, size = planned(cfg, runner, spec)
     steps = update_steps(cfg)
@@ -170,7 +170,7 @@ def test_the_most_that_a_rollout_holds_beside_its_buffer(overrides):
     toy_rollout(runner)
     with LiveBytes() as held:
         runner.sampler.collect(1)
-    tokens = runner.model.policy.prompt_length
+    tokens = runner.objective.actor.policy.prompt_length
     assumed, size = Assumed(tokens=tokens, cores=1), network_of(cfg, tokens=tokens)
     privileged = spec.privileged_dim if cfg.critic.inputs != "features" else 0
     assert 0.9 <= held.peak / _rollout_phase(cfg, size, assumed, privileged) <= 1.03
@@ -183,7 +183,7 @@ def test_what_waits_to_be_copied():
         cfg = toy_settings(*base, store)
         runner, spec = toy_runner(cfg)
         gathered = [nbytes(x) for x in toy_rollout(runner).gather(torch.arange(3)).tensors()]
-        tokens = runner.model.policy.prompt_length
+        tokens = runner.objective.actor.policy.prompt_length
         size = network_of(cfg, tokens=tokens)
         rows = part_bytes(cfg, size, store=cfg.buffer.store, privileged_dim=spec.privileged_dim)
         assert sorted(gathered) == sorted(3 * n for n in rows)

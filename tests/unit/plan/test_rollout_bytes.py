@@ -21,6 +21,6 @@ def test_it_equals_a_real_buffer(overrides):
     cfg = toy_settings(*overrides)
     runner, spec = toy_runner(cfg)
     buffer = toy_rollout(runner)
-    tokens = runner.model.policy.prompt_length
+    tokens = runner.objective.actor.policy.prompt_length
     counted = rollout_bytes(cfg, store=cfg.buffer.store, privileged_dim=spec.privileged_dim, tokens=tokens)
     assert counted == buffer.nbytes()

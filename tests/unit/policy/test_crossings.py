@@ -4,16 +4,13 @@ import numpy as np
 import pytest
 import torch
 from helpers.crossings import META, Crossings
-from pi0_cases import CPU, TASKS, D, H, N, S, make_observation, make_stats
+from helpers.learners import make_ppo
+from pi0_cases import CPU, TASKS, H, N, S, make_observation, make_stats
 
-from rlft.config.learning import TrainConfig
-from rlft.learn.ppo import ppo_losses
+from rlft.objective.ppo import PpoSignal
 from rlft.placement import Placement
-from rlft.policy.actor_critic import ActorCritic
-from rlft.policy.critic import Critic
-from rlft.policy.denoise import make_schedule
-from rlft.policy.noise import NoiseHead
 from rlft.policy.pi0.factory import build_policy
+from rlft.rollout.buffer import MicroBatch
 from rlft.types import Observation
 
 K, A = 3, 4
@@ -26,12 +23,12 @@ def on_the_device(kind="small"):
     return build_policy(kind, make_stats(), horizon=H, device=META)
 
 
-def actor_critic(kind, method, density="masked"):
+def ppo(kind, method, density="masked"):
     policy = on_the_device(kind)
-    noise = NoiseHead(policy.feature_dim, D, 0.08, 0.16, learned=True)
-    model = ActorCritic(policy, noise, Critic(policy.feature_dim, 0, (8,)), make_schedule(method, K, 0.5).to(META), A,
-                        policy.real_dims, density=density)  # fmt: skip
-    return model.to(META)
+    how = {"method": method, "steps": K, "learned": True, "act_steps": A, "explored": policy.real_dims}
+    objective = make_ppo(policy, density=density, **how)
+    objective.actor.schedule = objective.actor.schedule.to(META)
+    return objective.to(META)
 
 
 def of_a_gpu_simulator(size=56):
@@ -39,14 +36,14 @@ def of_a_gpu_simulator(size=56):
     return Observation(images, torch.zeros(N, S, device=META), list(TASKS))
 
 
-def decide(model, obs):
-    """What :meth:`rlft.rollout.sampler.RolloutSampler._decide` does, and the actions."""
-    policy = model.policy
+def decide(objective, obs):
+    """What the sampler does for a decision."""
+    policy = objective.actor.policy
+    draws = objective.draws([torch.Generator() for _ in range(N)])
     with torch.no_grad():
         prefix = policy.encode(policy.prepare(obs))
-    draws = (torch.zeros(N, K + 1, H, D), torch.zeros(N, dtype=torch.int64), None)
-    sample = model.sample(prefix, *Placement(CPU, META, CPU).to_policy(draws))
-    return policy.actions_to_env(sample.actions[:, :A])
+    sampled = objective.sample(prefix, *Placement(CPU, META, CPU).to_policy((draws, None)))
+    return policy.actions_to_env(sampled.chunk[:, :A])
 
 
 def crossings(work):
@@ -60,7 +57,7 @@ def crossings(work):
 @KINDS
 @METHODS
 def test_a_decision_on_a_cpu_simulators_observation_sends_its_inputs_and_reads_nothing(kind, method):
-    model, obs = actor_critic(kind, method), make_observation(size=64)
+    model, obs = ppo(kind, method), make_observation(size=64)
     found = crossings(lambda: decide(model, obs))
     assert (found.reads, found.lists) == ([], [])
     assert found.sent == ["placement.py:_move_tensor _to_copy"] * 6  # pictures, ids, mask, state; noise and steps
@@ -69,7 +66,7 @@ def test_a_decision_on_a_cpu_simulators_observation_sends_its_inputs_and_reads_n
 @KINDS
 @METHODS
 def test_a_gpu_simulators_pictures_never_see_the_host_and_its_state_only_where_it_is_text(kind, method):
-    model = actor_critic(kind, method)
+    model = ppo(kind, method)
     for size in (56, 64):  # of the model's size, or to be resized
         found = crossings(lambda size=size: decide(model, of_a_gpu_simulator(size)))
         text = kind == "small_pi05"
@@ -83,18 +80,19 @@ def test_a_gpu_simulators_pictures_never_see_the_host_and_its_state_only_where_i
 @DENSITIES
 @pytest.mark.parametrize("train_vlm", [False, True])
 def test_a_micro_batch_neither_reads_nor_sends(kind, method, density, train_vlm):
-    model = actor_critic(kind, method, density)
-    policy = model.policy
+    model = ppo(kind, method, density)
+    policy = model.actor.policy
     policy.set_trainable(vlm=train_vlm)
-    inputs, cfg = policy.prepare(make_observation()), TrainConfig()
-    chain, steps = torch.zeros(N, K + 1, H, D, device=META), torch.zeros(N, dtype=torch.int64, device=META)
-    executed, row = torch.ones(N, dtype=torch.int64, device=META), torch.zeros(N, device=META)
+    inputs, row = policy.prepare(make_observation()), torch.zeros(N, device=META)
+    draws = Placement(CPU, META, CPU).to_policy(model.draws([torch.Generator() for _ in range(N)]))
+    trace = model.sample(policy.encode(inputs), draws, None).trace
+    executed = torch.ones(N, dtype=torch.int64, device=META)
+    batch = MicroBatch(None, inputs, trace, PpoSignal(row, row), executed)
 
     def update():
         with torch.enable_grad():
-            e = model.evaluate(policy.encode(inputs), chain, steps, None)
-            ratio = e.log_prob.joint(executed) - row
-            ppo_losses(ratio, row, e.value, row, row, e.entropy, cfg).total.backward()
+            total, scalars = model.loss(batch, iteration=1)
+            (total + sum(scalars.values())).backward()
 
     found = crossings(update)
     assert (found.reads, found.lists, found.sent) == ([], [], [])

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
+from helpers.learners import make_actor
 from helpers.toy_policies import LinearGaussianPolicy, MlpPolicy, NoPrefix
 
-from rlft.policy.actor_critic import ActorCritic
-from rlft.policy.critic import Critic
 from rlft.policy.denoise import (
     ChainLogProb,
     make_schedule,
@@ -20,12 +19,8 @@ from rlft.policy.noise import NoiseHead
 MU, S = 0.7, 0.3
 
 
-def make_model(policy, method, num_steps, *, level=0.5, act_steps=None, explored=None, std=(0.08, 0.16), learned=False):
-    noise = NoiseHead(policy.feature_dim, policy.action_width, *std, learned=learned)
-    dims = range(policy.action_width) if explored is None else explored
-    critic = Critic(policy.feature_dim, 0, [8])
-    schedule = make_schedule(method, num_steps, level)
-    return ActorCritic(policy, noise, critic, schedule, act_steps or policy.horizon, dims)
+def make_model(policy, method, num_steps, *, std=(0.08, 0.16), **changes):
+    return make_actor(policy, method, num_steps, std=std, **changes)
 
 
 def propagate(schedule, policy, learned_std=None):
@@ -83,7 +78,7 @@ def test_samples_have_the_closed_forms_moments(method):
     model = make_model(policy, method, 4, std=(0.1, 0.1000001))
     n = 40_000
     noise = torch.randn(n, 5, 1, 1, generator=torch.Generator().manual_seed(1))
-    sample = model.sample(NoPrefix(torch.zeros(n, 1)), noise, torch.zeros(n, dtype=torch.int64), None)
+    sample = model.sample(NoPrefix(torch.zeros(n, 1)), noise, torch.zeros(n, dtype=torch.int64))
     expected_mean, expected_std = propagate(model.schedule, policy, 0.1 if method == "flow_noise" else None)[-1]
     assert float(sample.actions.mean()) == pytest.approx(expected_mean, abs=5 * expected_std / n**0.5)
     assert float(sample.actions.std()) == pytest.approx(expected_std, rel=0.02)
@@ -109,7 +104,7 @@ def test_chain_log_prob_is_the_joint_normal_density(method):
     transform = torch.stack(factor)
     joint = torch.distributions.MultivariateNormal(torch.stack(mean).double(), transform @ transform.T)
     noise = torch.randn(32, num_steps + 1, 1, 1, generator=torch.Generator().manual_seed(2))
-    sample = model.sample(NoPrefix(torch.zeros(32, 1)), noise, torch.zeros(32, dtype=torch.int64), None)
+    sample = model.sample(NoPrefix(torch.zeros(32, 1)), noise, torch.zeros(32, dtype=torch.int64))
     expected = joint.log_prob(sample.chain[:, :, 0, 0].double())
     assert torch.allclose(sample.log_prob.joint(torch.ones(32)).double(), expected, atol=2e-4)
 
@@ -117,9 +112,9 @@ def test_chain_log_prob_is_the_joint_normal_density(method):
 METHODS = ["flow_noise", "flow_sde", "flow_sde_single", "flow_cps"]
 
 
-def joint(model, prefix, chain, drawn_step):
+def joint(model, prefix, chain, stochastic_step):
     executed = torch.full((len(chain),), model.act_steps)
-    return model.evaluate(prefix, chain, drawn_step, None).log_prob.joint(executed)
+    return model.evaluate(prefix, chain, stochastic_step).log_prob.joint(executed)
 
 
 def sample_and_evaluate(model, n=12, seed=3):
@@ -128,17 +123,17 @@ def sample_and_evaluate(model, n=12, seed=3):
     noise = torch.randn(n, model.schedule.num_steps + 1, policy.horizon, policy.action_width, generator=g)
     prefix = NoPrefix(torch.randn(n, 2, generator=g))
     drawn = torch.randint(0, model.schedule.num_steps, (n,), generator=g)
-    return prefix, model.sample(prefix, noise, drawn, None)
+    return prefix, model.sample(prefix, noise, drawn)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_update_path_reproduces_the_rollouts_log_prob_and_value(method):
+def test_update_path_reproduces_the_rollouts_log_prob_and_features(method):
     model = make_model(MlpPolicy(), method, 4, act_steps=2, explored=[0, 2], learned=True)
     prefix, sample = sample_and_evaluate(model)
-    again = model.evaluate(prefix, sample.chain, sample.drawn_step, None)
+    again = model.evaluate(prefix, sample.chain, sample.stochastic_step)
     for executed in (torch.full((12,), 2), torch.ones(12)):
         assert torch.allclose(again.log_prob.joint(executed), sample.log_prob.joint(executed), atol=1e-4)
-    assert torch.allclose(again.value, sample.value, atol=1e-5)
+    assert torch.allclose(again.features, sample.features, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -146,7 +141,7 @@ def test_a_shifted_time_grid_is_noticed(method):
     model = make_model(MlpPolicy(), method, 4, act_steps=2, explored=[0, 2])
     prefix, sample = sample_and_evaluate(model)
     model.schedule.t.sub_(0.01).clamp_(min=1e-3)
-    again = model.evaluate(prefix, sample.chain, sample.drawn_step, None)
+    again = model.evaluate(prefix, sample.chain, sample.stochastic_step)
     whole = torch.full((12,), 2)
     assert (again.log_prob.joint(whole) - sample.log_prob.joint(whole)).abs().max() > 1e-3
 
@@ -155,13 +150,13 @@ def test_a_shifted_time_grid_is_noticed(method):
 def test_padding_and_unexecuted_steps_leave_the_log_prob_unchanged(method):
     model = make_model(MlpPolicy(horizon=3, width=4), method, 4, act_steps=2, explored=[0, 2])
     prefix, sample = sample_and_evaluate(model)
-    base = joint(model, prefix, sample.chain, sample.drawn_step)
+    base = joint(model, prefix, sample.chain, sample.stochastic_step)
     last = sample.chain.clone()
     last[:, -1, 2:] += 5.0  # beyond act_steps
     last[:, -1, :, [1, 3]] -= 5.0  # padded dimensions
-    assert torch.equal(joint(model, prefix, last, sample.drawn_step), base)
+    assert torch.equal(joint(model, prefix, last, sample.stochastic_step), base)
     last[:, -1, 0, 0] += 0.1  # a real one
-    moved = joint(model, prefix, last, sample.drawn_step)
+    moved = joint(model, prefix, last, sample.stochastic_step)
     if method == "flow_cps":  # its last step is deterministic: no density there
         assert torch.equal(moved, base)
     elif method != "flow_sde_single":
@@ -183,7 +178,7 @@ def test_single_step_sampler_draws_one_step_and_follows_the_ode_elsewhere():
         v, _ = model.policy.velocity(prefix, x, ode.t[k].expand(len(x)))
         flow = transition_mean(x, v, ode.t[k].expand(len(x)), ode.t[k + 1].expand(len(x)), ode.t[k + 1].expand(len(x)))
         same = (sample.chain[:, k + 1] - flow).abs().amax((1, 2)) < 1e-5
-        assert torch.equal(same, sample.drawn_step != k)
+        assert torch.equal(same, sample.stochastic_step != k)
 
 
 def test_noise_head_starts_at_the_geometric_mean_and_stays_in_bounds():
@@ -211,10 +206,7 @@ def test_unknown_sampler_is_named():
 
 
 def test_dimensions_that_are_not_explored_follow_the_flow_and_have_no_density():
-    policy = MlpPolicy(horizon=2, width=3)
-    noise = NoiseHead(policy.feature_dim, 3, 0.1, 0.2, learned=False)
-    parts = (policy, noise, Critic(policy.feature_dim, 0, [4]), make_schedule("flow_noise", 3, 0.5), 2)
-    model = ActorCritic(*parts, [0], [2])
+    model = make_model(MlpPolicy(horizon=2, width=3), "flow_noise", 3, std=(0.1, 0.2), explored=[0], frozen=[2])
     prefix, sample = sample_and_evaluate(model)
     k = torch.zeros(12, dtype=torch.int64)
     mean, _, _ = model.step_dist(prefix, sample.chain[:, 0], k, torch.ones(12, dtype=torch.bool))
@@ -224,5 +216,5 @@ def test_dimensions_that_are_not_explored_follow_the_flow_and_have_no_density():
     moved = sample.chain.clone()
     moved[:, -1, :, 2] += 1.0
     assert torch.equal(
-        joint(model, prefix, moved, sample.drawn_step), joint(model, prefix, sample.chain, sample.drawn_step)
+        joint(model, prefix, moved, sample.stochastic_step), joint(model, prefix, sample.chain, sample.stochastic_step)
     )

@@ -2,13 +2,11 @@
 
 import pytest
 import torch
+from helpers.learners import make_ppo, settings
 from helpers.toy_policies import CoupledPolicy, NoPrefix
 from torch import nn
 
-from rlft.policy.actor_critic import ActorCritic
-from rlft.policy.critic import Critic
-from rlft.policy.denoise import make_schedule
-from rlft.policy.noise import NoiseHead
+from rlft.policy.actor import Draws
 
 N, K, STD = 200_000, 3, 0.4
 METHODS = ("flow_noise", "flow_sde", "flow_sde_single", "flow_cps")
@@ -26,21 +24,21 @@ class SeesEverything(nn.Module):
 
 def coupled(method, *, density="masked", value_at="first", act_steps=1, explored=(0,)):
     """Two steps and two dimensions, of which one number is executed and explored."""
-    policy = CoupledPolicy()
-    noise = NoiseHead(policy.feature_dim, 2, STD, STD * 1.0001, learned=False)
-    schedule = make_schedule(method, K, 0.5)
-    model = ActorCritic(
-        policy, noise, Critic(4, 0, [4]), schedule, act_steps, explored, density=density, value_at=value_at
-    )
-    model.critic = SeesEverything()
-    return model
+    how = {"method": method, "steps": K, "std": (STD, STD * 1.0001), "density": density}
+    objective = make_ppo(CoupledPolicy(), settings(value_at=value_at), act_steps=act_steps, explored=explored, **how)
+    objective.critic = SeesEverything()
+    return objective
 
 
 def draw(model, n=N, seed=0):
     g = torch.Generator().manual_seed(seed)
     noise = torch.randn(n, K + 1, 2, 2, generator=g)
     drawn = torch.randint(0, K, (n,), generator=g)
-    return noise, drawn, model.sample(NoPrefix(torch.zeros(n, 1)), noise, drawn, None)
+    return noise, drawn, model.actor.sample(NoPrefix(torch.zeros(n, 1)), noise, drawn)
+
+
+def value(model, features):
+    return model.critic(model._seen(features), None)
 
 
 def score_terms(model, sample, weight):
@@ -50,7 +48,7 @@ def score_terms(model, sample, weight):
     backward pass through a copy of the parameter per row.
     """
     n = len(weight)
-    policy = model.policy
+    policy = model.actor.policy
     rows = policy.bias.detach().expand(n, -1, -1).clone().requires_grad_()
     original = policy.bias
 
@@ -62,10 +60,10 @@ def score_terms(model, sample, weight):
             seen = torch.cat([x.flatten(1), target.expand_as(x).flatten(1)], -1)
             return (x - target) / (t + 0.5), seen[:, None].expand(-1, self.horizon, -1)
 
-    model.policy = PerRow()
-    evaluation = model.evaluate(NoPrefix(torch.zeros(n, 1)), sample.chain, sample.drawn_step, None)
-    log_prob = evaluation.log_prob.joint(torch.full((n,), model.act_steps))
-    model.policy = policy
+    model.actor.policy = PerRow()
+    evaluation = model.actor.evaluate(NoPrefix(torch.zeros(n, 1)), sample.chain, sample.stochastic_step)
+    log_prob = evaluation.log_prob.joint(torch.full((n,), model.actor.act_steps))
+    model.actor.policy = policy
     assert policy.bias is original
     (gradient,) = torch.autograd.grad(log_prob.sum(), rows)
     return weight[:, None] * gradient.flatten(1)
@@ -77,13 +75,13 @@ def estimate(terms):
 
 def pathwise(model, noise, reward):
     """The gradient of the mean reward through the drawn numbers themselves: the truth, up to its own error."""
-    x, s = noise[:, 0], model.schedule
+    x, s = noise[:, 0], model.actor.schedule
     for k in range(K):
         everywhere = torch.ones(len(x), dtype=torch.bool)
         drawn = everywhere if k in s.stochastic_steps else ~everywhere
-        mean, std, _ = model.step_dist(NoPrefix(torch.zeros(len(x), 1)), x, torch.full((len(x),), k), drawn)
-        x = torch.where(drawn[:, None, None], mean + std * model.noise_mask * noise[:, k + 1], mean)
-    (gradient,) = torch.autograd.grad(reward(x).mean(), model.policy.bias)
+        mean, std, _ = model.actor.step_dist(NoPrefix(torch.zeros(len(x), 1)), x, torch.full((len(x),), k), drawn)
+        x = torch.where(drawn[:, None, None], mean + std * model.actor.noise_mask * noise[:, k + 1], mean)
+    (gradient,) = torch.autograd.grad(reward(x).mean(), model.actor.policy.bias)
     return gradient.flatten()
 
 
@@ -96,7 +94,8 @@ def test_the_value_is_a_baseline(method):
     """E[V grad log p] = 0: what is subtracted takes nothing of the gradient away."""
     model = coupled(method, density="chain")
     _, _, sample = draw(model)
-    mean, error = estimate(score_terms(model, sample, sample.value - sample.value.mean()))
+    v = value(model, sample.features)
+    mean, error = estimate(score_terms(model, sample, v - v.mean()))
     assert (mean.abs() < SIGMAS * error + 1e-6).all(), (mean, error)
 
 
@@ -105,7 +104,8 @@ def test_features_of_all_steps_see_what_was_drawn(method):
     """The published pooling is no baseline: the oracle above fails on it."""
     model = coupled(method, density="chain", value_at="all")
     _, _, sample = draw(model)
-    mean, error = estimate(score_terms(model, sample, sample.value - sample.value.mean()))
+    v = value(model, sample.features)
+    mean, error = estimate(score_terms(model, sample, v - v.mean()))
     assert (mean.abs() > 4 * SIGMAS * error).any(), (mean, error)
 
 
@@ -115,10 +115,10 @@ def test_rollout_and_update_give_the_same_value_and_density(method, density):
     for value_at in ("first", "all"):
         model = coupled(method, density=density, value_at=value_at)
         _, _, sample = draw(model, n=64)
-        again = model.evaluate(NoPrefix(torch.zeros(64, 1)), sample.chain, sample.drawn_step, None)
+        again = model.actor.evaluate(NoPrefix(torch.zeros(64, 1)), sample.chain, sample.stochastic_step)
         for executed in (torch.zeros(64), torch.ones(64)):
             assert torch.allclose(again.log_prob.joint(executed), sample.log_prob.joint(executed), atol=1e-5)
-        assert torch.allclose(again.value, sample.value, atol=1e-5)
+        assert torch.allclose(value(model, again.features), value(model, sample.features), atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["flow_noise", "flow_sde"])
@@ -138,14 +138,15 @@ def test_an_observation_that_nothing_is_decided_on_has_the_value_of_a_decision(m
     """In one pass of the network, where the value reads the first step alone."""
     model = coupled(method, value_at=value_at)
     noise, drawn, sample = draw(model, n=64)
-    passes, velocity = [], model.policy.velocity
-    model.policy.velocity = lambda *args: (passes.append(1), velocity(*args))[1]
-    value = model.value(NoPrefix(torch.zeros(64, 1)), noise, drawn, None)
+    passes, velocity = [], model.actor.policy.velocity
+    model.actor.policy.velocity = lambda *args: (passes.append(1), velocity(*args))[1]
+    final = model.final_values(None, lambda: (NoPrefix(torch.zeros(64, 1)), Draws(noise, drawn)))
+    decided = value(model, sample.features)
     single = method == "flow_sde_single"
     if not single:
-        assert torch.equal(value, sample.value)
+        assert torch.equal(final, decided)
     else:  # the features of another step: another estimate of the same expectation
-        assert torch.equal(value[drawn == 0], sample.value[drawn == 0])
+        assert torch.equal(final[drawn == 0], decided[drawn == 0])
     assert len(passes) == (1 if single or value_at == "first" else K)
 
 
@@ -169,7 +170,7 @@ def test_a_masked_chain_draws_nowhere_else():
     other = noise.clone()
     other[:, 1:, 1, :] += 1.0
     other[:, 1:, :, 1] -= 1.0
-    again = model.sample(NoPrefix(torch.zeros(32, 1)), other, torch.zeros(32, dtype=torch.int64), None)
+    again = model.actor.sample(NoPrefix(torch.zeros(32, 1)), other, torch.zeros(32, dtype=torch.int64))
     assert torch.equal(again.chain, sample.chain)
 
 
@@ -181,8 +182,8 @@ def test_a_chunk_cut_short_counts_its_earlier_denoise_steps():
     assert torch.allclose(whole - cut, sample.log_prob.action[:, 1])
     moved = sample.chain.clone()
     moved[:, -1, 1] += 3.0
-    again = model.evaluate(NoPrefix(torch.zeros(8, 1)), moved, sample.drawn_step, None)
+    again = model.actor.evaluate(NoPrefix(torch.zeros(8, 1)), moved, sample.stochastic_step)
     assert torch.allclose(again.log_prob.joint(torch.ones(8)), cut, atol=1e-5)
     moved[:, 1, 1, 0] += 0.1
-    again = model.evaluate(NoPrefix(torch.zeros(8, 1)), moved, sample.drawn_step, None)
+    again = model.actor.evaluate(NoPrefix(torch.zeros(8, 1)), moved, sample.stochastic_step)
     assert (again.log_prob.joint(torch.ones(8)) - cut).abs().min() > 1e-3

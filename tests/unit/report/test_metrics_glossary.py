@@ -7,26 +7,26 @@ import re
 from pathlib import Path
 
 import torch
+from helpers.learners import make_actor, one_step, settings
 from helpers.toy_policies import ConstantTargetPolicy, NoPrefix
 from torch import nn
 
-from rlft.config.learning import SftConfig, TrainConfig
-from rlft.config.schema import ModelConfig, RunConfig
+from rlft.config.learning import SftConfig
+from rlft.config.load import changed
 from rlft.evaluate import EpisodeResult, EvalResult, Protocol
 from rlft.evaluate.result import summarise
-from rlft.learn.ppo import PpoUpdater
 from rlft.learn.sft import SftTrainer
-from rlft.policy.actor_critic import ActorCritic
-from rlft.policy.critic import Critic
-from rlft.policy.denoise import make_schedule
-from rlft.policy.noise import NoiseHead
+from rlft.learn.updater import Updater
+from rlft.objective.base import Objective
+from rlft.objective.grpo import GRPO
+from rlft.objective.ppo import PPO
 from rlft.policy.pi0.transforms import Pi0Input
 from rlft.progress import Progress
-from rlft.rollout.buffer import RolloutBuffer
+from rlft.rollout.buffer import Rollout
 from rlft.rollout.sampler import RolloutStats
 from rlft.rollout.store import StoreChoice
 from rlft.run.guards import Probe
-from rlft.run.runner import PPORunner
+from rlft.run.runner import Runner
 from rlft.run.tracking import Tracker
 from rlft.types import EnvSettings
 
@@ -49,26 +49,15 @@ def logged(directory: Path, stage: str) -> set[str]:
 class OneShotSampler:
     """Rollouts of one decision per environment in a task that ends at once; everything else is the real code."""
 
-    def __init__(self, model: ActorCritic, rows: int = 8) -> None:
-        self.model, self.rows = model, rows
-        self.T, self.E = 1, rows
+    def __init__(self, objective: Objective, rows: int = 8) -> None:
+        self.objective, self.T, self.E = objective, 1, rows
 
-    def collect(self, iteration: int) -> tuple[RolloutBuffer, RolloutStats]:
-        n, model = self.rows, self.model
+    def collect(self, iteration: int) -> tuple[Rollout, RolloutStats]:
         generator = torch.Generator().manual_seed(iteration)
-        prefix = NoPrefix(torch.ones(n, 2))
-        noise = torch.randn(n, 5, model.policy.horizon, model.policy.action_width, generator=generator)
-        sample = model.sample(prefix, noise, torch.zeros(n, dtype=torch.long), None)
-        executed = torch.full((n,), model.act_steps)
-        no = torch.zeros(n, dtype=torch.bool)
-        buffer = RolloutBuffer(1, n, torch.device("cpu"), torch.device("cpu"))
-        buffer.add(
-            0, prefix=prefix, chain=sample.chain, drawn_step=sample.drawn_step, n_executed=executed,
-            log_prob=sample.log_prob.joint(executed), value=sample.value,
-            rewards=torch.randn(n, model.act_steps, generator=generator), terminated=~no, truncated=no, invalid=no,
-            final_value=torch.zeros(n),
-        )  # fmt: skip
-        return buffer, RolloutStats(env_steps=n, episode_returns=[1.0], episode_lengths=[1], episode_successes=[True])
+        rewards = torch.randn(self.E, generator=generator)
+        rollout = one_step(self.objective, NoPrefix(torch.ones(self.E, 2)), lambda _: rewards, iteration)
+        happened = {"episode_returns": [1.0], "episode_lengths": [1], "episode_successes": [True]}
+        return rollout, RolloutStats(env_steps=self.E, **happened)
 
 
 def evaluation(label: str) -> EvalResult:
@@ -78,21 +67,21 @@ def evaluation(label: str) -> EvalResult:
     return summarise(label, protocol, [episode], seconds=0.1, restarted=0)
 
 
-def test_every_scalar_of_ppo_is_in_the_glossary_and_no_other(tmp_path: Path):
+def train(tmp_path: Path, kind: type[Objective], **changes) -> set[str]:
+    """What a run of two iterations logs."""
     torch.set_num_threads(1)
-    train = TrainConfig(n_train_itr=2, n_critic_warmup_itr=1, batch_size=4, update_epochs=2, val_freq=1)
-    cfg = RunConfig(train=train, model=ModelConfig(path="warm"))  # so that it is probed
-    policy = ConstantTargetPolicy()
+    cfg = settings(n_train_itr=2, n_critic_warmup_itr=1, batch_size=4, update_epochs=2, val_freq=1, **changes)
+    # With a path, so that it is probed; episodes end with the rollout.
+    cfg = changed(cfg, {"model.path": "warm", "env.n_steps_rollout": cfg.env.max_episode_len})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        noise, critic = NoiseHead(policy.feature_dim, policy.action_width, 0.08, 0.16, learned=True), Critic(4, 0, [8])
-    model = ActorCritic(policy, noise, critic, make_schedule("flow_noise", 4, 0.5), 1, [0, 1])
+        objective = kind(make_actor(ConstantTargetPolicy(), std=(0.08, 0.16), learned=True), cfg)
     with contextlib.closing(Tracker(tmp_path)) as tracker:
-        runner = PPORunner(
+        runner = Runner(
             cfg,
-            model,
-            OneShotSampler(model),
-            PpoUpdater(model, train, "sum"),
+            objective,
+            OneShotSampler(objective),
+            Updater(objective, cfg.train),
             store=StoreChoice("prefix", "it fits"),
             evaluate=evaluation,
             probe=lambda episodes: Probe(episodes, 0.5, 0.75),
@@ -101,9 +90,17 @@ def test_every_scalar_of_ppo_is_in_the_glossary_and_no_other(tmp_path: Path):
             progress=Progress("rl", io.StringIO()),
         )
         runner.run()
-    assert logged(tmp_path, "rl") == documented("rl")
-    assert logged(tmp_path, "eval") == documented("eval")
-    assert logged(tmp_path, "probe") == documented("probe")
+    return logged(tmp_path, "rl")
+
+
+def test_every_scalar_of_a_run_is_in_the_glossary_and_no_other(tmp_path: Path):
+    ppo = train(tmp_path / "ppo", PPO)
+    grpo = train(tmp_path / "grpo", GRPO, objective="grpo", options={"group_size": 4})
+    assert ppo | grpo == documented("rl")
+    assert {name.split("/")[0] for name in grpo ^ ppo} == {"value", "group", "update"}
+    assert not [name for name in grpo if "value" in name or "critic" in name]
+    for stage in ("eval", "probe"):
+        assert logged(tmp_path / "ppo", stage) == documented(stage)
 
 
 class TinyDemos:

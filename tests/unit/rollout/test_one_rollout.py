@@ -8,8 +8,9 @@ import torch
 from helpers.plan_cases import toy_settings
 from helpers.plan_meter import LiveBytes
 
+from rlft.objective.surrogate import Advantage
 from rlft.policy.pi0.policy import Pi0Prefix
-from rlft.rollout.buffer import RolloutBuffer
+from rlft.rollout.buffer import ChunkRows, Rollout
 from rlft.run import assembly
 
 CPU = torch.device("cpu")
@@ -22,42 +23,43 @@ def prefix(tokens, fill):
 
 def fill(buffer, lengths, value):
     for t, tokens in enumerate(lengths):
-        buffer.add(t, prefix=prefix(tokens, value), value=torch.full((2,), value), invalid=torch.zeros(2).bool())
-    buffer.set_advantages(torch.ones(len(lengths), 2), torch.ones(len(lengths), 2))
+        chunks = ChunkRows(torch.full((2, 1), value), torch.ones(2), *torch.zeros(3, 2, dtype=torch.bool))
+        buffer.add(t, range(2), prefix=prefix(tokens, value), trace=Advantage(torch.full((2,), value)), chunks=chunks)
+    buffer.assign(Advantage(torch.ones(len(lengths), 2)))
     return buffer
 
 
 def test_a_reset_keeps_the_memory_and_a_shorter_prompt_shows_nothing_of_a_longer_one():
-    buffer = fill(RolloutBuffer(3, 2, CPU, CPU), (5, 7, 6), 9.0)
-    before = {name: x.data_ptr() for name, x in buffer._bundles["prefix"].tensors().items()}
+    buffer = fill(Rollout(3, 2, CPU, CPU), (5, 7, 6), 9.0)
+    before = {name: x.data_ptr() for name, x in buffer.prefix.tensors().items()}
     size = buffer.nbytes()
     buffer.reset()
-    assert buffer.gather(torch.arange(6)).advantage is None
+    assert buffer.rows(torch.arange(6)).signal is None
     fill(buffer, (7, 3, 2), 1.0)
-    assert {name: x.data_ptr() for name, x in buffer._bundles["prefix"].tensors().items()} == before
+    assert {name: x.data_ptr() for name, x in buffer.prefix.tensors().items()} == before
     assert buffer.nbytes() == size
-    fresh = fill(RolloutBuffer(3, 2, CPU, CPU), (7, 3, 2), 1.0)
-    for ours, theirs in zip(buffer.gather(torch.arange(6)).tensors(), fresh.gather(torch.arange(6)).tensors()):
+    fresh = fill(Rollout(3, 2, CPU, CPU), (7, 3, 2), 1.0)
+    for ours, theirs in zip(buffer.rows(torch.arange(6)).tensors(), fresh.rows(torch.arange(6)).tensors()):
         assert torch.equal(ours, theirs)
 
 
 def test_a_prompt_that_grows_after_a_reset_shows_nothing_of_the_rollout_before():
-    buffer = fill(RolloutBuffer(2, 2, CPU, CPU), (4, 4), 9.0)
+    buffer = fill(Rollout(2, 2, CPU, CPU), (4, 4), 9.0)
     buffer.reset()
     fill(buffer, (2, 6), 1.0)
-    stored = buffer._bundles["prefix"]
+    stored = buffer.prefix
     assert stored.kv.shape[-2] == 6
     assert stored.kv[0, ..., 2:, :].abs().max() == 0
     assert stored.mask[0].sum() == 4
 
 
 def test_what_is_gathered_is_as_wide_as_this_rollout_needs_as_a_resumed_run_would_find_it():
-    buffer = fill(RolloutBuffer(2, 2, CPU, CPU), (4, 9), 9.0)
-    assert buffer.gather(torch.arange(4)).prefix.tokens == 9
+    buffer = fill(Rollout(2, 2, CPU, CPU), (4, 9), 9.0)
+    assert buffer.rows(torch.arange(4)).prefix.tokens == 9
     buffer.reset()
     fill(buffer, (2, 6), 1.0)
-    fresh = fill(RolloutBuffer(2, 2, CPU, CPU), (2, 6), 1.0)
-    for ours, theirs in zip(buffer.gather(torch.arange(4)).tensors(), fresh.gather(torch.arange(4)).tensors()):
+    fresh = fill(Rollout(2, 2, CPU, CPU), (2, 6), 1.0)
+    for ours, theirs in zip(buffer.rows(torch.arange(4)).tensors(), fresh.rows(torch.arange(4)).tensors()):
         assert torch.equal(ours, theirs)
 
 
@@ -73,11 +75,11 @@ def test_two_iterations_of_the_loop_hold_one_rollout(monkeypatch):
     )
     made, alive, grown = [], [], []
 
-    def begin(buffer, *args, original=RolloutBuffer.__init__):
+    def begin(buffer, *args, original=Rollout.__init__):
         made.append(weakref.ref(buffer))
         original(buffer, *args)
 
-    def complete(buffer, original=RolloutBuffer.complete):
+    def complete(buffer, original=Rollout.complete):
         gc.collect()
         grown.append(held.peak - tracker.before)
         alive.append(sum(found() is not None for found in made))
@@ -95,8 +97,8 @@ def test_two_iterations_of_the_loop_hold_one_rollout(monkeypatch):
     class Progress:
         def update(self, *_, **__): ...
 
-    monkeypatch.setattr(RolloutBuffer, "__init__", begin)
-    monkeypatch.setattr(RolloutBuffer, "complete", complete)
+    monkeypatch.setattr(Rollout, "__init__", begin)
+    monkeypatch.setattr(Rollout, "complete", complete)
     envs, tracker = assembly.build_rollout_envs(cfg), Tracker()
     runner = assembly.build_runner(cfg, envs, envs[0], tracker, Progress(), StoppedError)
     with LiveBytes() as held, pytest.raises(StoppedError):

@@ -12,7 +12,11 @@ from rlft.placement import Placement
 from rlft.rollout.group import NonFiniteActionError
 from rlft.seeding import seed_for
 
-COLUMNS = ("chain", "log_prob", "value", "rewards", "n_executed", "terminated", "truncated", "final_value")
+COLUMNS = ("chain", "latent", "action", "value", "rewards", "n_executed", "terminated", "truncated", "final_value")
+
+
+def column(rollout, name):
+    return {**rollout.trace.tensors(), **rollout.chunks.tensors()}[name]
 
 
 def collect(*, seed=0, iteration=0, num_envs=4, env=None, **settings):
@@ -23,8 +27,8 @@ def collect(*, seed=0, iteration=0, num_envs=4, env=None, **settings):
 def test_the_same_seed_gives_the_same_rollout_and_another_does_not():
     (a, _), (b, _), (c, _) = collect(seed=1), collect(seed=1), collect(seed=2)
     for name in COLUMNS:
-        assert torch.equal(a.column(name), b.column(name)), name
-    assert not torch.equal(a.column("chain"), c.column("chain"))
+        assert torch.equal(column(a, name), column(b, name)), name
+    assert not torch.equal(column(a, "chain"), column(c, "chain"))
 
 
 def both_ways(make_envs, **settings):
@@ -43,7 +47,7 @@ def both_ways(make_envs, **settings):
 def columns(collected):
     """A copy of what the next rollout overwrites, and the statistics."""
     buffer, stats = collected
-    return {name: buffer.column(name).clone() for name in COLUMNS}, stats
+    return {name: column(buffer, name).clone() for name in COLUMNS}, stats
 
 
 @pytest.mark.parametrize("reset", [True, False])
@@ -60,7 +64,7 @@ def test_groups_change_no_environments_rollout():
     whole, split = toy_sampler(toy_env(5), model=toy_model()), toy_sampler(toy_env(3), toy_env(2), model=toy_model())
     (a, _), (b, _) = whole.collect(0), split.collect(0)
     for name in COLUMNS:
-        assert torch.allclose(a.column(name).float(), b.column(name).float(), atol=1e-6), name
+        assert torch.allclose(column(a, name).float(), column(b, name).float(), atol=1e-6), name
 
 
 def test_with_overlap_one_group_is_simulated_while_the_policy_decides_for_the_other():
@@ -102,13 +106,13 @@ def test_an_error_waits_for_the_simulators_before_it_is_raised():
 
 def test_iterations_differ():
     (a, _), (b, _) = collect(iteration=0), collect(iteration=1)
-    assert not torch.equal(a.column("chain"), b.column("chain"))
+    assert not torch.equal(column(a, "chain"), column(b, "chain"))
 
 
 def test_an_environments_rollout_does_not_depend_on_how_many_stand_beside_it():
     (few, _), (many, _) = collect(num_envs=2), collect(num_envs=5)
     for name in COLUMNS:
-        assert torch.allclose(few.column(name).float(), many.column(name)[:, :2].float(), atol=1e-6), name
+        assert torch.allclose(column(few, name).float(), column(many, name)[:, :2].float(), atol=1e-6), name
 
 
 def test_truncated_chunks_carry_the_value_of_their_true_final_observation():
@@ -117,8 +121,9 @@ def test_truncated_chunks_carry_the_value_of_their_true_final_observation():
     seen = {}
     original = sampler._final_values
 
-    def spy(executed, iteration, t, ids, episodes):
-        values = original(executed, iteration, t, ids, episodes)
+    def spy(executed, *args):
+        values = original(executed, *args)
+        t = args[1]
         seen[t] = (executed.outcome.truncated, executed.outcome.terminated, values)
         return values
 
@@ -132,14 +137,14 @@ def test_truncated_chunks_carry_the_value_of_their_true_final_observation():
             assert (float(values[e]) != 0.0) == used
             truncations += bool(truncated[e])
             if truncated[e] and not last:  # the next decision looks at a new episode, with another value
-                assert float(values[e]) != float(buffer.column("value")[t + 1, e])
+                assert float(values[e]) != float(column(buffer, "value")[t + 1, e])
     assert truncations > 0
 
 
 def test_statistics_count_what_was_executed():
     env = toy_env(4, limit=5)  # odd limit: the last chunk of an episode executes one step of two
     buffer, stats = toy_sampler(env, model=toy_model(), num_decisions=9).collect(0)
-    n = buffer.column("n_executed")
+    n = column(buffer, "n_executed")
     assert stats.env_steps == int(n.sum())
     assert int(n.min()) == 1
     assert int(n.max()) == ACT_STEPS
@@ -159,7 +164,7 @@ def test_episodes_run_on_where_iterations_do_not_reset_them():
 def test_a_diverged_policy_is_stopped_before_the_simulator():
     env, model = toy_env(2), toy_model()
     with torch.no_grad():
-        model.policy.w3.fill_(float("nan"))
+        model.actor.policy.w3.fill_(float("nan"))
     with pytest.raises(NonFiniteActionError, match=r"\[0, 1\]"):
         toy_sampler(env, model=model).collect(0)
 
@@ -167,11 +172,11 @@ def test_a_diverged_policy_is_stopped_before_the_simulator():
 def test_a_failed_simulator_is_discarded_and_the_rollout_goes_on(tmp_path):
     fault = {"kind": "nan_reward", "seed": seed_for(0, "rollout-episode", 0, 1, 0), "at_step": 3}
     buffer, stats = collect(make_kwargs={"fault": fault})
-    invalid = buffer.column("invalid")
+    invalid = column(buffer, "invalid")
     assert invalid[1, 1]
     assert int(invalid.sum()) == 1
     assert stats.invalid == 1
-    assert torch.isfinite(buffer.column("rewards")[~invalid]).all()
+    assert torch.isfinite(column(buffer, "rewards")[~invalid]).all()
 
 
 @pytest.mark.parametrize("bad", [None, 1])
@@ -191,7 +196,7 @@ def test_gpu_physics_is_waited_for_once_a_chunk_and_no_decision_is_read(bad):
         assert stats.scalars()["rollout/noise_std"] > 0
         assert reads.seen == [*["numpy"] * 5, "tolist"]
     for name in COLUMNS:
-        assert torch.equal(buffer.column(name), reference.column(name)), name
+        assert torch.equal(column(buffer, name), column(reference, name)), name
 
 
 def test_cpu_physics_takes_the_actions_off_the_policys_device_once():
@@ -214,13 +219,13 @@ def test_even_batches_change_no_value_of_a_row(method):
         env = toy_env(5, limit=3, make_kwargs={"fault": fault})
         sampler = toy_sampler(env, model=model, num_decisions=4, even_batches=even)
 
-        def encode(inputs, original=model.policy.encode):
+        def encode(inputs, original=model.actor.policy.encode):
             seen.append(len(inputs))
             return original(inputs)
 
-        model.policy.encode = encode
+        model.actor.policy.encode = encode
         rows.append(seen)
-        return sampler.collect(0)[0].column("final_value")
+        return sampler.collect(0)[0].chunks.final_value
 
     plain, even = collected(False), collected(True)
     assert set(rows[0]) != {5}, "the case has batches of all sizes"

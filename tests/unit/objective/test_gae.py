@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlft.learn.gae import chunk_discounts, chunk_returns, gae, normalize_advantages
+from rlft.objective.gae import chunk_discounts, chunk_returns, gae, normalize_advantages
 
 
 def column(*values, dtype=torch.float32):

@@ -1,4 +1,4 @@
-"""The policy as PPO sees it: draw a denoising chain, and evaluate a stored chain again, by the same code."""
+"""The policy that explores: draw a denoising chain, and evaluate a stored chain again, by the same code."""
 
 from __future__ import annotations
 
@@ -9,27 +9,41 @@ import torch
 from torch import nn
 
 from rlft.policy.base import FlowPolicy, Prefix
-from rlft.policy.critic import Critic
 from rlft.policy.denoise import ChainLogProb, Schedule, normal_entropy, normal_log_prob, transition_mean
 from rlft.policy.noise import NoiseHead
+from rlft.rows import TensorRows
 
 
 @dataclass
-class PolicySample:
+class Draws(TensorRows):
+    """The random numbers of a decision, n rows.
+
+    Attributes:
+        noise: float32 standard normal ``[n, K + 1, H, D]``: the start, then one draw per step.
+        stochastic_step: int64 ``[n]``, the step of a single-step sampler that draws (ignored by the others).
+    """
+
+    noise: torch.Tensor
+    stochastic_step: torch.Tensor
+
+
+@dataclass
+class ChainSample:
     """One decision per row.
 
     Attributes:
         chain: float32 ``[n, K + 1, H, D]``, from noise (index 0) to the action chunk (index K).
         log_prob: of n chains; includes the initial draw, which cancels in every ratio.
-        value: float32 ``[n]``.
-        drawn_step: int64 ``[n]``, the stochastic step of a single-step sampler; any number where all steps are.
+        features: float32 ``[n, r, F]``, what the network saw at each of the r drawing steps, averaged over the executed
+            steps of the chunk; detached. A single-step sampler has one.
+        stochastic_step: int64 ``[n]``, as given.
         mean_std: float32 scalar, average std of the explored numbers (for the log).
     """
 
     chain: torch.Tensor
     log_prob: ChainLogProb
-    value: torch.Tensor
-    drawn_step: torch.Tensor
+    features: torch.Tensor
+    stochastic_step: torch.Tensor
     mean_std: torch.Tensor
 
     @property
@@ -40,21 +54,21 @@ class PolicySample:
 
 @dataclass
 class ChainEvaluation:
-    """A stored chain under the current weights; differentiable.
+    """A stored chain under the current weights; differentiable but for the features.
 
     Attributes:
-        log_prob: as in :class:`PolicySample`.
+        log_prob: as in :class:`ChainSample`.
+        features: as in :class:`ChainSample`.
         entropy: float32 ``[n]``, nats per explored number (mean over steps and dimensions).
-        value: float32 ``[n]``.
     """
 
     log_prob: ChainLogProb
+    features: torch.Tensor
     entropy: torch.Tensor
-    value: torch.Tensor
 
 
-class ActorCritic(nn.Module):
-    """A flow policy with its exploration noise and value head.
+class Actor(nn.Module):
+    """A flow policy with its exploration noise.
 
     What is drawn and what is counted (``density``), in a chunk of H steps and D dimensions of which A steps and the
     explored dimensions reach the robot:
@@ -72,15 +86,11 @@ class ActorCritic(nn.Module):
     Args:
         policy: the flow policy.
         noise: std head of flow_noise.
-        critic: value head.
         schedule: the rollout's sampler.
         act_steps: A.
         explored_dims: indices inside D that are explored.
         frozen_dims: indices that are executed but not explored (a gripper that the task never moves).
         density: ``executed``, ``masked`` or ``chain``.
-        value_at: ``first``: the value reads the features of the first denoise step, before anything that has a trained
-            density was drawn, so that it is a baseline; ``all``: their mean over all drawing steps, as published,
-            which takes part of the gradient away (docs/algorithm.md).
     """
 
     explored_dims: torch.Tensor
@@ -90,19 +100,16 @@ class ActorCritic(nn.Module):
         self,
         policy: FlowPolicy,
         noise: NoiseHead,
-        critic: Critic,
         schedule: Schedule,
         act_steps: int,
         explored_dims: Sequence[int],
         frozen_dims: Sequence[int] = (),
         *,
         density: str = "masked",
-        value_at: str = "first",
     ) -> None:
         super().__init__()
-        self.policy, self.noise, self.critic = policy, noise, critic
-        self.schedule, self.act_steps = schedule, act_steps
-        self.density, self.value_at = density, value_at
+        self.policy, self.noise, self.schedule = policy, noise, schedule
+        self.act_steps, self.density = act_steps, density
         self.register_buffer("explored_dims", torch.tensor(list(explored_dims), dtype=torch.int64), persistent=False)
         mask = torch.ones(policy.horizon, policy.action_width)
         if density == "masked":
@@ -110,8 +117,20 @@ class ActorCritic(nn.Module):
         mask[:, list(frozen_dims)] = 0.0
         self.register_buffer("noise_mask", mask, persistent=False)
 
+    def parameters_that_train(self) -> list[nn.Parameter]:
+        """The policy's, and the noise head's where it learns."""
+        return [*self.policy.actor_parameters(), *(p for p in self.noise.parameters() if p.requires_grad)]
+
+    def draws(self, generators: Sequence[torch.Generator]) -> Draws:
+        """The random numbers of one decision per generator, on the host: a row depends on its own generator alone."""
+        steps = self.schedule.num_steps
+        shape = (steps + 1, self.policy.horizon, self.policy.action_width)
+        rows = [(torch.randn(shape, generator=g), torch.randint(steps, (), generator=g)) for g in generators]
+        noise, stochastic = zip(*rows, strict=True)
+        return Draws(torch.stack(noise), torch.stack(stochastic))
+
     def step_dist(
-        self, prefix: Prefix, x: torch.Tensor, k: torch.Tensor, drawn: torch.Tensor
+        self, prefix: Prefix, x: torch.Tensor, k: torch.Tensor, stochastic: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Distribution of one denoise step; the only place where rollout and update meet the network.
 
@@ -119,101 +138,76 @@ class ActorCritic(nn.Module):
             prefix: n rows, or m with ``n = m * r`` (see FlowPolicy.velocity).
             x: float32 ``[n, H, D]``.
             k: int64 ``[n]``, index of the step of each row.
-            drawn: bool ``[n]``; a row that is not drawn follows the ODE: take its mean, ignore its std.
+            stochastic: bool ``[n]``; a row that draws nothing follows the ODE: take its mean, ignore its std.
 
         Returns:
             mean ``[n, H, D]``, std ``[n, H, D]``, features ``[n, H, F]``.
         """
         s = self.schedule
         velocity, features = self.policy.velocity(prefix, x, s.t[k])
-        noise_coef = torch.where(drawn, s.noise_coef[k], s.t[k + 1])
+        noise_coef = torch.where(stochastic, s.noise_coef[k], s.t[k + 1])
         mean = transition_mean(x, velocity, s.t[k], s.t[k + 1], noise_coef)
         std = self.noise(features) if s.learned_std else s.std[k][:, None, None].expand_as(mean)
         return mean, std, features
 
     @torch.no_grad()
-    def sample(
-        self, prefix: Prefix, noise: torch.Tensor, drawn_step: torch.Tensor, privileged: torch.Tensor | None
-    ) -> PolicySample:
-        """Draw a chunk per row.
-
-        Args:
-            prefix: n rows.
-            noise: float32 standard normal ``[n, K + 1, H, D]``: the start, then one draw per step.
-            drawn_step: int64 ``[n]``, the stochastic step of a single-step sampler (ignored by the others).
-            privileged: float32 ``[n, P]`` for the critic, or None.
-        """
+    def sample(self, prefix: Prefix, noise: torch.Tensor, stochastic_step: torch.Tensor) -> ChainSample:
+        """Draw a chunk per row of the prefix; the other arguments as in :class:`Draws`."""
         s = self.schedule
         x = noise[:, 0]
         chain, parts, pooled, stds = [x], [self._initial_log_prob(x)], [], []
         for k in range(s.num_steps):
-            step = torch.full_like(drawn_step, k)
-            drawn = drawn_step == k if s.single else torch.full_like(step, k in s.stochastic_steps, dtype=torch.bool)
+            step = torch.full_like(stochastic_step, k)
+            draws_here = k in s.stochastic_steps
+            drawn = stochastic_step == k if s.single else torch.full_like(step, draws_here, dtype=torch.bool)
             mean, std, features = self.step_dist(prefix, x, step, drawn)
             x = torch.where(drawn[:, None, None], mean + std * self.noise_mask * noise[:, k + 1], mean)
             chain.append(x)
-            if k in s.stochastic_steps:
+            if draws_here:
                 parts.append(self._step_log_prob(x, mean, std, step == s.num_steps - 1, drawn))
                 pooled.append(drawn[:, None] * self._pool(features))
                 stds.append(self._explored(std).mean())
-        # A single-step sampler draws nothing before its one step: pooling there is pooling before the first draw.
-        every = s.single or self.value_at == "all"
-        seen = torch.stack(pooled).sum(0) / (1 if s.single else len(pooled)) if every else pooled[0]
-        return PolicySample(
+        seen = torch.stack(pooled, 1)
+        return ChainSample(
             chain=torch.stack(chain, 1),
             log_prob=_total(parts),
-            value=self.critic(seen, privileged),
-            drawn_step=drawn_step,
+            features=seen.sum(1, keepdim=True) if s.single else seen,  # all but the one that drew are zero
+            stochastic_step=stochastic_step,
             mean_std=torch.stack(stds).mean(),
         )
 
-    def evaluate(
-        self,
-        prefix: Prefix,
-        chain: torch.Tensor,
-        drawn_step: torch.Tensor,
-        privileged: torch.Tensor | None,
-        *,
-        actor: bool = True,
-    ) -> ChainEvaluation:
-        """Log-probability, entropy and value of stored chains; one network pass over all drawn steps at once.
+    def evaluate(self, prefix: Prefix, chain: torch.Tensor, stochastic_step: torch.Tensor) -> ChainEvaluation:
+        """Log-probability and entropy of stored chains; one network pass over all drawing steps at once.
 
         Args:
             prefix: n rows.
             chain: float32 ``[n, K + 1, H, D]``.
-            drawn_step: int64 ``[n]``.
-            privileged: float32 ``[n, P]`` or None.
-            actor: False: gradients of the value alone; no graph is built through the policy.
+            stochastic_step: int64 ``[n]``.
         """
         s, n = self.schedule, chain.shape[0]
-        with torch.set_grad_enabled(actor and torch.is_grad_enabled()):
-            if s.single:
-                rows = torch.arange(n, device=chain.device)
-                k, x, x_next = drawn_step, chain[rows, drawn_step], chain[rows, drawn_step + 1]
-            else:  # the drawing steps are 0 .. r - 1, so that slices do: a list of indices would go to the device
-                r = len(s.stochastic_steps)
-                k = torch.arange(r, device=chain.device).repeat(n)
-                x, x_next = chain[:, :r].flatten(0, 1), chain[:, 1 : r + 1].flatten(0, 1)
-            everywhere = torch.ones_like(k, dtype=torch.bool)
-            mean, std, features = self.step_dist(prefix, x, k, everywhere)
-            steps = self._step_log_prob(x_next, mean, std, k == s.num_steps - 1, everywhere)
-            steps = ChainLogProb(steps.latent.unflatten(0, (n, -1)).sum(1), steps.action.unflatten(0, (n, -1)).sum(1))
-            log_prob = _total([self._initial_log_prob(chain[:, 0]), steps])
-            entropy = normal_entropy(self._explored(std)).unflatten(0, (n, -1)).mean((1, 2, 3))
-        pooled = self._pool(features).unflatten(0, (n, -1))
-        seen = pooled.mean(1) if self.value_at == "all" else pooled[:, 0]
-        return ChainEvaluation(log_prob=log_prob, entropy=entropy, value=self.critic(seen, privileged))
+        if s.single:
+            rows = torch.arange(n, device=chain.device)
+            k, x, x_next = stochastic_step, chain[rows, stochastic_step], chain[rows, stochastic_step + 1]
+        else:  # the drawing steps are 0 .. r - 1, so that slices do: a list of indices would go to the device
+            r = len(s.stochastic_steps)
+            k = torch.arange(r, device=chain.device).repeat(n)
+            x, x_next = chain[:, :r].flatten(0, 1), chain[:, 1 : r + 1].flatten(0, 1)
+        everywhere = torch.ones_like(k, dtype=torch.bool)
+        mean, std, features = self.step_dist(prefix, x, k, everywhere)
+        steps = self._step_log_prob(x_next, mean, std, k == s.num_steps - 1, everywhere)
+        steps = ChainLogProb(steps.latent.unflatten(0, (n, -1)).sum(1), steps.action.unflatten(0, (n, -1)).sum(1))
+        return ChainEvaluation(
+            log_prob=_total([self._initial_log_prob(chain[:, 0]), steps]),
+            features=self._pool(features).unflatten(0, (n, -1)),
+            entropy=normal_entropy(self._explored(std)).unflatten(0, (n, -1)).mean((1, 2, 3)),
+        )
 
     @torch.no_grad()
-    def value(
-        self, prefix: Prefix, noise: torch.Tensor, drawn_step: torch.Tensor, privileged: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Value of an observation that nothing is decided on, float32 ``[n]``; arguments as in :meth:`sample`."""
-        if self.value_at == "all" and self.critic.feature_dim and not self.schedule.single:
-            return self.sample(prefix, noise, drawn_step, privileged).value
-        first = torch.zeros_like(drawn_step)  # one pass of the network instead of K
+    def first_features(self, prefix: Prefix, noise: torch.Tensor) -> torch.Tensor:
+        """Features ``[n, F]`` of the first denoise step of chains that begin at ``noise[:, 0]``: one network pass."""
+        first = torch.zeros(len(noise), dtype=torch.int64, device=noise.device)
         _, _, features = self.step_dist(prefix, noise[:, 0], first, first == first)
-        return self.critic(self._pool(features), privileged)
+        return self._pool(features)
 
     def _pool(self, features: torch.Tensor) -> torch.Tensor:
         """Average suffix features over the executed steps, detached: ``[n, H, F] -> [n, F]``."""

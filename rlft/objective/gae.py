@@ -1,14 +1,8 @@
-"""Generalised advantage estimation over action chunks: pure functions, and their application to a rollout."""
+"""Generalised advantage estimation over action chunks: pure functions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-
-if TYPE_CHECKING:
-    from rlft.config.learning import TrainConfig
-    from rlft.rollout.buffer import RolloutBuffer
 
 
 def chunk_returns(rewards: torch.Tensor, gamma: float, gamma_per: str) -> torch.Tensor:
@@ -88,22 +82,3 @@ def normalize_advantages(advantages: torch.Tensor, valid: torch.Tensor) -> torch
         return torch.zeros_like(advantages)
     whitened = (advantages - chosen.mean()) / (chosen.std() + 1e-8)
     return whitened.masked_fill(~valid, 0.0)
-
-
-def assign_advantages(buffer: RolloutBuffer, cfg: TrainConfig) -> None:
-    """Give every decision of a complete rollout its advantage and value target."""
-    column = buffer.column
-    advantage = gae(
-        returns=chunk_returns(column("rewards"), cfg.gamma, cfg.gamma_per),
-        discounts=chunk_discounts(column("n_executed"), cfg.gamma, cfg.gamma_per),
-        values=column("value"),
-        final_values=column("final_value"),
-        terminated=column("terminated"),
-        truncated=column("truncated"),
-        invalid=column("invalid"),
-        gae_lambda=cfg.gae_lambda,
-    )
-    target = advantage + column("value")
-    if cfg.normalize_advantage:
-        advantage = normalize_advantages(advantage, buffer.valid)
-    buffer.set_advantages(advantage, target)

@@ -1,0 +1,161 @@
+"""The contract of an objective: all that is the algorithm's. Sampler, rollout, updater and runner know none.
+
+An iteration, and where it asks an objective::
+
+    for every decision      draws, sample -> a chunk to execute, and a trace that is stored as it is
+    for what is cut off     final_values, where the objective bootstraps
+    the rollout is whole    calibrate; signal -> columns beside the trace, and what is left out
+    before the epochs       begin_update
+    for every micro-batch   loss -> a scalar to differentiate, and scalars for the log
+    before every step       examine -> whether to stop here
+
+One of your own: subclass :class:`Objective` (or :class:`rlft.objective.surrogate.ClippedSurrogate`, which leaves
+:meth:`signal`) in a module of yours, and set ``train.objective=package.module:Name``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlft.config.learning import OptimizerConfig
+from rlft.config.schema import RunConfig
+from rlft.policy.actor import Actor
+from rlft.policy.base import Prefix
+from rlft.rollout.buffer import MicroBatch, Rollout
+from rlft.rows import TensorRows
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What an objective decided for n observations.
+
+    Attributes:
+        chunk: float32 ``[n, H, D]``, model units; its first A steps are executed.
+        trace: n rows, what the update needs to know of the decision; opaque to everybody else.
+        noise_std: float32 scalar, mean std of the exploration (for the log).
+    """
+
+    chunk: torch.Tensor
+    trace: TensorRows
+    noise_std: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What a finished rollout says of its decisions.
+
+    Attributes:
+        rows: columns ``[T, E, ...]`` for the loss.
+        dropped: bool ``[T, E]``, decisions that no minibatch may hold, beside the invalid ones; None: no others.
+        scalars: for the log, under their whole names.
+    """
+
+    rows: TensorRows
+    dropped: torch.Tensor | None = None
+    scalars: Mapping[str, float] = field(default_factory=dict)
+
+
+class Objective(nn.Module, ABC):
+    """What is optimised; a module of the actor and of what else it trains.
+
+    Args:
+        actor: the policy with its exploration noise.
+        cfg: the run's settings.
+        privileged_dim: P of the simulator state that observations bring, or 0.
+
+    Attributes:
+        Options: a dataclass of its own settings, which ``train.options`` gives; None: it has none.
+        group_size: G, how many environments (side by side) start each of their episodes from the same seed.
+        bootstraps: whether values of observations that nothing is decided on are stored (:meth:`final_values`).
+        scalars: what :meth:`loss` reports, for the log; NaN where an iteration applies no update. Means over a
+            minibatch and over the applied minibatches; names that begin with ``max_`` are maxima.
+    """
+
+    Options: type | None = None
+    group_size: int = 1
+    bootstraps: bool = False
+    scalars: tuple[str, ...] = ()
+
+    def __init__(self, actor: Actor, cfg: RunConfig, privileged_dim: int = 0) -> None:
+        super().__init__()
+        self.actor, self.cfg, self.privileged_dim = actor, cfg, privileged_dim
+
+    @classmethod
+    def problems(cls, cfg: RunConfig) -> list[str]:
+        """What it cannot do of these settings, or would ignore; asked before anything is loaded."""
+        if cls.Options is None and cfg.train.options:
+            return [f"train.options = {cfg.train.options}: train.objective = {cfg.train.objective} has none; remove it"]
+        return []
+
+    def heads(self) -> dict[str, nn.Module]:
+        """What a checkpoint keeps beside the policy, by name."""
+        return {"noise": self.actor.noise}
+
+    def parameter_groups(self) -> dict[str, tuple[Sequence[nn.Parameter], OptimizerConfig]]:
+        """What trains, by name, each with an optimiser of its own."""
+        return {"actor": (self.actor.parameters_that_train(), self.cfg.train.actor_optimizer)}
+
+    def trains(self, iteration: int) -> set[str]:
+        """The groups whose parameters move in an iteration."""
+        return set(self.parameter_groups())
+
+    def draws(self, generators: Sequence[torch.Generator]) -> TensorRows:
+        """The random numbers of one decision per generator, on the host."""
+        return self.actor.draws(generators)
+
+    @abstractmethod
+    def sample(self, prefix: Prefix, draws: Any, privileged: torch.Tensor | None) -> Sampled:
+        """Decide, without gradients.
+
+        Args:
+            prefix: n rows.
+            draws: what :meth:`draws` gave, on the policy's device.
+            privileged: float32 ``[n, P]`` or None.
+        """
+
+    def final_values(self, privileged: torch.Tensor | None, look: Callable[[], tuple[Prefix, Any]]) -> torch.Tensor:
+        """Values ``[n]`` of observations that nothing is decided on; asked where it bootstraps.
+
+        Args:
+            privileged: float32 ``[n, P]`` or None.
+            look: encodes the observations, and draws: for whom it is needed.
+        """
+        raise TypeError(f"{type(self).__name__} bootstraps, and gives no final_values")
+
+    def calibrate(self, rollout: Rollout) -> bool:
+        """Learn from a rollout what has to be known before the first; True: collect it again, its traces are stale."""
+        return False
+
+    @abstractmethod
+    def signal(self, rollout: Rollout) -> Signal:
+        """Judge every decision of a complete rollout, where the rollout is kept."""
+
+    def begin_update(self, rollout: Rollout) -> dict[str, float]:
+        """Prepare the epochs; gives what :meth:`examine` keeps and the log shows."""
+        return {}
+
+    @abstractmethod
+    def loss(self, batch: MicroBatch, iteration: int) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """The mean loss of some rows, and its :attr:`scalars`, left on their device. Reads and sends nothing."""
+
+    def examine(self, iteration: int, scalars: Mapping[str, float], notes: dict[str, float]) -> bool:
+        """Look at a minibatch before its step; True ends the iteration's updates here.
+
+        Args:
+            iteration: counts from 0.
+            scalars: of the whole minibatch, ``total`` included.
+            notes: what :meth:`begin_update` gave, to be kept up to date.
+        """
+        return False
+
+    def prefix_of(self, batch: MicroBatch) -> Prefix:
+        """The stored prefix, or a fresh one from the stored model inputs."""
+        if batch.prefix is None and batch.inputs is None:
+            raise ValueError("the rollout holds neither prefixes nor model inputs")
+        return batch.prefix if batch.prefix is not None else self.actor.policy.encode(batch.inputs)
