@@ -92,7 +92,8 @@ _BOUNDS = (*LIMITS, "min_length", "max_length")
 def settings(cls: type = RunConfig, prefix: str = "") -> Iterator[Setting]:
     """Every setting below a class of settings, sections included, in the order of declaration."""
     if is_dataclass(cls) and not hasattr(cls, "__pydantic_fields__"):
-        cls = pydantic.dataclasses.dataclass(cls)  # a plug-in's plain dataclass
+        frozen = cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        cls = pydantic.dataclasses.dataclass(cls, frozen=frozen)  # a plug-in's plain dataclass
     for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
         kind, optional = _strip(info.annotation)
         is_list = get_origin(kind) is list

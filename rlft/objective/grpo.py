@@ -25,9 +25,10 @@ from rlft.rollout.buffer import Rollout
 
 ESTIMATORS = ("grpo", "rloo")
 SAME = 1e-6  # reward units: returns within this std are equal up to rounding
-NO_CRITIC = "train.objective = grpo has no critic, no discount and no whitening over the rollout"
-UNUSED = {"gamma", "gamma_per", "gae_lambda", "normalize_advantage", "vf_coef", "clip_value", "critic_optimizer"}
-UNUSED |= {"n_critic_warmup_itr"}
+UNUSED = {
+    *("critic_optimizer", "n_critic_warmup_itr", "vf_coef", "clip_value"),
+    *("gamma", "gamma_per", "gae_lambda", "normalize_advantage"),
+}
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def test_all_problems_are_reported_at_once():
         ("env.id.x=3", "env.id.x: env.id is a single setting, not a section"),
         ("exploration.logprob=main", "exploration.logprob = 'main': must be one of sum, mean; did you mean mean?"),
         ("algo=null", "algo=null: no such choice"),
-        ("algo=pp", "algo=pp: no such choice; algo is one of original, pi_rl, ppo"),
+        ("algo=pp", "algo=pp: no such choice; algo is one of grpo, original, pi_rl, ppo"),
         ("seed=1,2", "'seed=1,2': several values; add -m to run each"),
         ("~seed", "'~seed': seed has no null; set seed=VALUE, or leave it out"),
         ("~env.make_kwargs.no", "~env.make_kwargs.no: there is no such setting"),
