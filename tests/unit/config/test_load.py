@@ -166,7 +166,7 @@ def test_all_problems_are_reported_at_once():
             "env.simulator=toi",
             "env.simulator = 'toi': must be one of maniskill, toy, package.module:Name; did you mean toy?",
         ),
-        ("train.objective=grpo", "train.objective = 'grpo': must be one of ppo"),
+        ("train.objective=gppo", "train.objective = 'gppo': must be one of grpo, ppo"),
         ("name", "'name': not of the form key=value"),
         ("name='${name}'", "name = '${name}': cannot be resolved: Recursive interpolation"),
     ],
