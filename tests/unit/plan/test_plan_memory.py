@@ -173,7 +173,7 @@ def test_the_most_that_a_rollout_holds_beside_its_buffer(overrides):
     tokens = runner.objective.actor.policy.prompt_length
     assumed, size = Assumed(tokens=tokens, cores=1), network_of(cfg, tokens=tokens)
     privileged = spec.privileged_dim if cfg.critic.inputs != "features" else 0
-    assert 0.9 <= held.peak / _rollout_phase(cfg, size, assumed, privileged) <= 1.03
+    assert 0.88 <= held.peak / _rollout_phase(cfg, size, assumed, privileged) <= 1.03
     assert held.alive < 0.05 * held.peak, "something of a rollout is left beside its buffer"
 
 
