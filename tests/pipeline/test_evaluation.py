@@ -120,13 +120,13 @@ def test_a_suite_may_leave_the_task_that_the_policy_was_trained_on_and_nothing_e
         stages.evaluate(cfg)
 
 
-def edit_stats(pretrained, **changes):
+def edit_stats(directory, **changes):
     """Change the statistics of a checkpoint, and its hash of them."""
-    path = pretrained / pretrained.POLICY
+    path = directory / pretrained.POLICY
     facts = read(path)
     facts["stats"].update(changes)
     path.write_text(json.dumps(facts))
-    for manifest in pretrained.glob("manifest.json"):
+    for manifest in directory.glob("manifest.json"):
         manifest.unlink()
 
 
