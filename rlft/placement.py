@@ -31,18 +31,12 @@ REGISTER_PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU of the p
 
 @dataclass(frozen=True)
 class Placement:
-    """Where simulator, policy and buffer live.
+    """Where simulator, policy and buffer live."""
 
-    Attributes:
-        sim: device of physics and of the observations that a GPU simulator returns; ``cpu`` for CPU physics.
-        policy: device of the network.
-        buffer: device of the stored rollout.
-        sim_tensors: whether the simulator takes tensors on ``sim`` (GPU physics) or numpy arrays (CPU physics).
-    """
-
-    sim: torch.device
-    policy: torch.device
-    buffer: torch.device
+    sim: torch.device  # device of physics and of the observations that a GPU simulator returns; `cpu` for CPU physics
+    policy: torch.device  # device of the network
+    buffer: torch.device  # device of the stored rollout
+    # whether the simulator takes tensors on `sim` (GPU physics) or numpy arrays (CPU physics)
     sim_tensors: bool = False
 
     @classmethod

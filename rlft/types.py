@@ -29,127 +29,77 @@ Array = Any  # np.ndarray | torch.Tensor; torch is not imported here on purpose
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """One rendered camera. ``eye`` and ``target`` of None keep the task's own placement.
+    """One rendered camera. ``eye`` and ``target`` of None keep the task's own placement."""
 
-    Attributes:
-        name: the simulator's camera name; also the policy's image key.
-        height: rows, pixels.
-        width: columns, pixels.
-        fov: vertical field of view, radians; None keeps the task's own.
-        eye: camera position in the world, metres.
-        target: the point that the camera looks at, metres.
-    """
-
-    name: str
-    height: int
-    width: int
-    fov: float | None = None
-    eye: tuple[float, float, float] | None = None
-    target: tuple[float, float, float] | None = None
+    name: str  # the simulator's camera name; also the policy's image key
+    height: int  # rows, pixels
+    width: int  # columns, pixels
+    fov: float | None = None  # vertical field of view, radians; None keeps the task's own
+    eye: tuple[float, float, float] | None = None  # camera position in the world, metres
+    target: tuple[float, float, float] | None = None  # the point that the camera looks at, metres
 
 
 @dataclass(frozen=True)
 class RewardSettings:
-    """How the per-step reward is made from what the simulator reports (see rlft_envs.rewards).
+    """How the per-step reward is made from what the simulator reports (see rlft_envs.rewards)."""
 
-    Attributes:
-        mode: ``dense_difference`` (scale x increase of the task's normalised dense reward),
-            ``dense`` (the dense reward itself) or ``sparse`` (the bonus alone).
-        scale: factor on the dense part.
-        success_bonus: added once, at the step that first succeeds.
-    """
-
+    # `dense_difference` (scale x increase of the task's normalised dense reward), `dense` (the dense reward itself)
+    # or `sparse` (the bonus alone)
     mode: str = "dense_difference"
-    scale: float = 1.0
-    success_bonus: float = 1.0
+    scale: float = 1.0  # factor on the dense part
+    success_bonus: float = 1.0  # added once, at the step that first succeeds
 
 
 @dataclass(frozen=True)
 class EnvSettings:
-    """Everything a simulator is told. Plain data, so that it can be sent to a worker as JSON.
+    """Everything a simulator is told. Plain data, so that it can be sent to a worker as JSON."""
 
-    Attributes:
-        simulator: its name, or ``package.module:Name`` (see rlft.plugins).
-        env_id: the simulator's own id, for instance ``PushCube-v1``; ``package.module:Id`` imports the module first.
-        num_envs: E.
-        max_episode_steps: truncation, environment steps.
-        control_mode: the simulator's controller; the recorded actions are in this mode.
-        cameras: what is rendered; empty for state-only.
-        state_terms: what the policy's state vector is made of, in order (``tcp_pos``, ``tcp_pose``,
-            ``qpos``, ``gripper``; the simulator says which there are).
-        privileged: also return the simulator's full state, for an asymmetric critic.
-        instruction: the language instruction; None takes the task's default.
-        robot: robot uid; None keeps the task's default.
-        shader: renderer preset (``minimal``, ``default``, ...).
-        sim_backend: ``cpu`` or ``gpu`` physics.
-        render_backend: the simulator's name of the rendering device; None for its default.
-        sim_device: torch device string for GPU physics (``cuda:0``); ``cpu`` otherwise.
-        num_workers: worker processes for CPU physics; 0 runs everything in this process.
-        step_timeout_s: a worker that needs longer than this for one message is called hung.
-        max_restarts: how often one worker may be restarted before the run stops.
-        reward: reward settings.
-        reward_per_chunk: only the sum of a chunk's rewards will be looked at: the simulator may compute its dense
-            reward once, at the last executed step (mode ``dense_difference`` only).
-        episode_ends_on_success: whether success terminates the episode.
-        make_kwargs: further keyword arguments of the simulator's constructor.
-        first_env: index of environment 0 in the whole rollout; for messages.
-        assets_root: directory of downloaded simulator assets; None where the simulator's own place serves.
-    """
-
-    simulator: str
-    env_id: str
-    num_envs: int
-    max_episode_steps: int
-    control_mode: str
-    cameras: tuple[CameraSettings, ...] = ()
+    simulator: str  # its name, or `package.module:Name` (see rlft.plugins)
+    env_id: str  # the simulator's own id, for instance `PushCube-v1`; `package.module:Id` imports the module first
+    num_envs: int  # E
+    max_episode_steps: int  # truncation, environment steps
+    control_mode: str  # the simulator's controller; the recorded actions are in this mode
+    cameras: tuple[CameraSettings, ...] = ()  # what is rendered; empty for state-only
+    # what the policy's state vector is made of, in order (`tcp_pos`, `tcp_pose`, `qpos`, `gripper`; the
+    # simulator says which there are)
     state_terms: tuple[str, ...] = ("tcp_pos",)
-    privileged: bool = False
-    instruction: str | None = None
-    robot: str | None = None
-    shader: str = "minimal"
-    sim_backend: str = "cpu"
-    render_backend: str | None = None
-    sim_device: str = "cpu"
-    num_workers: int = 0
-    step_timeout_s: float = 120.0
-    max_restarts: int = 3
-    reward: RewardSettings = field(default_factory=RewardSettings)
+    privileged: bool = False  # also return the simulator's full state, for an asymmetric critic
+    instruction: str | None = None  # the language instruction; None takes the task's default
+    robot: str | None = None  # robot uid; None keeps the task's default
+    shader: str = "minimal"  # renderer preset (`minimal`, `default`, ...)
+    sim_backend: str = "cpu"  # `cpu` or `gpu` physics
+    render_backend: str | None = None  # the simulator's name of the rendering device; None for its default
+    sim_device: str = "cpu"  # torch device string for GPU physics (`cuda:0`); `cpu` otherwise
+    num_workers: int = 0  # worker processes for CPU physics; 0 runs everything in this process
+    step_timeout_s: float = 120.0  # a worker that needs longer than this for one message is called hung
+    max_restarts: int = 3  # how often one worker may be restarted before the run stops
+    reward: RewardSettings = field(default_factory=RewardSettings)  # reward settings
+    # only the sum of a chunk's rewards will be looked at: the simulator may compute its dense reward once, at the last
+    # executed step (mode `dense_difference` only)
     reward_per_chunk: bool = False
-    episode_ends_on_success: bool = True
+    episode_ends_on_success: bool = True  # whether success terminates the episode
+    # further keyword arguments of the simulator's constructor
     make_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    first_env: int = 0
+    first_env: int = 0  # index of environment 0 in the whole rollout; for messages
+    # directory of downloaded simulator assets; None where the simulator's own place serves
     assets_root: str | None = None
 
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What a built environment is: the facts that policy, buffer and statistics are checked against.
+    """What a built environment is: the facts that policy, buffer and statistics are checked against."""
 
-    Attributes:
-        env_id: as in the settings.
-        num_envs: E.
-        action_low: lower action bounds, length d (the recorded and executed units).
-        action_high: upper action bounds, length d.
-        state_dim: S.
-        cameras: rendered cameras, in the order of ``Observation.images``.
-        control_mode: the controller.
-        control_hz: environment steps per simulated second.
-        max_episode_steps: truncation, environment steps.
-        privileged_dim: P, or 0.
-        num_episode_ids: how many numbered configurations the task has; 0 where they are not numbered.
-    """
-
-    env_id: str
-    num_envs: int
-    action_low: tuple[float, ...]
-    action_high: tuple[float, ...]
-    state_dim: int
-    cameras: tuple[CameraSettings, ...]
-    control_mode: str
-    control_hz: float
-    max_episode_steps: int
-    privileged_dim: int = 0
-    num_episode_ids: int = 0
+    env_id: str  # as in the settings
+    num_envs: int  # E
+    action_low: tuple[float, ...]  # lower action bounds, length d (the recorded and executed units)
+    action_high: tuple[float, ...]  # upper action bounds, length d
+    state_dim: int  # S
+    cameras: tuple[CameraSettings, ...]  # rendered cameras, in the order of `Observation.images`
+    control_mode: str  # the controller
+    control_hz: float  # environment steps per simulated second
+    max_episode_steps: int  # truncation, environment steps
+    privileged_dim: int = 0  # P, or 0
+    num_episode_ids: int = 0  # how many numbered configurations the task has; 0 where they are not numbered
 
     @property
     def act_dim(self) -> int:
@@ -159,16 +109,11 @@ class EnvSpec:
 
 @dataclass(frozen=True)
 class ConfigurationSpace:
-    """A task's numbered configurations.
+    """A task's numbered configurations."""
 
-    Attributes:
-        axes: of their mixed-radix numbers: name -> how many values, the slowest first.
-        labels: number -> what an evaluation groups it by; the same keys for every one.
-        balanced_first: axes whose combinations a stratified sample balances before those with any other.
-    """
-
-    axes: Mapping[str, int]
-    labels: Callable[[int], Mapping[str, str]]
+    axes: Mapping[str, int]  # of their mixed-radix numbers: name -> how many values, the slowest first
+    labels: Callable[[int], Mapping[str, str]]  # number -> what an evaluation groups it by; the same keys for every one
+    # axes whose combinations a stratified sample balances before those with any other
     balanced_first: tuple[str, ...] = ()
 
     @property
@@ -179,19 +124,12 @@ class ConfigurationSpace:
 
 @dataclass
 class Observation:
-    """What the policy looks at, for n environments (n = E, or the ones asked for).
+    """What the policy looks at, for n environments (n = E, or the ones asked for)."""
 
-    Attributes:
-        images: camera name -> uint8 ``[n, height, width, 3]``, RGB.
-        state: float32 ``[n, S]``, physical units, not normalised.
-        task: n language instructions.
-        privileged: float32 ``[n, P]``, or None.
-    """
-
-    images: dict[str, Array]
-    state: Array
-    task: list[str]
-    privileged: Array | None = None
+    images: dict[str, Array]  # camera name -> uint8 `[n, height, width, 3]`, RGB
+    state: Array  # float32 `[n, S]`, physical units, not normalised
+    task: list[str]  # n language instructions
+    privileged: Array | None = None  # float32 `[n, P]`, or None
 
 
 def map_rows(f: Callable[..., Array], first: Any, *others: Any) -> Any:
@@ -224,27 +162,17 @@ class ChunkStep:
 
     An environment that ends at step j executes nothing after it: ``n_executed = j + 1``, ``rewards[:, j + 1:] = 0``.
     One that had ended before, and was not reset: ``n_executed = 0``, flags and observation as they were.
-
-    Attributes:
-        obs: the observation after the last executed step; for an ended environment its true final one.
-        rewards: float32 ``[E, A]``.
-        n_executed: int64 ``[E]``, 0..A.
-        terminated: bool ``[E]``, the task ended (success or failure): no value beyond.
-        truncated: bool ``[E]``, the time limit ended it: the value of the final observation counts.
-        success: bool ``[E]``, success at any step of the episode so far (latched).
-        success_now: bool ``[E]``, success at the last executed step.
-        invalid: bool ``[E]``, the simulator failed (a worker died, NaN): discard the episode; reset it.
-        metrics: task metric name -> float32 ``[E]``, at the last executed step.
     """
 
-    obs: Observation
-    rewards: Array
-    n_executed: Array
-    terminated: Array
-    truncated: Array
-    success: Array
-    success_now: Array
-    invalid: Array
+    obs: Observation  # the observation after the last executed step; for an ended environment its true final one
+    rewards: Array  # float32 `[E, A]`
+    n_executed: Array  # int64 `[E]`, 0..A
+    terminated: Array  # bool `[E]`, the task ended (success or failure): no value beyond
+    truncated: Array  # bool `[E]`, the time limit ended it: the value of the final observation counts
+    success: Array  # bool `[E]`, success at any step of the episode so far (latched)
+    success_now: Array  # bool `[E]`, success at the last executed step
+    invalid: Array  # bool `[E]`, the simulator failed (a worker died, NaN): discard the episode; reset it
+    # task metric name -> float32 `[E]`, at the last executed step
     metrics: dict[str, Array] = field(default_factory=dict)
 
     @property
@@ -313,39 +241,23 @@ class DemoAttempt:
 
 @dataclass(frozen=True)
 class AttemptRecord:
-    """What came of a :class:`DemoAttempt`.
+    """What came of a :class:`DemoAttempt`."""
 
-    Attributes:
-        number: the attempt's number.
-        seed: the episode's seed.
-        outcome: ``success``, or the kind of failure (see rlft_envs.record.FAILURES).
-        steps: recorded steps.
-        success_step: steps until the first success, or None.
-        seconds: wall time.
-        message: why it failed.
-    """
-
-    number: int
-    seed: int
-    outcome: str
-    steps: int
-    success_step: int | None
-    seconds: float
-    message: str
+    number: int  # the attempt's number
+    seed: int  # the episode's seed
+    outcome: str  # `success`, or the kind of failure (see rlft_envs.record.FAILURES)
+    steps: int  # recorded steps
+    success_step: int | None  # steps until the first success, or None
+    seconds: float  # wall time
+    message: str  # why it failed
 
 
 @dataclass(frozen=True)
 class DemoSource:
-    """Who demonstrates, and in what.
+    """Who demonstrates, and in what."""
 
-    Attributes:
-        spec: the environment that is demonstrated in.
-        planner: the planner's name, as it is stored with the dataset.
-        versions: package name -> version, of what decides the planner's actions and the physics.
-        frozen_action_dims: action dimensions that the planner never changes (a gripper that stays closed).
-    """
-
-    spec: EnvSpec
-    planner: str
-    versions: dict[str, str]
+    spec: EnvSpec  # the environment that is demonstrated in
+    planner: str  # the planner's name, as it is stored with the dataset
+    versions: dict[str, str]  # package name -> version, of what decides the planner's actions and the physics
+    # action dimensions that the planner never changes (a gripper that stays closed)
     frozen_action_dims: tuple[int, ...]

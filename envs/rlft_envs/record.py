@@ -72,29 +72,19 @@ class RecordSettings:
 
 @dataclass
 class DemoRecording:
-    """What came of an attempt.
+    """What came of an attempt."""
 
-    Attributes:
-        attempt: what was tried.
-        outcome: ``success``, or one of ``FAILURES``.
-        message: why it failed.
-        success_step: steps until the first success, or None.
-        seconds: wall time.
-        images: camera name -> one uint8 ``[height, width, 3]`` per recorded step.
-        states: one float32 ``[S]`` per recorded step, physical units: what was seen before the action.
-        actions: one float32 ``[d]`` per recorded step, controller units.
-        instruction: the episode's language instruction.
-    """
-
-    attempt: DemoAttempt
-    outcome: str
-    message: str = ""
-    success_step: int | None = None
-    seconds: float = 0.0
+    attempt: DemoAttempt  # what was tried
+    outcome: str  # `success`, or one of `FAILURES`
+    message: str = ""  # why it failed
+    success_step: int | None = None  # steps until the first success, or None
+    seconds: float = 0.0  # wall time
+    # camera name -> one uint8 `[height, width, 3]` per recorded step
     images: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    # one float32 `[S]` per recorded step, physical units: what was seen before the action
     states: list[np.ndarray] = field(default_factory=list)
-    actions: list[np.ndarray] = field(default_factory=list)
-    instruction: str = ""
+    actions: list[np.ndarray] = field(default_factory=list)  # one float32 `[d]` per recorded step, controller units
+    instruction: str = ""  # the episode's language instruction
 
     def result(self) -> AttemptRecord:
         """The outcome, without the episode."""

@@ -18,51 +18,31 @@ from rlft_envs.rewards import needs_dense, step_reward
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a simulator reports after one step.
+    """What a simulator reports after one step."""
 
-    Attributes:
-        success: the task is solved now.
-        fail: the task can no longer be solved.
-        metrics: task metric name -> value.
-    """
-
-    success: bool
-    fail: bool = False
-    metrics: dict[str, float] = field(default_factory=dict)
+    success: bool  # the task is solved now
+    fail: bool = False  # the task can no longer be solved
+    metrics: dict[str, float] = field(default_factory=dict)  # task metric name -> value
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """One executed step.
+    """One executed step."""
 
-    Attributes:
-        reward: see :mod:`rlft_envs.rewards`.
-        terminated: the task ended, by success (where it ends the episode) or failure.
-        truncated: the time limit was reached without terminating.
-        success: the task is solved now.
-        metrics: task metric name -> value.
-    """
-
-    reward: float
-    terminated: bool
-    truncated: bool
-    success: bool
-    metrics: dict[str, float]
+    reward: float  # see :mod:`rlft_envs.rewards`
+    terminated: bool  # the task ended, by success (where it ends the episode) or failure
+    truncated: bool  # the time limit was reached without terminating
+    success: bool  # the task is solved now
+    metrics: dict[str, float]  # task metric name -> value
 
 
 @dataclass(frozen=True)
 class ObservationRow:
-    """One environment's observation: a row of :class:`rlft.types.Observation`.
+    """One environment's observation: a row of :class:`rlft.types.Observation`."""
 
-    Attributes:
-        images: camera name -> uint8 ``[height, width, 3]``.
-        state: float32 ``[S]``, physical units.
-        privileged: float32 ``[P]``, or None.
-    """
-
-    images: dict[str, np.ndarray]
-    state: np.ndarray
-    privileged: np.ndarray | None = None
+    images: dict[str, np.ndarray]  # camera name -> uint8 `[height, width, 3]`
+    state: np.ndarray  # float32 `[S]`, physical units
+    privileged: np.ndarray | None = None  # float32 `[P]`, or None
 
     def is_finite(self) -> bool:
         """Whether state and privileged state hold numbers only."""

@@ -50,20 +50,14 @@ def configurations(settings: EnvSettings) -> ConfigurationSpace | None:
 
 @dataclass(frozen=True)
 class Fault:
-    """A failure on purpose, to test those who have to survive it.
+    """A failure on purpose, to test those who have to survive it."""
 
-    Attributes:
-        kind: ``raise`` an exception, ``exit`` the process (status 7), ``kill`` it (signal 9), ``hang``, or report
-            ``nan_reward`` or ``nan_state``.
-        seed: the episode that fails.
-        at_step: after this many executed steps; 0 fails in reset.
-        marker: a file; where given, the fault fires only while it does not exist, and creates it.
-    """
-
+    # `raise` an exception, `exit` the process (status 7), `kill` it (signal 9), `hang`, or report
+    # `nan_reward` or `nan_state`
     kind: str
-    seed: int
-    at_step: int = 1
-    marker: str | None = None
+    seed: int  # the episode that fails
+    at_step: int = 1  # after this many executed steps; 0 fails in reset
+    marker: str | None = None  # a file; where given, the fault fires only while it does not exist, and creates it
 
     def fires(self, seed: int, step: int) -> bool:
         """Whether the fault happens here and now."""

@@ -21,21 +21,13 @@ LIMITS = {"ge": ">= {:g}", "gt": "> {:g}", "le": "<= {:g}", "lt": "< {:g}"}
 
 @dataclass(frozen=True)
 class Setting:
-    """One declared setting.
+    """One declared setting."""
 
-    Attributes:
-        path: dotted key; the settings of a list of sections stand below ``env.cameras[]``.
-        info: pydantic's record of it: default, meaning, limits.
-        kind: its type, without null; of a list, that of an entry.
-        is_list: whether it is a list of these.
-        optional: whether it may be null.
-    """
-
-    path: str
-    info: FieldInfo
-    kind: Any
-    is_list: bool
-    optional: bool
+    path: str  # dotted key; the settings of a list of sections stand below `env.cameras[]`
+    info: FieldInfo  # pydantic's record of it: default, meaning, limits
+    kind: Any  # its type, without null; of a list, that of an entry
+    is_list: bool  # whether it is a list of these
+    optional: bool  # whether it may be null
 
     @property
     def is_section(self) -> bool:

@@ -51,33 +51,19 @@ class ProgressLike(Protocol):
 
 @dataclass(frozen=True)
 class CollectResult:
-    """What a collection came to.
+    """What a collection came to."""
 
-    Attributes:
-        episodes: demonstrations in the dataset.
-        attempts: seeds tried for them.
-        success_rate: successes per attempt.
-        seconds: wall time of this call, an earlier interrupted one not included.
-        resumed_attempts: attempts taken over from an interrupted collection.
-        failures: kind of failure -> the seeds that failed so.
-        lengths: mean, min and max steps per episode in the dataset.
-        steps_to_success: mean, min and max steps until the first success.
-        longer_than_limit: demonstrations that need more steps than ``env.max_episode_len`` allows a policy.
-        dataset: its directory.
-        fingerprint: of the dataset.
-    """
-
-    episodes: int
-    attempts: int
-    success_rate: float
-    seconds: float
-    resumed_attempts: int
-    failures: dict[str, list[int]]
-    lengths: dict[str, float]
-    steps_to_success: dict[str, float]
-    longer_than_limit: int
-    dataset: str
-    fingerprint: str
+    episodes: int  # demonstrations in the dataset
+    attempts: int  # seeds tried for them
+    success_rate: float  # successes per attempt
+    seconds: float  # wall time of this call, an earlier interrupted one not included
+    resumed_attempts: int  # attempts taken over from an interrupted collection
+    failures: dict[str, list[int]]  # kind of failure -> the seeds that failed so
+    lengths: dict[str, float]  # mean, min and max steps per episode in the dataset
+    steps_to_success: dict[str, float]  # mean, min and max steps until the first success
+    longer_than_limit: int  # demonstrations that need more steps than `env.max_episode_len` allows a policy
+    dataset: str  # its directory
+    fingerprint: str  # of the dataset
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``collect.json``."""

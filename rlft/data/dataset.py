@@ -22,19 +22,13 @@ __all__ = ["DatasetError", "DemoBatch", "DemoMeta", "DemoSet", "DemoWriter", "Ep
 
 @dataclass(frozen=True)
 class DemoBatch:
-    """B rows of supervised training.
+    """B rows of supervised training."""
 
-    Attributes:
-        demos: where the rows are from.
-        index: int64 ``[B]``, the frames at which they start.
-        actions: float32 ``[B, H, d]``, controller units; beyond the episode's end its last action is repeated.
-        is_pad: bool ``[B, H]``, True beyond the episode's end.
-    """
-
-    demos: DemoSet
-    index: torch.Tensor
+    demos: DemoSet  # where the rows are from
+    index: torch.Tensor  # int64 `[B]`, the frames at which they start
+    # float32 `[B, H, d]`, controller units; beyond the episode's end its last action is repeated
     actions: torch.Tensor
-    is_pad: torch.Tensor
+    is_pad: torch.Tensor  # bool `[B, H]`, True beyond the episode's end
 
     @property
     def obs(self) -> Observation:

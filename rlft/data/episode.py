@@ -38,21 +38,13 @@ class DatasetError(RlftError):
 
 @dataclass(frozen=True)
 class Episode:
-    """One demonstration of T steps: what was seen before each action, and the action.
+    """One demonstration of T steps: what was seen before each action, and the action."""
 
-    Attributes:
-        images: camera name -> uint8 ``[T, height, width, 3]``, RGB.
-        state: float32 ``[T, S]``, physical units.
-        action: float32 ``[T, d]``, controller units.
-        task: language instruction.
-        seed: the seed that the environment was reset with.
-    """
-
-    images: Mapping[str, np.ndarray]
-    state: np.ndarray
-    action: np.ndarray
-    task: str
-    seed: int
+    images: Mapping[str, np.ndarray]  # camera name -> uint8 `[T, height, width, 3]`, RGB
+    state: np.ndarray  # float32 `[T, S]`, physical units
+    action: np.ndarray  # float32 `[T, d]`, controller units
+    task: str  # language instruction
+    seed: int  # the seed that the environment was reset with
 
     def __len__(self) -> int:
         """T."""
@@ -88,37 +80,22 @@ class Episode:
 
 @dataclass(frozen=True)
 class DemoMeta:
-    """What a dataset's numbers mean; stored beside them as ``rlft.json``.
+    """What a dataset's numbers mean; stored beside them as ``rlft.json``."""
 
-    Attributes:
-        env_id: the environment that was recorded.
-        control_mode: the controller that the actions are meant for.
-        cameras: camera names, in order.
-        state_terms: what the state vector is made of.
-        fps: control steps per second.
-        planner: who demonstrated.
-        run_seed: the seed that the episodes' seeds are derived from.
-        seeds: one per episode.
-        frozen_state_dims: state dimensions that never change on purpose.
-        frozen_action_dims: action dimensions that never change on purpose (a gripper that stays closed).
-        versions: package name -> version.
-        fingerprint: see :func:`fingerprint`.
-        format: of this file.
-    """
-
-    env_id: str
-    control_mode: str
-    cameras: tuple[str, ...]
-    state_terms: tuple[str, ...]
-    fps: int
-    planner: str
-    run_seed: int
-    seeds: tuple[int, ...] = ()
-    frozen_state_dims: tuple[int, ...] = ()
+    env_id: str  # the environment that was recorded
+    control_mode: str  # the controller that the actions are meant for
+    cameras: tuple[str, ...]  # camera names, in order
+    state_terms: tuple[str, ...]  # what the state vector is made of
+    fps: int  # control steps per second
+    planner: str  # who demonstrated
+    run_seed: int  # the seed that the episodes' seeds are derived from
+    seeds: tuple[int, ...] = ()  # one per episode
+    frozen_state_dims: tuple[int, ...] = ()  # state dimensions that never change on purpose
+    # action dimensions that never change on purpose (a gripper that stays closed)
     frozen_action_dims: tuple[int, ...] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
-    fingerprint: str = ""
-    format: int = META_FORMAT
+    versions: Mapping[str, str] = field(default_factory=dict)  # package name -> version
+    fingerprint: str = ""  # see :func:`fingerprint`
+    format: int = META_FORMAT  # of this file
 
     def save(self, root: Path) -> None:
         """Write ``rlft.json`` into a dataset directory."""

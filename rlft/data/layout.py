@@ -25,27 +25,18 @@ COLUMNS = (*NUMBERS, "episode_index", "frame_index", "index", "task_index")
 
 @dataclass
 class Layout:
-    """A dataset directory, opened and checked.
+    """A dataset directory, opened and checked."""
 
-    Attributes:
-        root: the directory.
-        meta: what the numbers mean.
-        info: lerobot's own description.
-        lengths: steps per episode.
-        data_files: data files in order.
-        video_files: camera name -> video files in order, empty where pictures lie in the data files.
-        columns: ``observation.state`` float32 ``[N, S]``, ``action`` float32 ``[N, d]``, the integer columns ``[N]``.
-        tasks: language instruction per task index.
-    """
-
-    root: Path
-    meta: DemoMeta
-    info: dict[str, Any]
-    lengths: np.ndarray
-    data_files: list[Path]
+    root: Path  # the directory
+    meta: DemoMeta  # what the numbers mean
+    info: dict[str, Any]  # lerobot's own description
+    lengths: np.ndarray  # steps per episode
+    data_files: list[Path]  # data files in order
+    # camera name -> video files in order, empty where pictures lie in the data files
     video_files: dict[str, list[Path]]
+    # `observation.state` float32 `[N, S]`, `action` float32 `[N, d]`, the integer columns `[N]`
     columns: dict[str, np.ndarray]
-    tasks: list[str]
+    tasks: list[str]  # language instruction per task index
 
 
 def check(root: Path | str) -> list[str]:

@@ -38,34 +38,22 @@ class StatsError(RlftError, ValueError):
 
 @dataclass(frozen=True)
 class NormStats:
-    """Mean and std over the real dimensions, in physical units, and where they come from.
+    """Mean and std over the real dimensions, in physical units, and where they come from."""
 
-    Attributes:
-        state_mean: length S.
-        state_std: length S, positive.
-        action_mean: length d.
-        action_std: length d, positive.
-        env_id: the environment that the data was recorded in.
-        control_mode: the controller that the actions are meant for.
-        cameras: camera names, in the order that the policy reads them.
-        state_terms: what the state vector is made of.
-        fingerprint: hash of the dataset, or ``none``.
-        method: what the numbers are: ``mean_std``; ``quantiles``, midpoint and half-distance of the 1 % and 99 %
-            quantiles; or ``bounds``, those of the action bounds.
-        frozen_action_dims: action dimensions that never change in the data (a gripper that stays closed). They are
-            learnt and executed like the others, but not explored: noise there could only do harm.
-    """
-
-    state_mean: tuple[float, ...]
-    state_std: tuple[float, ...]
-    action_mean: tuple[float, ...]
-    action_std: tuple[float, ...]
-    env_id: str
-    control_mode: str
-    cameras: tuple[str, ...] = ()
-    state_terms: tuple[str, ...] = ()
-    fingerprint: str = "none"
+    state_mean: tuple[float, ...]  # length S
+    state_std: tuple[float, ...]  # length S, positive
+    action_mean: tuple[float, ...]  # length d
+    action_std: tuple[float, ...]  # length d, positive
+    env_id: str  # the environment that the data was recorded in
+    control_mode: str  # the controller that the actions are meant for
+    cameras: tuple[str, ...] = ()  # camera names, in the order that the policy reads them
+    state_terms: tuple[str, ...] = ()  # what the state vector is made of
+    fingerprint: str = "none"  # hash of the dataset, or `none`
+    # what the numbers are: `mean_std`; `quantiles`, midpoint and half-distance of the 1 % and 99 % quantiles; or
+    # `bounds`, those of the action bounds
     method: str = "mean_std"
+    # action dimensions that never change in the data (a gripper that stays closed). They are learnt and executed like
+    # the others, but not explored: noise there could only do harm
     frozen_action_dims: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

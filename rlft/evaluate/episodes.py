@@ -17,19 +17,12 @@ MAX_ALL = 1_000_000  # the largest split that is run as a whole: 802,816 configu
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode to run; the same name gives the same episode wherever and whenever it runs.
+    """One episode to run; the same name gives the same episode wherever and whenever it runs."""
 
-    Attributes:
-        index: its place in the protocol's list; also names the policy's noise.
-        seed: of the environment.
-        episode_id: the numbered configuration; None where the seed decides.
-        labels: what the configuration shows.
-    """
-
-    index: int
-    seed: int
-    episode_id: int | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    index: int  # its place in the protocol's list; also names the policy's noise
+    seed: int  # of the environment
+    episode_id: int | None = None  # the numbered configuration; None where the seed decides
+    labels: Mapping[str, str] = field(default_factory=dict)  # what the configuration shows
 
 
 def choose_ids(select: str, episodes: int, seed: int, numbered: ConfigurationSpace | None) -> tuple[int, ...] | None:

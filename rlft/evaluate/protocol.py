@@ -20,48 +20,29 @@ class Protocol:
 
     How the work is spread (environments, workers, devices), what is kept (videos, label) and the reward's scale are no
     part of it: they change no episode's outcome. A test holds every field of the settings to one side or the other.
-
-    Attributes:
-        simulator: as in :class:`rlft.types.EnvSettings`, and so are the next ten.
-        sim_backend: ``cpu`` or ``gpu`` physics: the two do not give the same numbers.
-        env_id: the task.
-        make_kwargs: constructor arguments (``obj_set`` among them) as canonical JSON, so that they cannot change.
-        robot: robot uid, or None.
-        shader: renderer preset.
-        control_mode: the controller.
-        cameras: what the policy sees.
-        state_terms: what it is told of the robot.
-        instruction: the text given instead of the task's own, or None.
-        max_episode_steps: the time limit, environment steps.
-        episode_end: ``success``: the first success ends an episode; ``time_limit``: every episode runs the full limit.
-        select: ``seeds``, ``all`` or ``stratified``; see :func:`rlft.evaluate.episodes.choose_ids`.
-        episodes: how many.
-        seed: names every episode's seed and noise, and the sample.
-        episode_ids: the numbered configuration of each episode, in order; None where the seed decides.
-        num_steps: denoise steps of the deterministic ODE.
-        act_steps: A.
-        version: of the rules themselves.
     """
 
-    simulator: str
-    sim_backend: str
-    env_id: str
-    make_kwargs: str
-    robot: str | None
-    shader: str
-    control_mode: str
-    cameras: tuple[CameraSettings, ...]
-    state_terms: tuple[str, ...]
-    instruction: str | None
-    max_episode_steps: int
+    simulator: str  # as in :class:`rlft.types.EnvSettings`, and so are the next ten
+    sim_backend: str  # `cpu` or `gpu` physics: the two do not give the same numbers
+    env_id: str  # the task
+    make_kwargs: str  # constructor arguments (`obj_set` among them) as canonical JSON, so that they cannot change
+    robot: str | None  # robot uid, or None
+    shader: str  # renderer preset
+    control_mode: str  # the controller
+    cameras: tuple[CameraSettings, ...]  # what the policy sees
+    state_terms: tuple[str, ...]  # what it is told of the robot
+    instruction: str | None  # the text given instead of the task's own, or None
+    max_episode_steps: int  # the time limit, environment steps
+    # `success`: the first success ends an episode; `time_limit`: every episode runs the full limit
     episode_end: str
-    select: str
-    episodes: int
-    seed: int
+    select: str  # `seeds`, `all` or `stratified`; see :func:`rlft.evaluate.episodes.choose_ids`
+    episodes: int  # how many
+    seed: int  # names every episode's seed and noise, and the sample
+    # the numbered configuration of each episode, in order; None where the seed decides
     episode_ids: tuple[int, ...] | None
-    num_steps: int
-    act_steps: int
-    version: int = VERSION
+    num_steps: int  # denoise steps of the deterministic ODE
+    act_steps: int  # A
+    version: int = VERSION  # of the rules themselves
 
     def __post_init__(self) -> None:
         if self.episode_ids is not None and len(self.episode_ids) != self.episodes:

@@ -25,76 +25,43 @@ Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is N
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One evaluation episode.
+    """One evaluation episode."""
 
-    Attributes:
-        index: its place in the protocol's list.
-        seed: of the environment.
-        episode_id: the numbered configuration; None where the seed decided.
-        labels: what the configuration shows, as the task names it.
-        success_once: success at any step.
-        success_at_end: success at the last step.
-        steps: its length, environment steps.
-        episode_return: undiscounted sum of the rewards.
-        metrics: the task's metrics at its last step.
-    """
-
-    index: int
-    seed: int
-    episode_id: int | None
-    labels: Mapping[str, str]
-    success_once: bool
-    success_at_end: bool
-    steps: int
-    episode_return: Measured
-    metrics: Mapping[str, Measured] = field(default_factory=dict)
+    index: int  # its place in the protocol's list
+    seed: int  # of the environment
+    episode_id: int | None  # the numbered configuration; None where the seed decided
+    labels: Mapping[str, str]  # what the configuration shows, as the task names it
+    success_once: bool  # success at any step
+    success_at_end: bool  # success at the last step
+    steps: int  # its length, environment steps
+    episode_return: Measured  # undiscounted sum of the rewards
+    metrics: Mapping[str, Measured] = field(default_factory=dict)  # the task's metrics at its last step
 
 
 @dataclass
 class EvalResult:
-    """A finished evaluation.
+    """A finished evaluation."""
 
-    Attributes:
-        label: which policy this is.
-        protocol: what was run; see :meth:`rlft.evaluate.Protocol.to_dict`.
-        protocol_hash: its hash; only results of the same hash can be compared.
-        policy: fingerprint of the evaluated weights, or None where they are in no file.
-        episodes: how many were run.
-        successes: episodes with success at any step.
-        success: the rate of these (success_once).
-        ci95: its Wilson interval.
-        success_at_end: rate of episodes that were successful at their last step.
-        ci95_at_end: its Wilson interval.
-        mean_steps: mean episode length, environment steps.
-        mean_return: mean undiscounted return.
-        metrics: task metric -> its mean over the episodes' last steps.
-        strata: label -> success by its values.
-        macro: label -> mean of its values' rates.
-        strata_total: label -> how many values the task has, where it says so: those without an episode have no row.
-        seconds: wall time.
-        restarted: episodes run again because the simulator failed in them.
-        per_episode: every episode, by index.
-    """
-
-    label: str
-    protocol: dict[str, Any]
-    protocol_hash: str
-    policy: str | None
-    episodes: int
-    successes: int
-    success: float
-    ci95: tuple[float, float]
-    success_at_end: float
-    ci95_at_end: tuple[float, float]
-    mean_steps: float
-    mean_return: Measured
-    metrics: dict[str, Measured]
-    strata: dict[str, list[Stratum]]
-    macro: dict[str, float]
+    label: str  # which policy this is
+    protocol: dict[str, Any]  # what was run; see :meth:`rlft.evaluate.Protocol.to_dict`
+    protocol_hash: str  # its hash; only results of the same hash can be compared
+    policy: str | None  # fingerprint of the evaluated weights, or None where they are in no file
+    episodes: int  # how many were run
+    successes: int  # episodes with success at any step
+    success: float  # the rate of these (success_once)
+    ci95: tuple[float, float]  # its Wilson interval
+    success_at_end: float  # rate of episodes that were successful at their last step
+    ci95_at_end: tuple[float, float]  # its Wilson interval
+    mean_steps: float  # mean episode length, environment steps
+    mean_return: Measured  # mean undiscounted return
+    metrics: dict[str, Measured]  # task metric -> its mean over the episodes' last steps
+    strata: dict[str, list[Stratum]]  # label -> success by its values
+    macro: dict[str, float]  # label -> mean of its values' rates
+    # label -> how many values the task has, where it says so: those without an episode have no row
     strata_total: dict[str, int]
-    seconds: float
-    restarted: int
-    per_episode: list[EpisodeResult]
+    seconds: float  # wall time
+    restarted: int  # episodes run again because the simulator failed in them
+    per_episode: list[EpisodeResult]  # every episode, by index
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for eval_<label>.json."""

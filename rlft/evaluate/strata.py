@@ -15,23 +15,14 @@ from rlft.types import ConfigurationSpace
 
 @dataclass(frozen=True)
 class Stratum:
-    """Success of the episodes that share one label.
+    """Success of the episodes that share one label."""
 
-    Attributes:
-        name: the label's value.
-        episodes: how many.
-        successes: episodes with success at any step.
-        success: the rate of these.
-        ci95: its Wilson interval.
-        success_at_end: rate of episodes that were successful at their last step.
-    """
-
-    name: str
-    episodes: int
-    successes: int
-    success: float
-    ci95: tuple[float, float]
-    success_at_end: float
+    name: str  # the label's value
+    episodes: int  # how many
+    successes: int  # episodes with success at any step
+    success: float  # the rate of these
+    ci95: tuple[float, float]  # its Wilson interval
+    success_at_end: float  # rate of episodes that were successful at their last step
 
 
 def tabulate(outcomes: Iterable[tuple[Mapping[str, str], bool, bool]]) -> dict[str, list[Stratum]]:

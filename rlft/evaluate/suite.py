@@ -18,54 +18,32 @@ from rlft.statistics import difference_interval
 
 @dataclass(frozen=True)
 class SuiteRow:
-    """One member of a suite.
+    """One member of a suite."""
 
-    Attributes:
-        name: of the member.
-        group: what is unlike training.
-        env_id: the task.
-        protocol_hash: of its evaluation.
-        episodes: how many.
-        successes: episodes with success at any step.
-        success: the rate of these.
-        ci95: its Wilson interval.
-        success_at_end: rate of episodes that were successful at their last step.
-        difference: ``success`` minus the in-distribution member's; None for that one itself.
-        difference_ci95: Newcombe's interval of it.
-    """
-
-    name: str
-    group: str
-    env_id: str
-    protocol_hash: str
-    episodes: int
-    successes: int
-    success: float
-    ci95: tuple[float, float]
-    success_at_end: float
-    difference: float | None = None
-    difference_ci95: tuple[float, float] | None = None
+    name: str  # of the member
+    group: str  # what is unlike training
+    env_id: str  # the task
+    protocol_hash: str  # of its evaluation
+    episodes: int  # how many
+    successes: int  # episodes with success at any step
+    success: float  # the rate of these
+    ci95: tuple[float, float]  # its Wilson interval
+    success_at_end: float  # rate of episodes that were successful at their last step
+    difference: float | None = None  # `success` minus the in-distribution member's; None for that one itself
+    difference_ci95: tuple[float, float] | None = None  # Newcombe's interval of it
 
 
 @dataclass(frozen=True)
 class SuiteTable:
-    """A finished suite.
+    """A finished suite."""
 
-    Attributes:
-        label: which policy.
-        suite: the suite's name.
-        policy: fingerprint of the weights.
-        rows: the members, in their order.
-        groups: group -> mean of its members' rates.
-        unequal: protocol fields in which members differ beyond the task and what it shows, with their values: such
-            members are not comparable.
-    """
-
-    label: str
-    suite: str
-    policy: str
-    rows: list[SuiteRow]
-    groups: dict[str, float]
+    label: str  # which policy
+    suite: str  # the suite's name
+    policy: str  # fingerprint of the weights
+    rows: list[SuiteRow]  # the members, in their order
+    groups: dict[str, float]  # group -> mean of its members' rates
+    # protocol fields in which members differ beyond the task and what it shows, with their values: such members are not
+    # comparable
     unequal: dict[str, list[str]]
 
     def to_dict(self) -> dict[str, Any]:

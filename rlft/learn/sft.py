@@ -30,22 +30,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Batch:
-    """What one step trains on, gathered on the host and brought to the policy's device together.
+    """What one step trains on, gathered on the host and brought to the policy's device together."""
 
-    Attributes:
-        index: int64 ``[B]``, the frames at which the rows start, on the host.
-        actions: float32 ``[B, H, d]``, controller units.
-        is_pad: bool ``[B, H]``.
-        seen: model inputs; or, where images are to be changed, observations of which only those are on the device;
-            None where prefixes are kept.
-        generator: drew the rows, and draws noise and times.
-    """
-
-    index: torch.Tensor
-    actions: torch.Tensor
-    is_pad: torch.Tensor
+    index: torch.Tensor  # int64 `[B]`, the frames at which the rows start, on the host
+    actions: torch.Tensor  # float32 `[B, H, d]`, controller units
+    is_pad: torch.Tensor  # bool `[B, H]`
+    # model inputs; or, where images are to be changed, observations of which only those are on the device; None where
+    # prefixes are kept
     seen: PolicyInput | Observation | None
-    generator: torch.Generator
+    generator: torch.Generator  # drew the rows, and draws noise and times
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Every tensor on the policy's device."""

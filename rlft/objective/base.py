@@ -33,32 +33,21 @@ from rlft.rows import TensorRows
 
 @dataclass(frozen=True)
 class Sampled:
-    """What an objective decided for n observations.
+    """What an objective decided for n observations."""
 
-    Attributes:
-        chunk: float32 ``[n, H, D]``, model units; its first A steps are executed.
-        trace: n rows, what the update needs to know of the decision; opaque to everybody else.
-        noise_std: float32 scalar, mean std of the exploration (for the log).
-    """
-
-    chunk: torch.Tensor
-    trace: TensorRows
-    noise_std: torch.Tensor
+    chunk: torch.Tensor  # float32 `[n, H, D]`, model units; its first A steps are executed
+    trace: TensorRows  # n rows, what the update needs to know of the decision; opaque to everybody else
+    noise_std: torch.Tensor  # float32 scalar, mean std of the exploration (for the log)
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What a finished rollout says of its decisions.
+    """What a finished rollout says of its decisions."""
 
-    Attributes:
-        rows: columns ``[T, E, ...]`` for the loss.
-        dropped: bool ``[T, E]``, decisions that no minibatch may hold, beside the invalid ones; None: no others.
-        scalars: for the log, under their whole names.
-    """
-
-    rows: TensorRows
+    rows: TensorRows  # columns `[T, E, ...]` for the loss
+    # bool `[T, E]`, decisions that no minibatch may hold, beside the invalid ones; None: no others
     dropped: torch.Tensor | None = None
-    scalars: Mapping[str, float] = field(default_factory=dict)
+    scalars: Mapping[str, float] = field(default_factory=dict)  # for the log, under their whole names
 
 
 class Objective(nn.Module, ABC):

@@ -33,15 +33,10 @@ UNUSED = {
 
 @dataclass(frozen=True)
 class Options:
-    """What ``train.options`` may say.
+    """What ``train.options`` may say."""
 
-    Attributes:
-        group_size: G, environments that share a start; at least 2, and a divisor of ``env.num_envs``.
-        estimator: ``grpo`` or ``rloo``.
-    """
-
-    group_size: int = 8
-    estimator: str = "grpo"
+    group_size: int = 8  # G, environments that share a start; at least 2, and a divisor of `env.num_envs`
+    estimator: str = "grpo"  # `grpo` or `rloo`
 
 
 def group_advantages(returns: torch.Tensor, estimator: str) -> torch.Tensor:

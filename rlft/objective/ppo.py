@@ -23,15 +23,10 @@ from rlft.statistics import explained_variance
 
 @dataclass
 class PpoTrace(ChainTrace):
-    """A chain's trace, and what the critic said of the observation.
+    """A chain's trace, and what the critic said of the observation."""
 
-    Attributes:
-        value: float32 ``[n]``.
-        privileged: float32 ``[n, P]``, what it read beside features; None: nothing.
-    """
-
-    value: torch.Tensor
-    privileged: torch.Tensor | None
+    value: torch.Tensor  # float32 `[n]`
+    privileged: torch.Tensor | None  # float32 `[n, P]`, what it read beside features; None: nothing
 
 
 @dataclass

@@ -28,18 +28,12 @@ NOTICEABLE = 0.1  # of the clip range: a difference between rollout and update t
 
 @dataclass
 class ChainTrace(TensorRows):
-    """What a drawn chain leaves: enough to evaluate it again, and its log-probability then.
+    """What a drawn chain leaves: enough to evaluate it again, and its log-probability then."""
 
-    Attributes:
-        chain: float32 ``[n, K + 1, H, D]``.
-        stochastic_step: int64 ``[n]``.
-        latent: float32 ``[n]``, see :class:`rlft.policy.denoise.ChainLogProb`.
-        action: float32 ``[n, A]``, likewise: how many of them count is known when the chunk has been executed.
-    """
-
-    chain: torch.Tensor
-    stochastic_step: torch.Tensor
-    latent: torch.Tensor
+    chain: torch.Tensor  # float32 `[n, K + 1, H, D]`
+    stochastic_step: torch.Tensor  # int64 `[n]`
+    latent: torch.Tensor  # float32 `[n]`, see :class:`rlft.policy.denoise.ChainLogProb`
+    # float32 `[n, A]`, likewise: how many of them count is known when the chunk has been executed
     action: torch.Tensor
 
 

@@ -16,35 +16,23 @@ from rlft.rows import TensorRows
 
 @dataclass
 class Draws(TensorRows):
-    """The random numbers of a decision, n rows.
+    """The random numbers of a decision, n rows."""
 
-    Attributes:
-        noise: float32 standard normal ``[n, K + 1, H, D]``: the start, then one draw per step.
-        stochastic_step: int64 ``[n]``, the step of a single-step sampler that draws (ignored by the others).
-    """
-
-    noise: torch.Tensor
-    stochastic_step: torch.Tensor
+    noise: torch.Tensor  # float32 standard normal `[n, K + 1, H, D]`: the start, then one draw per step
+    stochastic_step: torch.Tensor  # int64 `[n]`, the step of a single-step sampler that draws (ignored by the others)
 
 
 @dataclass
 class ChainSample:
-    """One decision per row.
+    """One decision per row."""
 
-    Attributes:
-        chain: float32 ``[n, K + 1, H, D]``, from noise (index 0) to the action chunk (index K).
-        log_prob: of n chains; includes the initial draw, which cancels in every ratio.
-        features: float32 ``[n, r, F]``, what the network saw at each of the r drawing steps, averaged over the executed
-            steps of the chunk; detached. A single-step sampler has one.
-        stochastic_step: int64 ``[n]``, as given.
-        mean_std: float32 scalar, average std of the explored numbers (for the log).
-    """
-
-    chain: torch.Tensor
-    log_prob: ChainLogProb
+    chain: torch.Tensor  # float32 `[n, K + 1, H, D]`, from noise (index 0) to the action chunk (index K)
+    log_prob: ChainLogProb  # of n chains; includes the initial draw, which cancels in every ratio
+    # float32 `[n, r, F]`, what the network saw at each of the r drawing steps, averaged over the executed steps of
+    # the chunk; detached. A single-step sampler has one
     features: torch.Tensor
-    stochastic_step: torch.Tensor
-    mean_std: torch.Tensor
+    stochastic_step: torch.Tensor  # int64 `[n]`, as given
+    mean_std: torch.Tensor  # float32 scalar, average std of the explored numbers (for the log)
 
     @property
     def actions(self) -> torch.Tensor:
@@ -54,17 +42,11 @@ class ChainSample:
 
 @dataclass
 class ChainEvaluation:
-    """A stored chain under the current weights; differentiable but for the features.
+    """A stored chain under the current weights; differentiable but for the features."""
 
-    Attributes:
-        log_prob: as in :class:`ChainSample`.
-        features: as in :class:`ChainSample`.
-        entropy: float32 ``[n]``, nats per explored number (mean over steps and dimensions).
-    """
-
-    log_prob: ChainLogProb
-    features: torch.Tensor
-    entropy: torch.Tensor
+    log_prob: ChainLogProb  # as in :class:`ChainSample`
+    features: torch.Tensor  # as in :class:`ChainSample`
+    entropy: torch.Tensor  # float32 `[n]`, nats per explored number (mean over steps and dimensions)
 
 
 class Actor(nn.Module):

@@ -43,25 +43,15 @@ LOG_2PI = math.log(2.0 * math.pi)
 
 @dataclass(frozen=True)
 class Schedule:
-    """The time grid and the coefficients of every denoise step of one sampler.
+    """The time grid and the coefficients of every denoise step of one sampler."""
 
-    Attributes:
-        method: sampler name.
-        t: float32 ``[K + 1]``, from 1 to 0.
-        noise_coef: float32 ``[K]``, the factor c on the predicted noise.
-        std: float32 ``[K]``; meaningless where ``learned_std``.
-        stochastic_steps: the steps that can draw noise, ascending; the log-probability is over these.
-        learned_std: the std comes from a network (flow_noise).
-        single: only one random step per sample is stochastic, the others follow the ODE.
-    """
-
-    method: str
-    t: torch.Tensor
-    noise_coef: torch.Tensor
-    std: torch.Tensor
-    stochastic_steps: tuple[int, ...]
-    learned_std: bool
-    single: bool
+    method: str  # sampler name
+    t: torch.Tensor  # float32 `[K + 1]`, from 1 to 0
+    noise_coef: torch.Tensor  # float32 `[K]`, the factor c on the predicted noise
+    std: torch.Tensor  # float32 `[K]`; meaningless where `learned_std`
+    stochastic_steps: tuple[int, ...]  # the steps that can draw noise, ascending; the log-probability is over these
+    learned_std: bool  # the std comes from a network (flow_noise)
+    single: bool  # only one random step per sample is stochastic, the others follow the ODE
 
     @property
     def num_steps(self) -> int:
@@ -151,15 +141,10 @@ def normal_entropy(std: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class ChainLogProb:
-    """Log-density of a chain, in the two parts that it counts in; nats.
+    """Log-density of a chain, in the two parts that it counts in; nats."""
 
-    Attributes:
-        latent: float32 ``[n]``: numbers of earlier denoise steps, which every executed action depends on.
-        action: float32 ``[n, A]``: numbers that belong to one action step, and count where it was executed.
-    """
-
-    latent: torch.Tensor
-    action: torch.Tensor
+    latent: torch.Tensor  # float32 `[n]`: numbers of earlier denoise steps, which every executed action depends on
+    action: torch.Tensor  # float32 `[n, A]`: numbers that belong to one action step, and count where it was executed
 
     def joint(self, n_executed: torch.Tensor) -> torch.Tensor:
         """Joint log-density of what can have had an effect, float32 ``[n]``.

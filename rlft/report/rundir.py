@@ -35,33 +35,19 @@ class Video:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run directory holds. A stage that was not run is None or absent.
+    """What a run directory holds. A stage that was not run is None or absent."""
 
-    Attributes:
-        directory: the run directory.
-        config_text: config.yaml as it stands, or None.
-        config: the same, parsed; empty where it is missing.
-        metrics: the lines of metrics.jsonl, in order.
-        collect: collect.json.
-        sft: sft.json.
-        rl: rl.json.
-        evaluations: label -> evaluation.
-        suites: label -> eval_suite_<label>.json.
-        videos: by label and index.
-        provenance: lines of provenance.jsonl: the commands that made this directory.
-    """
-
-    directory: Path
-    config_text: str | None
-    config: Mapping[str, Any]
-    metrics: tuple[Mapping[str, Any], ...]
-    collect: Mapping[str, Any] | None
-    sft: Mapping[str, Any] | None
-    rl: Mapping[str, Any] | None
-    evaluations: Mapping[str, EvalResult]
-    suites: Mapping[str, SuiteTable]
-    videos: tuple[Video, ...]
-    provenance: tuple[Mapping[str, Any], ...]
+    directory: Path  # the run directory
+    config_text: str | None  # config.yaml as it stands, or None
+    config: Mapping[str, Any]  # the same, parsed; empty where it is missing
+    metrics: tuple[Mapping[str, Any], ...]  # the lines of metrics.jsonl, in order
+    collect: Mapping[str, Any] | None  # collect.json
+    sft: Mapping[str, Any] | None  # sft.json
+    rl: Mapping[str, Any] | None  # rl.json
+    evaluations: Mapping[str, EvalResult]  # label -> evaluation
+    suites: Mapping[str, SuiteTable]  # label -> eval_suite_<label>.json
+    videos: tuple[Video, ...]  # by label and index
+    provenance: tuple[Mapping[str, Any], ...]  # lines of provenance.jsonl: the commands that made this directory
 
     @property
     def before(self) -> EvalResult | None:

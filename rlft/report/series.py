@@ -15,19 +15,12 @@ NOTHING = (np.nan, np.nan)
 
 @dataclass(frozen=True)
 class Curve:
-    """A scalar over steps; all arrays float64 ``[n]``, NaN where nothing was logged.
+    """A scalar over steps; all arrays float64 ``[n]``, NaN where nothing was logged."""
 
-    Attributes:
-        steps: ascending.
-        values: the scalar.
-        low: lower end of its 95 % interval, or NaN.
-        high: upper end.
-    """
-
-    steps: np.ndarray
-    values: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    steps: np.ndarray  # ascending
+    values: np.ndarray  # the scalar
+    low: np.ndarray  # lower end of its 95 % interval, or NaN
+    high: np.ndarray  # upper end
 
     @classmethod
     def of(cls, points: Mapping[int, tuple[float, tuple[float, float]]]) -> Curve:

@@ -14,47 +14,29 @@ from rlft.rows import TensorRows
 
 @dataclass
 class ChunkRows(TensorRows):
-    """What came of n decisions, whatever the algorithm.
+    """What came of n decisions, whatever the algorithm."""
 
-    Attributes:
-        rewards: float32 ``[n, A]``, zero beyond the executed steps.
-        n_executed: int64 ``[n]``.
-        terminated: bool ``[n]``.
-        truncated: bool ``[n]``.
-        invalid: bool ``[n]``, the simulator failed in it.
-        final_value: float32 ``[n]``, value of the observation after the chunk, where an objective bootstraps and the
-            episode or the rollout is cut off there, else 0; None: the objective has no values.
-    """
-
-    rewards: torch.Tensor
-    n_executed: torch.Tensor
-    terminated: torch.Tensor
-    truncated: torch.Tensor
-    invalid: torch.Tensor
+    rewards: torch.Tensor  # float32 `[n, A]`, zero beyond the executed steps
+    n_executed: torch.Tensor  # int64 `[n]`
+    terminated: torch.Tensor  # bool `[n]`
+    truncated: torch.Tensor  # bool `[n]`
+    invalid: torch.Tensor  # bool `[n]`, the simulator failed in it
+    # float32 `[n]`, value of the observation after the chunk, where an objective bootstraps and the episode or the
+    # rollout is cut off there, else 0; None: the objective has no values
     final_value: torch.Tensor | None = None
 
 
 @dataclass
 class MicroBatch:
-    """What one forward and backward pass takes of a minibatch: n decisions, on the policy's device.
+    """What one forward and backward pass takes of a minibatch: n decisions, on the policy's device."""
 
-    Attributes:
-        prefix: the stored prefix, or None where model inputs are stored.
-        inputs: the stored model inputs, or None.
-        trace: what the objective left of the decision.
-        signal: what the objective made of the finished rollout; None before it did.
-        n_executed: int64 ``[n]``.
-        weight: its share of the minibatch's rows.
-        is_last: whether it is the minibatch's last part.
-    """
-
-    prefix: Any
-    inputs: Any
-    trace: Any
-    signal: Any
-    n_executed: torch.Tensor
-    weight: float = 1.0
-    is_last: bool = True
+    prefix: Any  # the stored prefix, or None where model inputs are stored
+    inputs: Any  # the stored model inputs, or None
+    trace: Any  # what the objective left of the decision
+    signal: Any  # what the objective made of the finished rollout; None before it did
+    n_executed: torch.Tensor  # int64 `[n]`
+    weight: float = 1.0  # its share of the minibatch's rows
+    is_last: bool = True  # whether it is the minibatch's last part
 
     def __len__(self) -> int:
         return len(self.n_executed)
@@ -71,30 +53,18 @@ class Rollout:
     """T x E decisions, every column ``[T, E, ...]``. Memory is allocated once, and holds one rollout after the other.
 
     Columns come in bundles, whose classes say which there are. Nothing but those can be stored.
-
-    Attributes:
-        T: decisions per environment.
-        E: environments.
-        device: where the rollout is kept.
-        policy_device: where its rows are delivered.
-        prefix: the encoded observations; or else
-        inputs: the model inputs, from which the update computes the prefix again.
-        trace: what the objective leaves of each decision.
-        chunks: what came of it.
-        signal: see :meth:`assign`.
-        dropped: bool, decisions that the objective leaves out; None: it leaves none.
     """
 
-    T: int
-    E: int
-    device: torch.device
-    policy_device: torch.device
-    prefix: Any = None
-    inputs: Any = None
-    trace: Any = None
-    chunks: Any = None
-    signal: Any = None
-    dropped: torch.Tensor | None = None
+    T: int  # decisions per environment
+    E: int  # environments
+    device: torch.device  # where the rollout is kept
+    policy_device: torch.device  # where its rows are delivered
+    prefix: Any = None  # the encoded observations; or else
+    inputs: Any = None  # the model inputs, from which the update computes the prefix again
+    trace: Any = None  # what the objective leaves of each decision
+    chunks: Any = None  # what came of it
+    signal: Any = None  # see :meth:`assign`
+    dropped: torch.Tensor | None = None  # bool, decisions that the objective leaves out; None: it leaves none
 
     def __post_init__(self) -> None:
         """Room that the longest prompt of this rollout needs, by bundle and column."""

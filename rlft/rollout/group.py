@@ -30,17 +30,11 @@ class NonFiniteActionError(RlftError):
 
 @dataclass(frozen=True)
 class Executed:
-    """What a group reports of one chunk.
+    """What a group reports of one chunk."""
 
-    Attributes:
-        obs: the observation after the chunk; for an ended environment its true final one.
-        outcome: what came of it.
-        seconds: time inside the simulator, resets included.
-    """
-
-    obs: Observation
-    outcome: Outcome
-    seconds: float
+    obs: Observation  # the observation after the chunk; for an ended environment its true final one
+    outcome: Outcome  # what came of it
+    seconds: float  # time inside the simulator, resets included
 
 
 class RolloutGroup:

@@ -15,25 +15,15 @@ FLAGS = ("terminated", "truncated", "success", "invalid")
 
 @dataclass(frozen=True)
 class Outcome:
-    """The numbers of a :class:`rlft.types.ChunkStep` and the actions that led to them, as numpy arrays.
+    """The numbers of a :class:`rlft.types.ChunkStep` and the actions that led to them, as numpy arrays."""
 
-    Attributes:
-        actions: float32 ``[n, A, d]``, controller units, as sent.
-        rewards: float32 ``[n, A]``.
-        n_executed: int64 ``[n]``.
-        terminated: bool ``[n]``.
-        truncated: bool ``[n]``.
-        success: bool ``[n]``, at any step of the episode so far.
-        invalid: bool ``[n]``.
-    """
-
-    actions: np.ndarray
-    rewards: np.ndarray
-    n_executed: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    success: np.ndarray
-    invalid: np.ndarray
+    actions: np.ndarray  # float32 `[n, A, d]`, controller units, as sent
+    rewards: np.ndarray  # float32 `[n, A]`
+    n_executed: np.ndarray  # int64 `[n]`
+    terminated: np.ndarray  # bool `[n]`
+    truncated: np.ndarray  # bool `[n]`
+    success: np.ndarray  # bool `[n]`, at any step of the episode so far
+    invalid: np.ndarray  # bool `[n]`
 
     @classmethod
     def of(cls, step: ChunkStep, actions: Array) -> Outcome:

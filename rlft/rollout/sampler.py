@@ -36,17 +36,11 @@ class Randomizer(Protocol):
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided for a group, kept until its outcome is known.
+    """What was decided for a group, kept until its outcome is known."""
 
-    Attributes:
-        kept: what the rollout keeps of the observations: ``prefix`` or ``inputs``.
-        sampled: the chunks, and what the objective leaves of them.
-        episodes: of which episode each row is.
-    """
-
-    kept: dict[str, TensorRows]
-    sampled: Sampled
-    episodes: Sequence[tuple[int, ...]]
+    kept: dict[str, TensorRows]  # what the rollout keeps of the observations: `prefix` or `inputs`
+    sampled: Sampled  # the chunks, and what the objective leaves of them
+    episodes: Sequence[tuple[int, ...]]  # of which episode each row is
 
 
 class RolloutSampler:

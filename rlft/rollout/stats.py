@@ -15,35 +15,22 @@ from rlft.types import EnvSpec
 
 @dataclass
 class RolloutStats:
-    """What happened during one rollout.
+    """What happened during one rollout."""
 
-    Attributes:
-        env_steps: executed environment steps, all environments.
-        episode_returns: undiscounted returns of the episodes that ended.
-        episode_lengths: their lengths, environment steps.
-        episode_successes: whether they succeeded.
-        invalid: chunks lost to simulator failures.
-        clipped_actions: executed action numbers outside the controller's bounds.
-        sent_actions: executed action numbers.
-        noise_stds: mean std of the exploration per policy call, model units; scalars where the policy lives, so that
-            no decision waits for its number.
-        seconds: wall time.
-        env_seconds: time inside the simulators; with overlap, part of it ran beside the policy.
-        wait_seconds: time in which the policy waited for a simulator.
-        randomization: how much the pictures were changed, by scalar; empty where they were not.
-    """
-
-    env_steps: int = 0
-    episode_returns: list[float] = field(default_factory=list)
-    episode_lengths: list[int] = field(default_factory=list)
-    episode_successes: list[bool] = field(default_factory=list)
-    invalid: int = 0
-    clipped_actions: int = 0
-    sent_actions: int = 0
+    env_steps: int = 0  # executed environment steps, all environments
+    episode_returns: list[float] = field(default_factory=list)  # undiscounted returns of the episodes that ended
+    episode_lengths: list[int] = field(default_factory=list)  # their lengths, environment steps
+    episode_successes: list[bool] = field(default_factory=list)  # whether they succeeded
+    invalid: int = 0  # chunks lost to simulator failures
+    clipped_actions: int = 0  # executed action numbers outside the controller's bounds
+    sent_actions: int = 0  # executed action numbers
+    # mean std of the exploration per policy call, model units; scalars where the policy lives, so that no decision
+    # waits for its number
     noise_stds: list[torch.Tensor] = field(default_factory=list)
-    seconds: float = 0.0
-    env_seconds: float = 0.0
-    wait_seconds: float = 0.0
+    seconds: float = 0.0  # wall time
+    env_seconds: float = 0.0  # time inside the simulators; with overlap, part of it ran beside the policy
+    wait_seconds: float = 0.0  # time in which the policy waited for a simulator
+    # how much the pictures were changed, by scalar; empty where they were not
     randomization: dict[str, float] = field(default_factory=dict)
 
     def scalars(self) -> dict[str, float]:

@@ -17,15 +17,10 @@ REMEDIES = (
 
 @dataclass(frozen=True)
 class StoreChoice:
-    """What is stored, and why.
+    """What is stored, and why."""
 
-    Attributes:
-        store: ``prefix`` or ``images``.
-        reason: for the log and the run's record.
-    """
-
-    store: str
-    reason: str
+    store: str  # `prefix` or `images`
+    reason: str  # for the log and the run's record
 
     @property
     def prefix(self) -> bool:

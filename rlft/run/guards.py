@@ -15,17 +15,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Probe:
-    """The same episodes with and without exploration noise, before the first update.
+    """The same episodes with and without exploration noise, before the first update."""
 
-    Attributes:
-        episodes: how many.
-        noisy: success rate of the sampler that the rollouts explore with.
-        clean: success rate of the deterministic policy.
-    """
-
-    episodes: int
-    noisy: float
-    clean: float
+    episodes: int  # how many
+    noisy: float  # success rate of the sampler that the rollouts explore with
+    clean: float  # success rate of the deterministic policy
 
     def scalars(self) -> dict[str, float]:
         """For the log."""
@@ -92,17 +86,11 @@ class HealthWarnings:
 
 @dataclass
 class BestEvaluation:
-    """The best evaluation of a run so far.
+    """The best evaluation of a run so far."""
 
-    Attributes:
-        success: its rate; -1 before the first.
-        ci_low: lower end of its 95 % interval.
-        iteration: when it was; 0 is the policy that the run began with.
-    """
-
-    success: float = -1.0
-    ci_low: float = 0.0
-    iteration: int = -1
+    success: float = -1.0  # its rate; -1 before the first
+    ci_low: float = 0.0  # lower end of its 95 % interval
+    iteration: int = -1  # when it was; 0 is the policy that the run began with
 
     def beaten_by(self, success: float, ci95: tuple[float, float], iteration: int) -> bool:
         """Take in an evaluation; whether it is the best so far."""

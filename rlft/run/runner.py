@@ -28,23 +28,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class RunState:
-    """What has happened so far; saved with every checkpoint.
+    """What has happened so far; saved with every checkpoint."""
 
-    Attributes:
-        iteration: iterations completed.
-        env_steps: environment steps executed.
-        update_samples: chunk decisions that went through an update, epochs counted.
-        rollout_seconds: wall time of rollouts.
-        update_seconds: wall time of updates.
-        best: best evaluation so far.
-    """
-
-    iteration: int = 0
-    env_steps: int = 0
-    update_samples: int = 0
-    rollout_seconds: float = 0.0
-    update_seconds: float = 0.0
-    best: BestEvaluation = field(default_factory=BestEvaluation)
+    iteration: int = 0  # iterations completed
+    env_steps: int = 0  # environment steps executed
+    update_samples: int = 0  # chunk decisions that went through an update, epochs counted
+    rollout_seconds: float = 0.0  # wall time of rollouts
+    update_seconds: float = 0.0  # wall time of updates
+    best: BestEvaluation = field(default_factory=BestEvaluation)  # best evaluation so far
 
 
 class Runner:

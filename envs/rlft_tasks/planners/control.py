@@ -21,15 +21,10 @@ OPEN, CLOSED = 1.0, 0.0  # fractions of the gripper controller's range
 
 @dataclass(frozen=True)
 class Command:
-    """An arm action and how much of the controller's range it takes.
+    """An arm action and how much of the controller's range it takes."""
 
-    Attributes:
-        action: ``[arm width]``, controller units.
-        load: largest share of a bound; above 1 the controller would clip.
-    """
-
-    action: np.ndarray
-    load: float
+    action: np.ndarray  # `[arm width]`, controller units
+    load: float  # largest share of a bound; above 1 the controller would clip
 
 
 class Control:

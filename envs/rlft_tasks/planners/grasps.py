@@ -32,25 +32,15 @@ PRESS = 0.0015  # metres that the fingers could still close at the contact: belo
 
 @dataclass(frozen=True)
 class Gripper:
-    """Two parallel fingers, as seen from the tool frame.
+    """Two parallel fingers, as seen from the tool frame."""
 
-    Attributes:
-        opening: free distance between the open fingers.
-        closed: distance between the closed fingers.
-        finger_width: of a finger, across the closing direction and the approach.
-        finger_thickness: of a finger, along the closing direction.
-        reach: from the tool's origin to the fingertips, along the approach.
-        depth: from the fingertips to the palm.
-        approach: axis of the tool frame (0, 1 or 2) that points from palm to fingertips; the closing direction is y.
-    """
-
-    opening: float
-    closed: float
-    finger_width: float
-    finger_thickness: float
-    reach: float
-    depth: float
-    approach: int
+    opening: float  # free distance between the open fingers
+    closed: float  # distance between the closed fingers
+    finger_width: float  # of a finger, across the closing direction and the approach
+    finger_thickness: float  # of a finger, along the closing direction
+    reach: float  # from the tool's origin to the fingertips, along the approach
+    depth: float  # from the fingertips to the palm
+    approach: int  # axis of the tool frame (0, 1 or 2) that points from palm to fingertips; the closing direction is y
 
     def down(self, closing: np.ndarray) -> np.ndarray:
         """The tool's rotation ``[3, 3]`` that points down and closes along a horizontal unit vector ``[3]``."""
@@ -70,17 +60,11 @@ WIDOWX = Gripper(
 
 @dataclass(frozen=True)
 class Grasp:
-    """One way to hold a body.
+    """One way to hold a body."""
 
-    Attributes:
-        tool: pose of the tool frame in the world, fingers around the body.
-        width: of the body between the fingers.
-        cost: less is better.
-    """
-
-    tool: np.ndarray
-    width: float
-    cost: float
+    tool: np.ndarray  # pose of the tool frame in the world, fingers around the body
+    width: float  # of the body between the fingers
+    cost: float  # less is better
 
 
 def closing_directions(points: np.ndarray) -> np.ndarray:
@@ -145,19 +129,12 @@ def _turning(rotation: np.ndarray, tool: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the fingers are to close.
+    """Where the fingers are to close."""
 
-    Attributes:
-        middle: coordinate between the contacts, along the closing direction.
-        tip: height of the fingertips.
-        width: of the body between the fingers.
-        cost: less is better.
-    """
-
-    middle: float
-    tip: float
-    width: float
-    cost: float
+    middle: float  # coordinate between the contacts, along the closing direction
+    tip: float  # height of the fingertips
+    width: float  # of the body between the fingers
+    cost: float  # less is better
 
 
 def check_place(gripper: Gripper, body: np.ndarray, others: np.ndarray, floor: float) -> Place | None:

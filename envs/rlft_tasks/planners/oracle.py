@@ -19,40 +19,24 @@ BISECTIONS = 6
 
 @dataclass(frozen=True)
 class Move:
-    """Move the tool along straight (screw) legs through world poses.
+    """Move the tool along straight (screw) legs through world poses."""
 
-    Attributes:
-        through: world tool poses; the last is where the move ends.
-        gripper: fraction of the gripper's range while moving; None keeps the last.
-        blend: how far from inner waypoints the corner may be rounded, metres.
-        speed: factor on the velocity limit.
-        tolerance: the move is over when the tool is this near to its end, metres.
-        settle_steps: or this many steps after the path's end.
-        may_end_short: where the last leg leads out of reach, go as far as the arm can.
-        give_up_if: asked before every step; once true, the move ends where it is.
-    """
-
-    through: tuple[np.ndarray, ...]
-    gripper: float | None = None
-    blend: float = 0.02
-    speed: float = 1.0
-    tolerance: float = 0.005
-    settle_steps: int = 6
-    may_end_short: bool = False
-    give_up_if: Callable[[], bool] | None = None
+    through: tuple[np.ndarray, ...]  # world tool poses; the last is where the move ends
+    gripper: float | None = None  # fraction of the gripper's range while moving; None keeps the last
+    blend: float = 0.02  # how far from inner waypoints the corner may be rounded, metres
+    speed: float = 1.0  # factor on the velocity limit
+    tolerance: float = 0.005  # the move is over when the tool is this near to its end, metres
+    settle_steps: int = 6  # or this many steps after the path's end
+    may_end_short: bool = False  # where the last leg leads out of reach, go as far as the arm can
+    give_up_if: Callable[[], bool] | None = None  # asked before every step; once true, the move ends where it is
 
 
 @dataclass(frozen=True)
 class Stay:
-    """Keep the tool where it was last sent, with the gripper at a fraction of its range.
+    """Keep the tool where it was last sent, with the gripper at a fraction of its range."""
 
-    Attributes:
-        steps: environment steps.
-        gripper: fraction of the gripper's range; None keeps the last.
-    """
-
-    steps: int
-    gripper: float | None = None
+    steps: int  # environment steps
+    gripper: float | None = None  # fraction of the gripper's range; None keeps the last
 
 
 Step = Move | Stay
@@ -60,15 +44,10 @@ Step = Move | Stay
 
 @dataclass(frozen=True)
 class Limits:
-    """Joint limits of planned motion.
+    """Joint limits of planned motion."""
 
-    Attributes:
-        velocity: rad/s.
-        acceleration: rad/s^2.
-    """
-
-    velocity: float = 1.2
-    acceleration: float = 4.0
+    velocity: float = 1.2  # rad/s
+    acceleration: float = 4.0  # rad/s^2
 
 
 class View:

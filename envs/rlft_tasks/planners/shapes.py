@@ -17,17 +17,11 @@ SPACING = 0.002  # metres between neighbouring surface points
 
 @dataclass(frozen=True)
 class Box:
-    """A box with one face horizontal.
+    """A box with one face horizontal."""
 
-    Attributes:
-        centre: ``[3]``, metres.
-        axes: ``[3, 3]``, columns: the longer horizontal edge, the shorter one, up.
-        half: ``[3]``, half of each edge, metres.
-    """
-
-    centre: np.ndarray
-    axes: np.ndarray
-    half: np.ndarray
+    centre: np.ndarray  # `[3]`, metres
+    axes: np.ndarray  # `[3, 3]`, columns: the longer horizontal edge, the shorter one, up
+    half: np.ndarray  # `[3]`, half of each edge, metres
 
 
 def triangle_points(corners: np.ndarray, spacing: float = SPACING) -> np.ndarray:

@@ -28,21 +28,13 @@ QPOS_SUM = 0.25  # radians that shoulder and elbow may be off together
 
 @dataclass(frozen=True)
 class Layout:
-    """Numbered places and headings.
+    """Numbered places and headings."""
 
-    Attributes:
-        xy: float64 ``[n, k, 2]``, metres: the object, the plate, and with k = 3 a third thing.
-        heights: k heights that they are dropped from, metres.
-        yaws: headings of the object, radians.
-        n_grid: how many of ``xy`` are the usual ones; the rest only a ``ring`` layout has.
-        n_yaws: how many of ``yaws`` are the usual ones.
-    """
-
-    xy: np.ndarray
-    heights: tuple[float, ...]
-    yaws: tuple[float, ...]
-    n_grid: int
-    n_yaws: int
+    xy: np.ndarray  # float64 `[n, k, 2]`, metres: the object, the plate, and with k = 3 a third thing
+    heights: tuple[float, ...]  # k heights that they are dropped from, metres
+    yaws: tuple[float, ...]  # headings of the object, radians
+    n_grid: int  # how many of `xy` are the usual ones; the rest only a `ring` layout has
+    n_yaws: int  # how many of `yaws` are the usual ones
 
     def positions(self, split: str) -> tuple[int, int]:
         """First place of a split, and how many."""

@@ -16,21 +16,13 @@ FOLDER = "put_on_plate"
 
 @dataclass(frozen=True)
 class Model:
-    """A thing that can be put, or put onto.
+    """A thing that can be put, or put onto."""
 
-    Attributes:
-        key: its folder, for instance ``001_carrot_simpler``.
-        name: what an instruction calls it.
-        size: edges of its box in its own frame, metres.
-        density: kg/m³.
-        folder: where its meshes are.
-    """
-
-    key: str
-    name: str
-    size: tuple[float, float, float]
-    density: float
-    folder: Path
+    key: str  # its folder, for instance `001_carrot_simpler`
+    name: str  # what an instruction calls it
+    size: tuple[float, float, float]  # edges of its box in its own frame, metres
+    density: float  # kg/m³
+    folder: Path  # where its meshes are
 
     @property
     def collision(self) -> Path:
@@ -45,21 +37,13 @@ class Model:
 
 @dataclass(frozen=True)
 class Table:
-    """A picture of an empty table, and the texture that vision tests blend in.
+    """A picture of an empty table, and the texture that vision tests blend in."""
 
-    Attributes:
-        key: the picture's file name.
-        name: what it shows.
-        picture: its file, 640 x 480.
-        texture: the texture's file.
-        mix: how strongly that texture may cover, 0..1.
-    """
-
-    key: str
-    name: str
-    picture: Path
-    texture: Path
-    mix: float
+    key: str  # the picture's file name
+    name: str  # what it shows
+    picture: Path  # its file, 640 x 480
+    texture: Path  # the texture's file
+    mix: float  # how strongly that texture may cover, 0..1
 
 
 @dataclass(frozen=True)

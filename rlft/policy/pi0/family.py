@@ -23,33 +23,19 @@ IMAGE_SIZE = 224  # images of the real sizes, pixels a side
 
 @dataclass
 class SmallSize:
-    """Sizes of the small kinds, ``model.small``. Depth, head width and key heads are shared by both towers, as in π0.
+    """Sizes of the small kinds, ``model.small``; depth, head width and key heads are shared by both towers."""
 
-    Attributes:
-        image_size: square image side, pixels; a multiple of 14.
-        vlm_width: width of the language tower.
-        expert_width: width of the action expert; even, because of its sinusoidal time embedding.
-        depth: layers of each tower.
-        head_dim: width of one of the 8 query heads; even, because of RoPE.
-        kv_heads: key and value heads; divides 8.
-        mlp_ratio: hidden width of the feed-forward blocks over the tower's width.
-        vision_width: width of SigLIP; divisible by vision_heads.
-        vision_depth: layers of SigLIP.
-        vision_heads: heads of SigLIP.
-        vocab: size of the vocabulary; at least that of the tokenizer.
-    """
-
-    image_size: int = 56
-    vlm_width: int = 64
-    expert_width: int = 64
-    depth: int = 2
-    head_dim: int = 16
-    kv_heads: int = 1
-    mlp_ratio: int = 4
-    vision_width: int = 48
-    vision_depth: int = 2
-    vision_heads: int = 4
-    vocab: int = 384
+    image_size: int = 56  # square image side, pixels; a multiple of 14
+    vlm_width: int = 64  # width of the language tower
+    expert_width: int = 64  # width of the action expert; even, because of its sinusoidal time embedding
+    depth: int = 2  # layers of each tower
+    head_dim: int = 16  # width of one of the 8 query heads; even, because of RoPE
+    kv_heads: int = 1  # key and value heads; divides 8
+    mlp_ratio: int = 4  # hidden width of the feed-forward blocks over the tower's width
+    vision_width: int = 48  # width of SigLIP; divisible by vision_heads
+    vision_depth: int = 2  # layers of SigLIP
+    vision_heads: int = 4  # heads of SigLIP
+    vocab: int = 384  # size of the vocabulary; at least that of the tokenizer
 
     def __post_init__(self) -> None:
         """Refuse sizes that the architecture cannot have."""

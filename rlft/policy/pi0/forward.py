@@ -98,15 +98,10 @@ def prefix_kv(tower: Any, embeds: Tensor, mask: Tensor, *, recompute: bool = Fal
 
 @dataclass(frozen=True)
 class SuffixContext:
-    """What every denoise step over the same prefixes shares.
+    """What every denoise step over the same prefixes shares."""
 
-    Attributes:
-        angles: RoPE's cosines and sines, ``[n, S, 1, c / 2]`` each.
-        bias: ``[m or 1, 1, r * S * G, N + r * S]``, what each suffix token may see.
-    """
-
-    angles: tuple[Tensor, Tensor]
-    bias: Tensor
+    angles: tuple[Tensor, Tensor]  # RoPE's cosines and sines, `[n, S, 1, c / 2]` each
+    bias: Tensor  # `[m or 1, 1, r * S * G, N + r * S]`, what each suffix token may see
 
 
 def suffix_context(tower: Any, mask: Tensor, *, rows: int, suffix: int, lone_first: bool) -> SuffixContext:

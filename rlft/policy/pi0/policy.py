@@ -23,17 +23,11 @@ COMPILED_LENGTHS = 16  # tokens: prompts of a compiled policy are padded to mult
 
 @dataclass
 class Pi0Prefix(Prefix):
-    """The encoded observation.
+    """The encoded observation."""
 
-    Attributes:
-        kv: ``[n, L, 2, kv_heads, N, head_dim]`` keys (after RoPE) and values of every layer.
-        mask: bool ``[n, N]``, False on padded positions.
-        state: float32 ``[n, D]``, enters with the action expert (π0) or is unused (π0.5).
-    """
-
-    kv: Tensor
-    mask: Tensor
-    state: Tensor
+    kv: Tensor  # `[n, L, 2, kv_heads, N, head_dim]` keys (after RoPE) and values of every layer
+    mask: Tensor  # bool `[n, N]`, False on padded positions
+    state: Tensor  # float32 `[n, D]`, enters with the action expert (π0) or is unused (π0.5)
 
     @property
     def tokens(self) -> int:

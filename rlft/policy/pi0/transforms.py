@@ -27,19 +27,12 @@ STATE_BINS = 256  # π0.5 writes the state as text, in this many bins over [-1, 
 
 @dataclass
 class Pi0Input(PolicyInput):
-    """Model inputs: normalised, resized, tokenised. n rows.
+    """Model inputs: normalised, resized, tokenised. n rows."""
 
-    Attributes:
-        images: uint8 ``[n, V, 3, h, w]`` at model resolution (the policy itself maps them to [-1, 1]).
-        tokens: int64 ``[n, L]`` language token ids.
-        token_mask: bool ``[n, L]``, False on padding.
-        state: float32 ``[n, D]``, normalised, zero-padded to D.
-    """
-
-    images: Tensor
-    tokens: Tensor
-    token_mask: Tensor
-    state: Tensor
+    images: Tensor  # uint8 `[n, V, 3, h, w]` at model resolution (the policy itself maps them to [-1, 1])
+    tokens: Tensor  # int64 `[n, L]` language token ids
+    token_mask: Tensor  # bool `[n, L]`, False on padding
+    state: Tensor  # float32 `[n, D]`, normalised, zero-padded to D
 
 
 def state_prompt(instruction: str, state: np.ndarray) -> str:
@@ -60,23 +53,14 @@ def state_prompt(instruction: str, state: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class ObservationTransform:
-    """Observation -> :class:`Pi0Input`.
+    """Observation -> :class:`Pi0Input`."""
 
-    Attributes:
-        image_size: the model's resolution, pixels.
-        state_width: the padded state's width.
-        state_dims: where the S state dimensions sit in it.
-        stats: normalisation; its cameras are read, in order.
-        tokenizer: prompts to ids.
-        state_in_prompt: π0.5: the state is written into the prompt.
-    """
-
-    image_size: int
-    state_width: int
-    state_dims: tuple[int, ...]
-    stats: NormStats
-    tokenizer: PromptTokenizer
-    state_in_prompt: bool
+    image_size: int  # the model's resolution, pixels
+    state_width: int  # the padded state's width
+    state_dims: tuple[int, ...]  # where the S state dimensions sit in it
+    stats: NormStats  # normalisation; its cameras are read, in order
+    tokenizer: PromptTokenizer  # prompts to ids
+    state_in_prompt: bool  # π0.5: the state is written into the prompt
 
     def __call__(self, obs: Observation) -> Pi0Input:
         """Transform n rows; each part of the result is on the host, or on the GPU that the observation's was on.
