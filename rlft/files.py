@@ -120,10 +120,10 @@ def machine_facts() -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     """Of this package and of everything that it asks for, as far as it is installed."""
-    found = {}
+    names, found = [DISTRIBUTION, "torch", "numpy"], {}
     with suppress(metadata.PackageNotFoundError):
-        asked = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in metadata.requires(DISTRIBUTION) or ()]
-        for name in (DISTRIBUTION, "numpy", *asked):
-            with suppress(metadata.PackageNotFoundError):
-                found[name] = metadata.version(name)
+        names += [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in metadata.requires(DISTRIBUTION) or ()]
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
     return found

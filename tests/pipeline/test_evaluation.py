@@ -46,7 +46,7 @@ def test_an_evaluation_leaves_protocol_strata_and_videos_of_failures(checkpoint,
     result = read(tmp_path / "eval_sft.json")
     assert result["protocol"]["episode_end"] == "time_limit"
     assert {e["steps"] for e in result["per_episode"]} == {20}
-    assert sorted(row["episodes"] for row in result["strata"]["object"]) == [2, 2, 2, 2]
+    assert sorted(row["episodes"] for row in result["strata"]["start"]) == [2, 2, 2, 2]
     assert len({e["episode_id"] for e in result["per_episode"]}) == 8
     failed = [e["index"] for e in result["per_episode"] if not e["success_once"]][:3]
     assert sorted(p.name for p in (tmp_path / "videos").iterdir()) == sorted(f"sft_{i}_failure.mp4" for i in failed)
@@ -55,7 +55,7 @@ def test_an_evaluation_leaves_protocol_strata_and_videos_of_failures(checkpoint,
     assert read(tmp_path / "eval_rl.json")["protocol_hash"] == result["protocol_hash"]
     assert set(failed) <= {int(p.name.split("_")[1]) for p in (tmp_path / "videos").glob("rl_*")}
     page = build_report(tmp_path).html.read_text()
-    assert "by object" in page
+    assert "by start" in page
     assert "Rollouts side by side" in page
 
 

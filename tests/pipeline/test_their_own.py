@@ -86,3 +86,20 @@ def test_a_task_a_planner_a_robot_and_a_control_mode_of_another_package(installe
     result = json.loads((run / "eval_mine.json").read_text())
     assert result["protocol"]["env_id"] == "their_pkg.tasks:MyPush-v1"
     assert result["protocol"]["control_mode"] == "slow_delta"
+
+
+TOY = ("task=toy", "n_action_steps=5", "act_steps=5")
+
+
+def test_a_policy_of_another_package(installed):
+    """A convolution with an MLP, found again by its checkpoint alone."""
+    run = installed.pipeline("flow", *TOY, "model.kind=their_policy.flow:FAMILY", source="rlft_tasks.toy:ToyExpert")
+    facts = json.loads((run / "rl/checkpoints/last/pretrained_model/rlft_policy.json").read_text())
+    assert facts["kind"] == "their_policy.flow:FAMILY"
+
+
+@pytest.mark.parametrize("objective", ["train.objective=reinforce:Reinforce", "algo=grpo"])
+def test_an_objective_of_another_package_and_one_without_a_critic(installed, objective):
+    groups = ["train.options.group_size=2", "env.n_steps_rollout=20"] if "grpo" in objective else []
+    run = installed.pipeline(f"objective{len(objective)}", *TOY, objective, *groups, source="rlft_tasks.toy:ToyExpert")
+    assert json.loads((run / "rl.json").read_text())["iterations"] == 1
