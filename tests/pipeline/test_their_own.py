@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # five commands, each with the simulator's start
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("rlft", "envs", "configs", "pyproject.toml", "README.md", "LICENSE")
 TINY = ["collect.num_episodes=3", "sft.steps=6", "sft.batch_size=4", "env.num_envs=2", "train.batch_size=4"]
