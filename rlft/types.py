@@ -92,6 +92,7 @@ class EnvSettings:
             reward once, at the last executed step (mode ``dense_difference`` only).
         episode_ends_on_success: whether success terminates the episode.
         make_kwargs: further keyword arguments of the simulator's constructor.
+        options: the simulator's own settings, as it declares them.
         first_env: index of environment 0 in the whole rollout; for messages.
         assets_root: directory of downloaded simulator assets; None where the simulator's own place serves.
     """
@@ -117,6 +118,7 @@ class EnvSettings:
     reward_per_chunk: bool = False
     episode_ends_on_success: bool = True
     make_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     first_env: int = 0
     assets_root: str | None = None
 

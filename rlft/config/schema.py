@@ -47,7 +47,9 @@ class RewardConfig:
 class EnvConfig:
     """The task and how it is stepped."""
 
-    simulator: str = opt("maniskill", "Which simulator runs the task.", choices=("maniskill", "toy"))
+    simulator: str = opt(
+        "maniskill", "Which simulator runs the task.", choices=("maniskill", "toy", "gymnasium", "lerobot")
+    )
     id: str = opt("PushCube-v1", "The simulator's environment id.")
     num_envs: int = opt(16, "E, environments stepped side by side during rollouts.", ge=1)
     max_episode_len: int = opt(50, "Time limit of an episode, environment steps.", ge=1)
@@ -61,6 +63,7 @@ class EnvConfig:
     robot: str | None = opt(None, "Robot uid; null keeps the task's default.")
     shader: str = opt("minimal", "Renderer preset.")
     make_kwargs: dict[str, Any] = opt({}, "Further keyword arguments of the simulator's constructor.")
+    options: dict[str, Any] = opt({}, "Settings that the simulator itself declares (docs/adding_an_env.md).")
     reset_at_iteration: bool = opt(
         True, "Start every iteration with new episodes; with false, episodes run on and resuming is not exact."
     )

@@ -22,10 +22,11 @@ class Protocol:
     part of it: they change no episode's outcome. A test holds every field of the settings to one side or the other.
 
     Attributes:
-        simulator: as in :class:`rlft.types.EnvSettings`, and so are the next ten.
+        simulator: as in :class:`rlft.types.EnvSettings`, and so are the next eleven.
         sim_backend: ``cpu`` or ``gpu`` physics: the two do not give the same numbers.
         env_id: the task.
         make_kwargs: constructor arguments (``obj_set`` among them) as canonical JSON, so that they cannot change.
+        options: the simulator's own settings, as canonical JSON.
         robot: robot uid, or None.
         shader: renderer preset.
         control_mode: the controller.
@@ -47,6 +48,7 @@ class Protocol:
     sim_backend: str
     env_id: str
     make_kwargs: str
+    options: str
     robot: str | None
     shader: str
     control_mode: str
@@ -85,6 +87,7 @@ class Protocol:
             sim_backend=env.sim_backend,
             env_id=env.env_id,
             make_kwargs=canonical_json(env.make_kwargs),
+            options=canonical_json(env.options),
             robot=env.robot,
             shader=env.shader,
             control_mode=env.control_mode,
@@ -104,6 +107,8 @@ class Protocol:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, short enough to print: the episode ids stand in it by their hash."""
         plain = asdict(self)
+        if plain["options"] == "{}":
+            del plain["options"]  # so that hashes from before there were options stay
         plain["episode_ids"] = None if self.episode_ids is None else content_hash(self.episode_ids)
         return plain
 
