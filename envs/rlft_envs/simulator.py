@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 from abc import ABC, abstractmethod
 
 from rlft import plugins
@@ -16,7 +18,7 @@ class Simulator(ABC):
     """A simulator, found by ``env.simulator``. Its module loads nothing heavy; what these methods need, they import.
 
     Attributes:
-        packages: whose versions a dataset records.
+        packages: whose versions a dataset records, where they are installed.
     """
 
     packages: tuple[str, ...] = ("numpy",)
@@ -46,6 +48,14 @@ class Simulator(ABC):
         check = task_of(settings).hook("check")
         if check is not None:
             check(settings)
+
+    def versions(self) -> dict[str, str]:
+        """Of :attr:`packages`, for the record."""
+        found = {}
+        for name in self.packages:
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name] = importlib.metadata.version(name)
+        return found
 
     def resolved(self, settings: EnvSettings) -> EnvSettings:
         """Settings in which what only this machine can tell is decided, the same for every worker."""

@@ -23,11 +23,13 @@ class Outcome:
     Attributes:
         success: the task is solved now.
         fail: the task can no longer be solved.
+        cut: the simulator ends the episode here, and its outcome stays open.
         metrics: task metric name -> value.
     """
 
     success: bool
     fail: bool = False
+    cut: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -38,7 +40,7 @@ class StepResult:
     Attributes:
         reward: see :mod:`rlft_envs.rewards`.
         terminated: the task ended, by success (where it ends the episode) or failure.
-        truncated: the time limit was reached without terminating.
+        truncated: the time limit was reached without terminating, or the simulator cut the episode off.
         success: the task is solved now.
         metrics: task metric name -> value.
     """
@@ -125,7 +127,7 @@ class SingleEnv(ABC):
         outcome = self._advance(action)
         self.elapsed += 1
         terminated = outcome.fail or (outcome.success and self.settings.episode_ends_on_success)
-        truncated = not terminated and self.elapsed >= self.settings.max_episode_steps
+        truncated = not terminated and (outcome.cut or self.elapsed >= self.settings.max_episode_steps)
         dense = self._dense
         if needs_dense(self.settings.reward) and (reward_due or terminated or truncated):
             dense = self._dense_reward()

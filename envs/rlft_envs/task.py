@@ -33,7 +33,8 @@ class Task:
         configurations: ``(EnvSettings) -> ConfigurationSpace | None``: what ``reset(..., episode_ids)`` addresses.
         check: ``(EnvSettings) -> None``: refuses settings and missing assets, before anything is built.
         module: imported before the id is looked up: it makes the environment known to its simulator.
-        adapt: ``(environment class, EnvSettings) -> (class, keyword arguments)``: mends what upstream lacks.
+        adapt: ``(environment class, EnvSettings) -> (class, keyword arguments)``: mends what upstream lacks. With
+            Gymnasium ``(environment, EnvSettings) -> environment``.
         download: ``(EnvSettings) -> str``: the command that fetches its assets.
         movable: attributes of the environment that hold its object and its goal, where these can be varied.
         goal_follows_object: whether the goal is placed relative to the object.

@@ -8,7 +8,6 @@ text that says why no attempt can be made. Then every :class:`rlft.types.DemoAtt
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import sys
 from multiprocessing.connection import Connection
@@ -16,10 +15,8 @@ from multiprocessing.connection import Connection
 from rlft.types import DemoAttempt, DemoSource, EnvSettings
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.record import RecordSettings, record
-from rlft_envs.simulator import build_single_env
+from rlft_envs.simulator import build_single_env, simulator_of
 from rlft_envs.task import expert_name, expert_of
-
-PACKAGES = ("mani_skill", "sapien", "toppra", "numpy")
 
 
 def serve(connection: Connection) -> None:
@@ -37,8 +34,7 @@ def serve(connection: Connection) -> None:
         return
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)  # one worker per core: more threads only fight
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    connection.send(DemoSource(env.spec, planner, versions, still))
+    connection.send(DemoSource(env.spec, planner, simulator_of(settings).versions(), still))
     while True:
         attempt: DemoAttempt = connection.recv()
         found = record(env, make_expert, attempt, record_settings)
