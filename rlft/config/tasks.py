@@ -9,6 +9,7 @@ from pathlib import Path
 FAMILIES = {
     "PutOnPlateInScene25*-v*": "put_on_plate",
     "*InScene-v1": "widowx",
+    "gym_aloha/Aloha*-v0": "aloha",
 }
 """Pattern of ids -> the task file that serves them all, beside the files that name one id."""
 
