@@ -141,7 +141,7 @@ class GymnasiumEnv(SingleEnv):
 
     def _advance(self, action: np.ndarray) -> Outcome:
         if self._over:
-            raise EnvSetupError(
+            raise RuntimeError(
                 f"{self.settings.env_id} has terminated and must not be stepped on: collect.success_hold_steps must be "
                 "0, or env.options.runs_past_end true where the environment allows it"
             )

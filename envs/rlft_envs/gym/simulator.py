@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +114,7 @@ def adapted(env: Any, settings: EnvSettings, task: Task) -> Any:
 
 def choose_renderer() -> None:
     """Let MuJoCo render without a display, unless the user chose otherwise; it reads this once, when imported."""
+    logging.getLogger("OpenGL.acceleratesupport").setLevel(logging.WARNING)  # says that it is slower than it could be
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         os.environ.setdefault("MUJOCO_GL", "egl")
 
