@@ -20,10 +20,13 @@ from rlft.errors import ConfigError
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "simulators": {
+        "gymnasium": "rlft_envs.gym.simulator:Gymnasium",
+        "lerobot": "rlft_envs.gym.lerobot:LeRobot",
         "maniskill": "rlft_envs.maniskill.simulator:ManiSkill",
         "toy": "rlft_envs.toy:Toy",
     },
     "tasks": {
+        "aloha": "rlft_tasks.aloha:TASKS",
         "panda": "rlft_tasks.panda:TASKS",
         "put_on_plate": "rlft_tasks.put_on_plate:TASKS",
         "toy": "rlft_tasks.toy:TASKS",

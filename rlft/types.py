@@ -80,6 +80,7 @@ class EnvSettings:
     episode_ends_on_success: bool = True  # whether success terminates the episode
     # further keyword arguments of the simulator's constructor
     make_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # the simulator's own settings, as it declares them
     first_env: int = 0  # index of environment 0 in the whole rollout; for messages
     # directory of downloaded simulator assets; None where the simulator's own place serves
     assets_root: str | None = None

@@ -1,4 +1,4 @@
-"""Install what SAPIEN needs to render on a machine without a GPU: Mesa's software Vulkan driver and libX11.
+"""Install what SAPIEN and MuJoCo need to render without a GPU: Mesa's software Vulkan driver, libX11, and EGL.
 
 Does so on Debian and Ubuntu as root, and elsewhere says what to install. SAPIEN needs Mesa 24 or later; where the
 release has an older one, Debian's backports suite is read from the mirror that apt uses already, for this one
@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES = ("libvulkan1", "mesa-vulkan-drivers", "libx11-6")
+PACKAGES = ("libvulkan1", "mesa-vulkan-drivers", "libx11-6", "libegl1", "libgl1")
 OLDEST_MESA = 24
 SOURCES = Path("/etc/apt/sources.list.d/rlft-backports.sources")
 
@@ -147,8 +147,8 @@ setup: {reason}. Rendering needs
   - a Vulkan driver: that of the GPU, or Mesa's software driver (lavapipe) of Mesa {OLDEST_MESA} or later; its loader.
       Debian, Ubuntu:  apt-get install {" ".join(PACKAGES)}
                        (Debian 12: add its backports suite and install with -t bookworm-backports)
-      Fedora:          dnf install vulkan-loader mesa-vulkan-drivers libX11
-      Arch:            pacman -S vulkan-icd-loader vulkan-swrast libx11
+      Fedora:          dnf install vulkan-loader mesa-vulkan-drivers libX11 mesa-libEGL mesa-libGL
+      Arch:            pacman -S vulkan-icd-loader vulkan-swrast libx11 libglvnd mesa
   - in a container with an NVIDIA GPU: NVIDIA_DRIVER_CAPABILITIES with graphics in it.
 Then run scripts/setup.sh again; VK_ICD_FILENAMES chooses among several drivers."""
 

@@ -16,7 +16,7 @@ class Simulator(ABC):
     """A simulator, found by ``env.simulator``. Its module loads nothing heavy; what these methods need, they import.
 
     Attributes:
-        packages: whose versions a dataset records.
+        packages: whose versions a dataset records, where they are installed.
     """
 
     packages: tuple[str, ...] = ("numpy",)

@@ -22,6 +22,7 @@ class Outcome:
 
     success: bool  # the task is solved now
     fail: bool = False  # the task can no longer be solved
+    cut: bool = False  # the simulator ends the episode here, and its outcome stays open
     metrics: dict[str, float] = field(default_factory=dict)  # task metric name -> value
 
 
@@ -31,7 +32,7 @@ class StepResult:
 
     reward: float  # see :mod:`rlft_envs.rewards`
     terminated: bool  # the task ended, by success (where it ends the episode) or failure
-    truncated: bool  # the time limit was reached without terminating
+    truncated: bool  # the time limit was reached without terminating, or the simulator cut the episode off
     success: bool  # the task is solved now
     metrics: dict[str, float]  # task metric name -> value
 
@@ -105,7 +106,7 @@ class SingleEnv(ABC):
         outcome = self._advance(action)
         self.elapsed += 1
         terminated = outcome.fail or (outcome.success and self.settings.episode_ends_on_success)
-        truncated = not terminated and self.elapsed >= self.settings.max_episode_steps
+        truncated = not terminated and (outcome.cut or self.elapsed >= self.settings.max_episode_steps)
         dense = self._dense
         if needs_dense(self.settings.reward) and (reward_due or terminated or truncated):
             dense = self._dense_reward()

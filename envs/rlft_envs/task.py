@@ -33,7 +33,8 @@ class Task:
         configurations: ``(EnvSettings) -> ConfigurationSpace | None``: what ``reset(..., episode_ids)`` addresses.
         check: ``(EnvSettings) -> None``: refuses settings and missing assets, before anything is built.
         module: imported before the id is looked up: it makes the environment known to its simulator.
-        adapt: ``(environment class, EnvSettings) -> (class, keyword arguments)``: mends what upstream lacks.
+        adapt: ``(environment class, EnvSettings) -> (class, keyword arguments)``: mends what upstream lacks. With
+            Gymnasium ``(environment, EnvSettings) -> environment``.
         download: ``(EnvSettings) -> str``: the command that fetches its assets.
         movable: attributes of the environment that hold its object and its goal, where these can be varied.
         goal_follows_object: whether the goal is placed relative to the object.
@@ -110,7 +111,7 @@ def expert_of(settings: EnvSettings) -> Callable[..., Any]:
     if make is None:
         raise EnvSetupError(
             f"env.id = {settings.env_id!r} has no planner; tasks with one: {', '.join(ids_with('expert'))}. Record "
-            "demonstrations elsewhere and name them in dataset.path, or give its Task an expert (docs/adding_a_task.md)"
+            "demonstrations elsewhere and name them in dataset.path, or give its Task an expert (docs/extending.md)"
         )
     return make
 

@@ -57,7 +57,7 @@ class EnvConfig:
     robot: str | None = opt(None, "Robot uid; null keeps the task's default.")
     shader: str = opt("minimal", "Renderer preset.")
     make_kwargs: dict[str, Any] = opt({}, "Further keyword arguments of the simulator's constructor.")
-    options: dict[str, Any] = opt({}, "Settings that a simulator of another package declares.")
+    options: dict[str, Any] = opt({}, "Settings that the simulator itself declares (docs/adding_an_env.md).")
     reset_at_iteration: Bool = opt(True, "Start every iteration with new episodes; with false, resuming is not exact.")
     episode_ends_on_success: Bool = opt(True, "Success terminates the episode.")
     reward: RewardConfig = opt(RewardConfig())

@@ -22,10 +22,11 @@ class Protocol:
     part of it: they change no episode's outcome. A test holds every field of the settings to one side or the other.
     """
 
-    simulator: str  # as in :class:`rlft.types.EnvSettings`, and so are the next ten
+    simulator: str  # as in :class:`rlft.types.EnvSettings`, and so are the next eleven
     sim_backend: str  # `cpu` or `gpu` physics: the two do not give the same numbers
     env_id: str  # the task
     make_kwargs: str  # constructor arguments (`obj_set` among them) as canonical JSON, so that they cannot change
+    options: str  # the simulator's own settings, as canonical JSON
     robot: str | None  # robot uid, or None
     shader: str  # renderer preset
     control_mode: str  # the controller
@@ -66,6 +67,7 @@ class Protocol:
             sim_backend=env.sim_backend,
             env_id=env.env_id,
             make_kwargs=canonical_json(env.make_kwargs),
+            options=canonical_json(env.options),
             robot=env.robot,
             shader=env.shader,
             control_mode=env.control_mode,
@@ -85,6 +87,8 @@ class Protocol:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, short enough to print: the episode ids stand in it by their hash."""
         plain = asdict(self)
+        if plain["options"] == "{}":
+            del plain["options"]  # so that hashes from before there were options stay
         plain["episode_ids"] = None if self.episode_ids is None else content_hash(self.episode_ids)
         return plain
 

@@ -29,9 +29,19 @@ MB = 10**6
 
 # Measured on a two-core machine without a GPU.
 LEARNER = 1000 * MB  # Python, torch and lerobot
-SIMULATOR = {"maniskill": 1050 * MB, "toy": 40 * MB}  # a process with its first environment
+SIMULATOR = {
+    "maniskill": 1050 * MB,
+    "toy": 40 * MB,
+    "gymnasium": 330 * MB,
+    "lerobot": 1100 * MB,
+}  # a process with its first environment
 STATE_ONLY = 740 * MB  # ManiSkill without a renderer
-NEXT_ENV = {"maniskill": 4 * MB, "toy": 1 * MB}  # each further environment of a process
+NEXT_ENV = {
+    "maniskill": 4 * MB,
+    "toy": 1 * MB,
+    "gymnasium": 15 * MB,
+    "lerobot": 15 * MB,
+}  # each further environment of a process
 CUDA_CONTEXT = 600 * MB  # an estimate: driver, kernels, workspaces
 
 

@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parents[1] / "plugins"))
 
 from assets_at import assets_root
-from vec_env_factories import FAMILY, SIMULATORS, TOYS
+from renders_mujoco import needs_mujoco
+from vec_env_factories import FAMILY, MUJOCO, SIMULATORS, TOYS
 
 
 class Environments:
@@ -18,6 +20,8 @@ class Environments:
     def get(self, factory):
         if factory in FAMILY:
             assets_root()  # or the test is skipped
+        if factory in MUJOCO:
+            needs_mujoco()
         if factory.name not in self._built:
             self._built[factory.name] = factory.build()
         return self._built[factory.name]
@@ -46,7 +50,10 @@ def environments():
 
 
 @pytest.fixture(
-    params=[*TOYS, *(pytest.param(factory, marks=pytest.mark.simulator) for factory in (*SIMULATORS, *FAMILY))],
+    params=[
+        *TOYS,
+        *(pytest.param(factory, marks=pytest.mark.simulator) for factory in (*SIMULATORS, *MUJOCO, *FAMILY)),
+    ],
     ids=lambda factory: factory.name,
 )
 def factory(request):

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 from solutions import towards_success
-from vec_env_factories import FAMILY, SIMULATORS, TIME_LIMIT, TOYS, A, E
+from vec_env_factories import FAMILY, MUJOCO, SIMULATORS, TIME_LIMIT, TOYS, A, E
 
 from rlft.types import VecEnv
 from rlft_envs.simulator import build_single_env
@@ -242,8 +242,8 @@ def test_recording_keeps_one_frame_per_executed_step(env, factory):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [TOYS[:2], *(pytest.param(*pair[:2], marks=pytest.mark.simulator) for pair in (SIMULATORS, FAMILY))],
-    ids=["toy", "maniskill", "put-on-plate"],
+    [TOYS[:2], *(pytest.param(*pair[:2], marks=pytest.mark.simulator) for pair in (SIMULATORS, FAMILY, MUJOCO))],
+    ids=["toy", "maniskill", "put-on-plate", "gym-aloha"],
 )
 def test_workers_give_the_episodes_of_one_process(environments, one, other):
     _, a = rollout(environments.get(one), one.settings, 5, (0, 1))

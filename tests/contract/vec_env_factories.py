@@ -45,6 +45,43 @@ PUT_ON_PLATE = EnvSettings(
     reward=RewardSettings(success_bonus=0.0),
     assets_root=str(find_assets()),
 )
+SLIDER = EnvSettings(
+    simulator="gymnasium",
+    env_id="their_gym:SliderOnDemand-v0",
+    num_envs=E,
+    max_episode_steps=TIME_LIMIT,
+    control_mode="native",
+    cameras=(CameraSettings("front", 16, 16),),
+    state_terms=("robot.at", "mark"),
+    privileged=True,
+    options={
+        "images": {"front": "view.front.rgb"},
+        "privileged": ["mark", "robot.at"],
+        "action_low": [-1.0],
+        "action_high": [1.0],
+    },
+)
+ALOHA = EnvSettings(
+    simulator="gymnasium",
+    env_id="gym_aloha/AlohaTransferCube-v0",
+    num_envs=E,
+    max_episode_steps=TIME_LIMIT,
+    control_mode="native",
+    cameras=(CameraSettings("top", 24, 32),),
+    state_terms=("agent_pos",),
+    privileged=True,
+    reward=RewardSettings(scale=0.25),
+    make_kwargs={"obs_type": "pixels_agent_pos", "visualization_height": 66, "visualization_width": 88},
+    options={
+        "images": {"top": "pixels.top"},
+        "success": "reward >= 1",  # the right gripper touches the cube; handing it over takes 87 steps
+        "human_view": "render",
+        "privileged": ["objects", "agent_vel"],
+        "action_low": [-3.2],
+        "action_high": [3.2, -0.3, *[3.2] * 12],  # the left arm leans back: actions at random knock no cube over
+        "runs_past_end": True,
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +103,15 @@ class Factory:
         return ManiSkillGpuVecEnv(self.settings, build=build_by_row)
 
 
-TOYS = [Factory("toy", TOY), Factory("toy-workers", replace(TOY, num_workers=2))]
+TOYS = [
+    Factory("toy", TOY),
+    Factory("toy-workers", replace(TOY, num_workers=2)),
+    Factory("gymnasium", SLIDER, control_hz=10.0),
+]
+MUJOCO = [
+    Factory("gym-aloha", ALOHA, control_hz=50.0),
+    Factory("gym-aloha-workers", replace(ALOHA, num_workers=2), control_hz=50.0),
+]
 SIMULATORS = [
     Factory("maniskill", PUSH_CUBE),
     Factory("maniskill-workers", replace(PUSH_CUBE, num_workers=2)),

@@ -40,6 +40,7 @@ INSIDE = {
     "sim_backend": "gpu",
     "env_id": "Other-v0",
     "make_kwargs": {"obj_set": "test"},
+    "options": {"success": "solved"},
     "robot": "panda",
     "shader": "default",
     "control_mode": "joints",

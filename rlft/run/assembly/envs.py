@@ -45,6 +45,7 @@ def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
         reward_per_chunk=e.reward.mode == "dense_difference" and cfg.train.gamma_per == "chunk",
         episode_ends_on_success=e.episode_ends_on_success,
         make_kwargs=e.make_kwargs,
+        options=e.options,
         assets_root=None if (root := assets_root(cfg.assets.root)) is None else str(root),
     )
 

@@ -33,6 +33,8 @@ def collect_demos(cfg: RunConfig) -> None:
     from rlft.data.collect import collect
     from rlft.data.dataset import DemoSet
 
+    with assembly.simulator_errors():
+        assembly.check_task(cfg)  # before a run directory is made
     with stage(cfg, "collect") as run, Progress("collect") as progress:
         result = collect(cfg, assembly.env_settings(cfg, 1), run, assembly.dataset_dir(cfg), progress)
         if cfg.collect.save_video and cfg.env.cameras:
