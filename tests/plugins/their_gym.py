@@ -82,9 +82,9 @@ class Slider(gymnasium.Env):
 class SliderExpert:
     """Straight to the mark."""
 
-    still_dims = ()
+    frozen_action_dims = ()
     noisy_dims = (0, 1)
-    may_end = True
+    success_counts = True
 
     def __init__(self, env):
         self._env = env.env.unwrapped

@@ -9,7 +9,7 @@ import numpy as np
 
 from rlft.types import CameraSettings
 from rlft_envs.errors import EnvSetupError, unknown
-from rlft_envs.pictures import fit_picture
+from rlft_envs.images import fit_image
 
 ASPECT_TOLERANCE = 0.02
 
@@ -105,4 +105,4 @@ def at_size(image: np.ndarray, camera: CameraSettings) -> np.ndarray:
             f"{camera.height} x {camera.width}: height x width must have the same proportion, for instance aspect: "
             f"{width / height:.4g} without a size"
         )
-    return fit_picture(image, camera.height, camera.width)
+    return fit_image(image, camera.height, camera.width)

@@ -126,9 +126,9 @@ class TransferExpert:
         PlanError: an arm does not reach.
     """
 
-    still_dims: tuple[int, ...] = ()
+    frozen_action_dims: tuple[int, ...] = ()
     noisy_dims: tuple[int, ...] = tuple(i for i in range(14) if i not in (6, 13))  # not the grippers
-    may_end = True
+    success_counts = True
 
     def __init__(self, env: GymnasiumEnv) -> None:
         scene: Any = env.env.unwrapped

@@ -164,7 +164,7 @@ def test_all_problems_are_reported_at_once():
         ("~task", "~task: no such choice; task is one of"),
         (
             "env.simulator=toi",
-            "env.simulator = 'toi': must be one of maniskill, toy, package.module:Name; did you mean toy?",
+            "env.simulator = 'toi': must be one of gymnasium, lerobot, maniskill, toy, package.module:Name; did you mean toy?",
         ),
         ("train.objective=gppo", "train.objective = 'gppo': must be one of grpo, ppo"),
         ("name", "'name': not of the form key=value"),
