@@ -23,12 +23,12 @@ check: setup  ## style, types, generated docs
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m tools.configuration --check
-	@$(PY) -m rlft.plan.recipes --check
+	@$(PY) -m tools.recipes --check
 	@$(PY) -m tools.results --check
 
 docs: setup  ## write the pages that are made: configuration, recipes, results
 	@$(PY) -m tools.configuration
-	@$(PY) -m rlft.plan.recipes
+	@$(PY) -m tools.recipes
 	@$(PY) -m tools.results
 
 lock:  ## write requirements.lock from what .venv holds

@@ -119,7 +119,7 @@ def peak_bytes(device: torch.device, work: Callable[[], Any]) -> int:
 
 def memory(models: Models, horizon: int, cameras: int) -> Iterator[Found]:
     """What an update takes beyond weights, optimiser and rollout, over what ``scripts/plan.py`` says of it."""
-    from rlft.plan.memory import Assumed, device_name, plan_rl
+    from rlft.plan.memory import Assumptions, device_name, plan_rl
 
     side = models.side(horizon, cameras)
     for case, store in (("stored prefix", "prefix"), ("recomputed", "images")):
@@ -127,7 +127,7 @@ def memory(models: Models, horizon: int, cameras: int) -> Iterator[Found]:
         side.update(buffer)  # the optimiser's state is made at the first step
         measured = peak_bytes(parse_device(side.cfg.model.device), partial(side.update, buffer))
         one = changed(side.cfg, {"env.num_envs": 1})  # the plan's rollout phase must not hide its update phase
-        plan = plan_rl(one, Assumed(tokens=side.tokens), store)
+        plan = plan_rl(one, Assumptions(tokens=side.tokens), store)
         planned = plan.used[device_name(side.cfg.model.device)]
         yield against_plan(case, measured, planned, f"peak of {plan.peak}")
 
@@ -176,13 +176,14 @@ SFT = {  # case -> settings
 def sft(models: Models, horizon: int) -> Iterator[Found]:
     """A step of the warm-up against lerobot's forward, backward and AdamW on the same weights; peaks over the plan."""
     from rlft.learn.sft import SftTrainer
-    from rlft.plan.memory import Assumed, device_name, plan_sft
+    from rlft.plan.memory import Assumptions, device_name, plan_sft
 
     for case, overrides in SFT.items():
         cfg = models.settings(horizon, 1, *overrides)
         policy, device, kept = models.policy(cfg), parse_device(cfg.model.device), "kept" in case
         demos = demonstrations(cfg, horizon, frames=4 * cfg.sft.batch_size)
-        plan = plan_sft(cfg, Assumed(tokens=policy.prompt_length, frames=len(demos)), cached=kept)
+        assumed = Assumptions(tokens=policy.prompt_length, frames=len(demos))
+        plan = plan_sft(cfg, assumed, "prefix" if kept else "images")
         planned = plan.used[device_name(cfg.model.device)]
         needed, free = sum(planned.values()) - planned["weights"], free_bytes(device)
         if needed > 0.95 * free:
@@ -192,7 +193,7 @@ def sft(models: Models, horizon: int) -> Iterator[Found]:
         policy.train()
         trainer.step()
         if "memory" in case:
-            trainer.optimizer.zero_grad(set_to_none=True)  # the step itself does so after its forward pass only
+            trainer.optimizer.zero_grad(set_to_none=True)  # lest the last step's count as there before
             yield against_plan(case, peak_bytes(device, trainer.step), planned, "peak of a step")
             continue
         theirs = LerobotStep(policy, cfg)

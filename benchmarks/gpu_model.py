@@ -23,6 +23,7 @@ from benchmarks.gpu_env import ACT_STEPS, Scale, StillEnv, environment
 from benchmarks.harness import Pairs, in_turns
 from rlft.config.schema import RunConfig
 from rlft.data.normalize import NormStats
+from rlft.objective.build import build_objective
 from rlft.placement import parse_device, synchronize
 from rlft.policy.pi0.policy import Pi0Policy
 from rlft.policy.pi0.tokenizer import build_small_tokenizer
@@ -157,7 +158,8 @@ class Models:
 
         cfg = self.settings(horizon, cameras, *overrides)
         env, policy = environment(cfg, cfg.env.num_envs), self.policy(cfg)
-        objective = assembly.build_objective(cfg, policy, env.spec, assembly.build_placement(cfg))
+        assembly.build_placement(cfg)  # also sets the products' precision
+        objective = build_objective(cfg, policy, env.spec.privileged_dim)
         return Side(cfg, env, objective, Updater(objective, cfg.train, cfg.guard), policy.prompt_length)
 
 

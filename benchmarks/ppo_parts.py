@@ -10,6 +10,7 @@ from rlft.config.load import changed, load
 from rlft.config.schema import RunConfig
 from rlft.data.normalize import NormStats
 from rlft.objective.base import Objective
+from rlft.objective.build import build_objective
 from rlft.rollout.sampler import RolloutSampler
 from rlft.run import assembly
 from rlft.run.assembly.envs import overlaps, policy_threads
@@ -26,7 +27,7 @@ def make_objective(cfg: RunConfig, envs: Sequence[VecEnv]) -> Objective:
     placement = assembly.build_placement(cfg)
     logging.getLogger("rlft.data.normalize").setLevel(logging.ERROR)  # it warns of weights that know no data
     policy = assembly.fresh_policy(cfg, NormStats.from_spec(envs[0].spec), placement.policy)
-    return assembly.build_objective(cfg, policy, envs[0].spec, placement)
+    return build_objective(cfg, policy, envs[0].spec.privileged_dim)
 
 
 def make_sampler(cfg: RunConfig, envs: Sequence[VecEnv], objective: Objective, **changes: Any) -> RolloutSampler:

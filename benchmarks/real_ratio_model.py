@@ -19,8 +19,8 @@ from rlft.config.learning import ExplorationConfig
 from rlft.config.schema import ModelConfig, RunConfig
 from rlft.data.normalize import NormStats
 from rlft.objective.ppo import PPO
-from rlft.plan.flops import denoise_forward, prefix_forward, run_flops
-from rlft.plan.network import NetworkSize, network_of
+from rlft.plan.meter import measure
+from rlft.plan.network import Network, network_of
 from rlft.policy.actor import Actor
 from rlft.policy.denoise import make_schedule
 from rlft.policy.noise import NoiseHead
@@ -73,19 +73,20 @@ def settings_of(size: str, horizon: int, method: Any = "flow_noise") -> RunConfi
     )
 
 
-def network(size: str, horizon: int, tokens: int) -> NetworkSize:
-    """The sizes as the formulas of :mod:`rlft.plan` take them."""
-    return network_of(settings_of(size, horizon), tokens=tokens)
+def network(size: str, horizon: int, tokens: int, method: str = "flow_sde") -> Network:
+    """The model as shapes alone, which :mod:`rlft.plan` measures."""
+    return network_of("train_rl", settings_of(size, horizon, method), tokens)
 
 
-def real_network(horizon: int) -> NetworkSize:
+def real_network(horizon: int) -> Network:
     """π0 with one camera."""
-    return network_of(RunConfig(model=ModelConfig(kind="pi0"), n_action_steps=horizon), tokens=REAL_TOKENS)
+    cfg = settings_of("demo", horizon, "flow_sde")
+    return network_of("train_rl", replace(cfg, model=ModelConfig(kind="pi0")), REAL_TOKENS)
 
 
-def ratio(size: NetworkSize) -> float:
+def ratio(net: Network) -> float:
     """Operations of one prefix over those of one denoise step, forward."""
-    return prefix_forward(size) / denoise_forward(size)
+    return net.encode.flops / net.denoise.flops
 
 
 def relative_ratio(size: str, horizon: int, tokens: int) -> float:
@@ -94,22 +95,21 @@ def relative_ratio(size: str, horizon: int, tokens: int) -> float:
 
 
 def update_ratio(size: str, horizon: int, tokens: int, method: str) -> float:
-    """Operations of an update that encodes pictures over those of one that reads stored prefixes."""
-    sizes = network(size, horizon, tokens)
-    return run_flops(settings_of(size, horizon, method), sizes, store="prefix", cached=False).speedup
+    """Operations of an update that encodes images over those of one that reads stored prefixes."""
+    net = network(size, horizon, tokens, method)
+    return net.train(1, "images").flops / net.train(1, "prefix").flops
 
 
-def sampling_ratio(size: NetworkSize, tokens: int, steps: int) -> float:
-    """Operations of lerobot's sampler over ours: it pads prompts, and computes its last prefix layer in full.
-
-    Args:
-        size: the network, with our prompt length.
-        tokens: what lerobot pads prompts to.
-        steps: K.
-    """
-    theirs = replace(size, tokens=tokens)
-    prefix = prefix_forward(replace(theirs, depth=size.depth + 1))  # but for the last keys, a thousandth
-    return (prefix + steps * denoise_forward(theirs)) / (prefix_forward(size) + steps * denoise_forward(size))
+def sampling_ratio(net: Network, tokens: int, steps: int) -> float:
+    """Operations of lerobot's own sampler over ours, with K ``steps``; it pads prompts to ``tokens``."""
+    policy: Any = net.policy
+    seen = policy.blank_inputs(1, tokens)
+    images = [image.float() for image in seen.images.unbind(1)]
+    present, noise = [seen.token_mask[:, 0]] * len(images), seen.state.new_zeros(1, policy.horizon, policy.action_width)
+    words = (images, present, seen.tokens, seen.token_mask, seen.state)
+    with torch.no_grad():
+        theirs = measure(lambda: policy.model.sample_actions(*words, noise=noise, num_steps=steps))
+    return theirs.flops / (net.encode.flops + steps * net.denoise.flops)
 
 
 def make_policy(size: str, horizon: int, *, train_vlm: bool = False) -> Pi0Policy:
@@ -155,8 +155,8 @@ def facts(policy: Pi0Policy, size: str, horizon: int) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in policy.parameters()),
         "prompt_tokens": tokens,
         "prefix_tokens": sizes.prefix_tokens,
-        "prefix_gflop": prefix_forward(sizes) / 1e9,
-        "denoise_gflop": denoise_forward(sizes) / 1e9,
+        "prefix_gflop": sizes.encode.flops / 1e9,
+        "denoise_gflop": sizes.denoise.flops / 1e9,
         "prefix_over_denoise": ratio(sizes),
         "prefix_over_denoise_real": ratio(real_network(horizon)),
         "threads": torch.get_num_threads(),

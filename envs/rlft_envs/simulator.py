@@ -47,6 +47,17 @@ class Simulator(ABC):
         if check is not None:
             check(settings)
 
+    def process_bytes(self, *, renders: bool) -> tuple[int, int] | None:
+        """Host memory of a process with its first environment (CPU physics), and of each further one in it, bytes.
+
+        Args:
+            renders: whether there is a camera.
+
+        Returns:
+            as measured; None: it never was, and a plan says so.
+        """
+        return None
+
     def resolved(self, settings: EnvSettings) -> EnvSettings:
         """Settings in which what only this machine can tell is decided, the same for every worker."""
         return settings

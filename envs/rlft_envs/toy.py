@@ -210,3 +210,7 @@ class Toy(Simulator):
         """See :meth:`Simulator.check`."""
         super().check(settings)
         ToyEnv.check(settings)
+
+    def process_bytes(self, *, renders: bool) -> tuple[int, int]:
+        """See :meth:`Simulator.process_bytes`."""
+        return 40 * 10**6, 10**6

@@ -92,9 +92,9 @@ class SftTrainer:
         """
         self.optimizer.param_groups[0]["lr"] = self.cfg.optimizer.lr * self.lr_factor(self.step_count)
         batch = next(self._batches)
+        self.optimizer.zero_grad(set_to_none=True)  # before the forward pass: its activations take their place
         prefix, actions = self._prefix(batch), self.policy.actions_from_env(batch.actions)
         loss = self.policy.sft_loss(prefix, actions, batch.is_pad, batch.generator)
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.collect()
         norm = torch.nn.utils.clip_grad_norm_(self.optimizer.masters, self.cfg.max_grad_norm)

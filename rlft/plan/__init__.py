@@ -1,1 +1,1 @@
-"""What a training run costs, by arithmetic alone: bytes per device, FLOPs per iteration. No torch, no lerobot."""
+"""What a training run costs, measured on its own network as shapes alone: bytes per device, FLOPs per iteration."""

@@ -1,179 +1,195 @@
-"""The sizes of the network that a run's settings describe, as plain numbers."""
+"""The network that a run's settings describe, on the meta device: its real modules, of which only shapes exist."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
 
 from rlft.config.schema import RunConfig
-from rlft.policy.pi0.family import IMAGE_SIZE, PATCH, QUERY_HEADS, SmallSize
+from rlft.data.normalize import NormStats
+from rlft.objective.base import Objective
+from rlft.objective.build import build_objective
+from rlft.plan.meter import Cost, measure
+from rlft.plan.rollout import blank_draws, blank_privileged, blank_rollout, decision_bytes
+from rlft.policy.base import FlowPolicy, Prefix
+from rlft.policy.pretrained import POLICY, build_policy, load_pretrained
+from rlft.rollout.buffer import MicroBatch
+from rlft.rows import TensorRows
 
-ACTION_WIDTH = 32  # D, and the padded state's width
-WORDS = 9  # of an instruction, where the task's own is taken
-FRAME_TOKENS = 3  # beginning, full stop, newline
-PI05_FRAME_TOKENS = 13  # the same, and "Task: ... State: ...; Action:"
-PI05_MAX_TOKENS = 200
-NUMBER_TOKENS = 4  # π0.5 writes every state number as up to three digits and a space
-STATE_WIDTHS = {"tcp_pos": 3, "tcp_pose": 7, "qpos": 9, "qvel": 9, "gripper": 1, "goal_pos": 3}
-TYPE_BYTES = {"float32": 4, "bfloat16": 2}
+META = torch.device("meta")
+STATE, ACTION = 9, 7  # dimensions where nothing says; they change next to nothing
 
 
-@dataclass(frozen=True)
-class Tower:
-    """A stack of Gemma layers.
+class ParamCount(NamedTuple):
+    """Parameters that are trained (heads included), frozen, and dead: no action depends on them (language heads)."""
 
-    Attributes:
-        width: of the residual stream.
-        mlp: hidden width of the feed-forward blocks.
+    trained: int
+    frozen: int
+    dead: int
+
+
+class Network:
+    """A policy with its objective, and what their passes cost. Nothing is computed, and no memory is taken.
+
+    ``kept``: bytes of each tensor of an observation, as ``prefix`` and as ``images``. ``objective`` is None in
+    supervised training, which ``vlm`` says trains the prefix.
     """
 
-    width: int
-    mlp: int
+    def __init__(self, policy: FlowPolicy, objective: Objective | None, *, tokens: int, vlm: bool) -> None:
+        self.policy, self.objective, self.tokens, self.vlm = policy, objective, tokens, vlm
+        policy.set_trainable(vlm=True)
+        dead = _numel(policy.parameters()) - _numel(policy.actor_parameters())
+        policy.set_trainable(vlm=vlm)
+        with torch.no_grad():
+            self._inputs = policy.blank_inputs(1, tokens)
+            self._prefix = policy.encode(self._inputs)
+        self._seen: dict[str, TensorRows] = {"prefix": self._prefix, "images": self._inputs}
+        self.kept = {store: [x.nbytes for x in rows.tensors().values()] for store, rows in self._seen.items()}
+        self.prefix_tokens = self._prefix.tokens
+        self._passes: dict[tuple[int, str, bool], Cost] = {}
+        if objective is not None:
+            blanks = {store: blank_rollout(objective, store, tokens) for store in self._seen}
+            self.decision_bytes = {store: decision_bytes(blank) for store, blank in blanks.items()}
+            self._row = {store: blank.rows(torch.zeros(1, dtype=torch.int64)) for store, blank in blanks.items()}
+            self.gathered = {store: [x.nbytes for x in row.tensors()] for store, row in self._row.items()}
+            self.columns = sum(self.gathered["prefix"]) - sum(self.kept["prefix"])
+            self.draws = [x.nbytes for x in blank_draws(objective).tensors().values()]
+        self._loss(1, "images" if vlm else "prefix").backward()
+        held = list((policy if objective is None else objective).parameters())
+        self.trained = [p for p in held if p.grad is not None]
+        self._low = [p for p in self.trained if p.dtype != torch.float32]  # with float32 masters beside them
+        count = _numel(self.trained)
+        self.count = ParamCount(count, _numel(held) - count - dead, dead)
+        self.weight_bytes, self.gradient_bytes = sum(p.nbytes for p in held), 4 * count
+        self.optimizer_bytes = 8 * count + 4 * _numel(self._low)
 
+    @cached_property
+    def encode(self) -> Cost:
+        """Encode one observation, without gradients."""
+        return measure(self._look)
 
-@dataclass(frozen=True)
-class Vision:
-    """SigLIP.
+    @cached_property
+    def denoise(self) -> Cost:
+        """One denoise step of one chunk, without gradients."""
+        x = torch.zeros(1, self.policy.horizon, self.policy.action_width, device=META)
+        with torch.no_grad():
+            return measure(lambda: self.policy.velocity(self._prefix, x, x[:, 0, 0]))
 
-    Attributes:
-        side: picture side, pixels.
-        width: of the residual stream.
-        mlp: hidden width of the feed-forward blocks.
-        depth: layers.
-        heads: attention heads.
-    """
+    @cached_property
+    def decide(self) -> Cost:
+        """One observation: encode it, and decide."""
+        objective = self._rl
 
-    side: int
-    width: int
-    mlp: int
-    depth: int
-    heads: int
+        def work() -> None:
+            _ = objective.sample(self._look(), blank_draws(objective), blank_privileged(objective))
+
+        with torch.no_grad():
+            return measure(work)
+
+    @cached_property
+    def final_value(self) -> Cost:
+        """The value of an observation that nothing is decided on."""
+        objective = self._rl
+        if not objective.bootstraps:
+            return Cost(0, 0)
+        state = blank_privileged(objective)
+        return measure(lambda: objective.final_values(state, lambda: (self._look(), blank_draws(objective))))
+
+    def train(self, rows: int, store: str, *, more: bool = False) -> Cost:
+        """Forward and backward pass of so many rows; with ``more`` beside the gradients of others, added to them."""
+        if store == "images" and not self.vlm:  # encoded without gradients, and then the same
+            rest, before = self.train(rows, "prefix", more=more), self.gradient_bytes * more
+            peak = max(before + rows * self.encode.peak, rest.peak + rows * sum(self.kept["images"]))
+            return Cost(rest.flops + rows * self.encode.flops, peak)
+        key = (rows, store, more)
+        if key not in self._passes:
+            self._passes[key] = measure(lambda: self._train(*key))
+        return self._passes[key]
 
     @property
-    def patches(self) -> int:
-        """Tokens of one picture."""
-        return (self.side // PATCH) ** 2
+    def _rl(self) -> Objective:
+        assert self.objective is not None, "supervised training decides nothing"
+        return self.objective
+
+    @torch.no_grad()
+    def _look(self) -> Prefix:
+        return self.policy.encode(self._inputs.map(torch.zeros_like))
+
+    def _train(self, rows: int, store: str, more: bool) -> None:
+        masters = {p: torch.zeros_like(p, dtype=torch.float32) for p in self._low} if more else {}
+        for p in self.trained:
+            p.grad = torch.zeros_like(p) if more and p.dtype == torch.float32 else None
+        self._loss(rows, store).backward()
+        for p in self._low:  # as rlft.learn.optimizers.MasterAdamW.collect
+            if p.grad is not None:
+                gradient, p.grad = p.grad.float(), None
+                masters.setdefault(p, gradient)
+        for p in self.trained:
+            p.grad = None
+
+    def _loss(self, rows: int, store: str) -> Tensor:
+        def zeros(bundle: Any) -> Any:
+            if bundle is None:
+                return None
+            return bundle.map(lambda x: torch.zeros(rows, *x.shape[1:], dtype=x.dtype, device=META))
+
+        if self.objective is not None:
+            row, length = self._row[store], torch.zeros(rows, dtype=torch.int64, device=META)
+            batch = MicroBatch(zeros(row.prefix), zeros(row.inputs), zeros(row.trace), zeros(row.signal), length)
+            return self.objective.loss(batch, self.objective.cfg.train.n_train_itr)[0]  # nothing warms up any more
+        prefix = zeros(self._prefix) if store == "prefix" else self.policy.encode(zeros(self._inputs))
+        actions = torch.zeros(rows, self.policy.horizon, self.policy.stats.act_dim, device=META)
+        return self.policy.sft_loss(prefix, actions, actions[..., 0] > 0, torch.Generator())
 
 
-@dataclass(frozen=True)
-class NetworkSize:
-    """π0 or π0.5 at some size.
+def policy_on_meta(cfg: RunConfig, *, sft: bool) -> FlowPolicy:
+    """The policy of some settings as shapes alone: for ``train_rl`` of the checkpoint, where it is there already."""
+    if not sft and _is_there(cfg):
+        policy = load_pretrained(str(cfg.model.path), device=META, model=cfg.model, verified=True)  # no weight is read
+    else:
+        state, action = [((0.0,) * width, (1.0,) * width) for width in (STATE, ACTION)]
+        names = tuple(camera.name for camera in cfg.env.cameras)
+        stats = NormStats(*state, *action, env_id="any", control_mode="any", cameras=names)
+        policy = build_policy(cfg.model, stats, horizon=cfg.n_action_steps, device=META)
+    if not sft and cfg.buffer.prefix_dtype != "auto":
+        policy.prefix_dtype = getattr(torch, cfg.buffer.prefix_dtype)
+    return policy
 
-    Attributes:
-        pi05: π0.5: time enters through AdaRMS norms, the state through the prompt.
-        vision: SigLIP.
-        language: the language tower.
-        expert: the action expert.
-        depth: layers of either tower.
-        heads: query heads of either.
-        kv_heads: key heads of either.
-        head_dim: width of a head of either.
-        vocab: of the language tower.
-        cameras: V.
-        tokens: L, language tokens.
-        horizon: H.
-        dtype: type of the towers' large matrices, ``float32`` or ``bfloat16``.
+
+def _is_there(cfg: RunConfig) -> bool:
+    return cfg.model.path is not None and (Path(cfg.model.path) / POLICY).is_file()
+
+
+_BUILT: dict[str, Network] = {}
+
+
+def network_of(stage: str, cfg: RunConfig, tokens: int | None = None, privileged_dim: int = 0) -> Network:
+    """The network of a stage; the same one for all settings that leave it as it is, so that it is measured once.
+
+    ``train_rl`` builds what ``model.path`` describes, ``train_sft`` takes its weights alone. ``tokens`` is the prompts'
+    padded length (None: the checkpoint's, or an estimate), ``privileged_dim`` what observations bring.
     """
-
-    pi05: bool
-    vision: Vision
-    language: Tower
-    expert: Tower
-    depth: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-    cameras: int
-    tokens: int
-    horizon: int
-    dtype: str
-
-    @property
-    def prefix_tokens(self) -> int:
-        """N: pictures and language."""
-        return self.cameras * self.vision.patches + self.tokens
-
-    @property
-    def suffix_tokens(self) -> int:
-        """S: the chunk, and π0's state."""
-        return self.horizon + (0 if self.pi05 else 1)
-
-    def kv_row_bytes(self, dtype: str) -> int:
-        """One observation's keys and values, bytes."""
-        return self.depth * 2 * self.kv_heads * self.prefix_tokens * self.head_dim * TYPE_BYTES[dtype]
-
-
-def network_of(cfg: RunConfig, *, tokens: int | None = None, checkpoint: bool = True) -> NetworkSize:
-    """The network that a run trains.
-
-    Args:
-        cfg: settings.
-        tokens: L where it is known; None: as the checkpoint, the instruction or experience say.
-        checkpoint: read the sizes of the checkpoint in ``model.path``, as train_rl does.
-    """
-    facts = _description(cfg.model.path) if checkpoint and cfg.model.path is not None else None
-    kind = facts["kind"] if facts else cfg.model.kind
-    horizon = facts["horizon"] if facts else cfg.n_action_steps
-    cameras = len(facts["stats"]["cameras"]) if facts else len(cfg.env.cameras)
-    known = facts["token_length"] if facts and tokens is None else tokens
-    pi05 = kind.endswith("pi05")
-    length = known or prompt_tokens(cfg, pi05=pi05)
-    rest: dict[str, Any] = {
-        "pi05": pi05,
-        "cameras": cameras,
-        "tokens": length,
-        "horizon": horizon,
-        "dtype": cfg.model.dtype,
-    }
-    if kind.startswith("small"):
-        return _small(SmallSize.from_settings((facts["small"] if facts else cfg.model.small) or {}), rest)
-    return NetworkSize(
-        vision=Vision(side=IMAGE_SIZE, width=1152, mlp=4304, depth=27, heads=16),
-        language=Tower(width=2048, mlp=16384),
-        expert=Tower(width=1024, mlp=4096),
-        depth=18,
-        heads=QUERY_HEADS,
-        kv_heads=1,
-        head_dim=256,
-        vocab=257152,
-        **rest,
+    sft = stage == "train_sft"
+    about = (cfg.act_steps, cfg.n_action_steps, cfg.num_steps, cfg.env.cameras, cfg.env.instruction)
+    trained = (
+        cfg.sft.train_expert_only if sft else (cfg.exploration, cfg.critic, cfg.train.objective, cfg.train.options)
     )
+    model, dtype = replace(cfg.model, device=""), cfg.buffer.prefix_dtype
+    key = repr((sft, tokens, privileged_dim, model, _is_there(cfg), dtype, about, trained))
+    if key not in _BUILT:
+        policy = policy_on_meta(cfg, sft=sft)
+        length = tokens or policy.expected_prompt_length(cfg.env.instruction)
+        objective = None if sft else build_objective(cfg, policy, privileged_dim)
+        vlm = not cfg.sft.train_expert_only if sft else cfg.model.train_vlm
+        _BUILT[key] = Network(policy, objective, tokens=length, vlm=vlm)
+    return _BUILT[key]
 
 
-def _small(size: SmallSize, rest: dict[str, Any]) -> NetworkSize:
-    ratio = size.mlp_ratio
-    return NetworkSize(
-        vision=Vision(
-            side=size.image_size,
-            width=size.vision_width,
-            mlp=size.vision_width * ratio,
-            depth=size.vision_depth,
-            heads=size.vision_heads,
-        ),
-        language=Tower(width=size.vlm_width, mlp=size.vlm_width * ratio),
-        expert=Tower(width=size.expert_width, mlp=size.expert_width * ratio),
-        depth=size.depth,
-        heads=QUERY_HEADS,
-        kv_heads=size.kv_heads,
-        head_dim=size.head_dim,
-        vocab=size.vocab,
-        **rest,
-    )
-
-
-def prompt_tokens(cfg: RunConfig, *, pi05: bool) -> int:
-    """An estimate, about a token per word; only the tokenizer and the task know."""
-    words = WORDS if cfg.env.instruction is None else len(cfg.env.instruction.split())
-    if not pi05:
-        return words + FRAME_TOKENS
-    numbers = sum(STATE_WIDTHS.get(term, 3) for term in cfg.env.state_terms)
-    return min(words + PI05_FRAME_TOKENS + NUMBER_TOKENS * numbers, PI05_MAX_TOKENS)
-
-
-def _description(path: str) -> dict[str, Any] | None:
-    """What :mod:`rlft.policy.pretrained` wrote beside the weights; None where it is not there (yet)."""
-    file = Path(path) / "rlft_policy.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+def _numel(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(p.numel() for p in parameters)

@@ -1,92 +1,85 @@
-"""Bytes of a stored rollout."""
+"""What a decision leaves behind, in bytes: the objective makes one, and a rollout stores it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+
+import torch
 
 from rlft.config.schema import RunConfig
-from rlft.plan.network import ACTION_WIDTH, NetworkSize, network_of
+from rlft.objective.base import Objective
+from rlft.objective.build import build_objective
+from rlft.placement import HOST, move
+from rlft.policy.base import FlowPolicy
+from rlft.rollout.buffer import ChunkRows, Rollout
+from rlft.rows import TensorRows
 
-FLOAT, INT, BOOL = 4, 8, 1
+T = 2  # decisions of a blank rollout: a spread needs two
+
+
+def blank_draws(objective: Objective) -> TensorRows:
+    """The random numbers of one decision, where the policy is."""
+    return move(objective.draws([torch.Generator()]), objective.actor.policy.device)
+
+
+def blank_privileged(objective: Objective) -> torch.Tensor | None:
+    """The privileged state of one observation, where the policy is."""
+    dim = objective.privileged_dim
+    return torch.zeros(1, dim, device=objective.actor.policy.device) if dim else None
+
+
+@torch.no_grad()
+def blank_rollout(objective: Objective, store: str, tokens: int) -> Rollout:
+    """A small rollout of zeros on the host, with what this objective stores and judges; its policy may be shapes alone.
+
+    Args:
+        objective: one for this alone: it may remember what it has judged.
+        store: ``prefix`` or ``images``.
+        tokens: the prompts' padded length.
+    """
+    policy, envs, steps = objective.actor.policy, objective.group_size, objective.actor.act_steps
+    inputs = policy.blank_inputs(1, tokens)
+    prefix = policy.encode(inputs)
+    trace = objective.sample(prefix, blank_draws(objective), blank_privileged(objective)).trace
+
+    def zeros(rows: TensorRows) -> TensorRows:
+        return rows.map(lambda x: torch.zeros(envs, *x.shape[1:], dtype=x.dtype, device=HOST))
+
+    ends, value = torch.ones(envs, dtype=torch.bool), torch.zeros(envs) if objective.bootstraps else None
+    length, never = torch.full((envs,), steps), torch.zeros_like(ends)
+    chunks = ChunkRows(torch.zeros(envs, steps), length, ends, never, never, value)
+    kept = {"prefix": zeros(prefix)} if store == "prefix" else {"inputs": zeros(inputs)}
+    rollout = Rollout(T, envs, HOST, HOST)
+    for t in range(T):
+        rollout.add(t, range(envs), trace=zeros(trace), chunks=chunks, **kept)
+    rollout.assign(objective.signal(rollout).rows)
+    return rollout
+
+
+def decision_bytes(rollout: Rollout) -> int:
+    """Bytes of one decision in a rollout."""
+    return rollout.nbytes() // (rollout.T * rollout.E)
 
 
 def rollout_bytes(
-    cfg: RunConfig, policy: Any = None, *, store: str, privileged_dim: int, tokens: int | None = None
+    cfg: RunConfig, policy: FlowPolicy, *, store: str, privileged_dim: int, tokens: int | None = None
 ) -> int:
-    """Bytes of the rollout buffer, advantages included; equals :meth:`rlft.rollout.buffer.Rollout.nbytes`.
+    """Bytes of a whole rollout with its signal; equals :meth:`rlft.rollout.buffer.Rollout.nbytes`.
 
     There is one, for the whole run. Where it is pinned it takes whole pages, at most one more than this per tensor.
 
     Args:
         cfg: settings.
-        policy: the run's, of which a blank observation is encoded; None: as the settings describe it.
+        policy: the run's; a blank observation is encoded, and decided on.
         store: ``prefix`` or ``images``.
-        privileged_dim: P, or 0 where the critic does not read it.
-        tokens: L, the padded length of the prompts; None where the tokenizer is not at hand: estimated
-            (:func:`rlft.plan.network.network_of`).
+        privileged_dim: P of the simulator state that observations bring, or 0.
+        tokens: the prompts' padded length; None: the policy's estimate.
     """
-    decisions = cfg.env.n_steps_rollout // cfg.act_steps * cfg.env.num_envs
-    if policy is not None:
-        blank = policy.blank_inputs(1, tokens or policy.expected_prompt_length(cfg.env.instruction))
-        rows = blank if store == "images" else policy.encode(blank)
-        chain = (cfg.num_steps + 1) * policy.horizon * policy.action_width * FLOAT
-        row = sum(x.nbytes for x in rows.tensors().values()) + chain + column_bytes(cfg, privileged_dim)
-        return decisions * row
-    network = network_of(cfg, tokens=tokens)
-    seen = prefix_row_bytes(network, prefix_type(cfg, network)) if store == "prefix" else image_row_bytes(network)
-    return decisions * (seen + decision_bytes(cfg, network, privileged_dim))
-
-
-def prefix_type(cfg: RunConfig, network: NetworkSize) -> str:
-    """The type of stored prefixes."""
-    return network.dtype if cfg.buffer.prefix_dtype == "auto" else cfg.buffer.prefix_dtype
-
-
-def prefix_row_bytes(network: NetworkSize, dtype: str) -> int:
-    """A stored prefix (:class:`rlft.policy.base.Prefix`): keys, values, mask, state."""
-    return network.kv_row_bytes(dtype) + network.prefix_tokens * BOOL + ACTION_WIDTH * FLOAT
-
-
-def image_row_bytes(network: NetworkSize) -> int:
-    """Stored model inputs (:class:`rlft.policy.base.PolicyInput`): pictures, prompt, mask, state."""
-    pictures = network.cameras * 3 * network.vision.side**2
-    return pictures + network.tokens * (INT + BOOL) + ACTION_WIDTH * FLOAT
-
-
-def part_bytes(cfg: RunConfig, network: NetworkSize, *, store: str, privileged_dim: int) -> list[int]:
-    """Bytes per row of every tensor that a minibatch gathers (:class:`rlft.rollout.buffer.MicroBatch`)."""
-    if store == "prefix":
-        seen = [network.kv_row_bytes(prefix_type(cfg, network)), network.prefix_tokens * BOOL]
-    else:
-        seen = [network.cameras * 3 * network.vision.side**2, network.tokens * INT, network.tokens * BOOL]
-    latent, value, advantage, target = (FLOAT,) * 4
-    stochastic_step, n_executed, action = INT, INT, cfg.act_steps * FLOAT
-    columns = [chain_bytes(cfg, network), stochastic_step, n_executed, latent, action, value, advantage, target]
-    return [*seen, ACTION_WIDTH * FLOAT, *columns, *([privileged_dim * FLOAT] if privileged_dim else [])]
+    length = tokens or policy.expected_prompt_length(cfg.env.instruction)
+    blank = blank_rollout(build_objective(cfg, policy, privileged_dim), store, length)
+    return cfg.env.n_steps_rollout // cfg.act_steps * cfg.env.num_envs * decision_bytes(blank)
 
 
 def pinned_blocks(sizes: Iterable[int]) -> int:
     """What torch's pool of pinned host memory takes for tensors of these bytes: powers of two."""
     return sum(1 << (size - 1).bit_length() for size in sizes if size)
-
-
-def chain_bytes(cfg: RunConfig, network: NetworkSize) -> int:
-    """A denoising chain: K + 1 chunks."""
-    return (cfg.num_steps + 1) * network.horizon * ACTION_WIDTH * FLOAT
-
-
-def decision_bytes(cfg: RunConfig, network: NetworkSize, privileged_dim: int) -> int:
-    """What is stored beside the observation."""
-    return chain_bytes(cfg, network) + column_bytes(cfg, privileged_dim)
-
-
-def column_bytes(cfg: RunConfig, privileged_dim: int) -> int:
-    """What is stored beside observation and chain."""
-    stochastic_step, n_executed = INT, INT
-    latent, value, final_value, advantage, target = (FLOAT,) * 5
-    terminated, truncated, invalid = (BOOL,) * 3
-    columns = stochastic_step + n_executed + latent + value + final_value + advantage + target
-    action = rewards = cfg.act_steps * FLOAT
-    flags = terminated + truncated + invalid
-    return columns + flags + action + rewards + privileged_dim * FLOAT

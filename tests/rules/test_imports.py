@@ -39,7 +39,15 @@ ALLOWED = {
     "rlft.data": (*BASE, "rlft.config", "rlft.placement", "rlft.progress"),
     "rlft.policy": (*BASE, "rlft.config", "rlft.data", "rlft.manifest", "rlft.placement", "rlft.plugins"),
     "rlft.rollout.buffer": ("rlft.placement", "rlft.rows"),  # what an objective reads and the sampler fills
-    "rlft.objective": (*BASE, "rlft.config", "rlft.placement", "rlft.policy", "rlft.rollout.buffer", "rlft.statistics"),
+    "rlft.objective": (
+        *BASE,
+        "rlft.config",
+        "rlft.placement",
+        "rlft.plugins",
+        "rlft.policy",
+        "rlft.rollout.buffer",
+        "rlft.statistics",
+    ),
     "rlft.rollout": (*BASE, "rlft.memory", "rlft.objective", "rlft.placement", "rlft.policy"),
     "rlft.learn": (
         *BASE,
@@ -68,6 +76,7 @@ ALLOWED = {
         "rlft.memory",
         "rlft.objective",
         "rlft.placement",
+        "rlft.plugins",
         "rlft.policy",
         "rlft.rollout",
     ),

@@ -21,6 +21,10 @@ class LeRobot(Gymnasium):
 
     packages = ("lerobot", *Gymnasium.packages)
 
+    def process_bytes(self, *, renders: bool) -> tuple[int, int] | None:
+        """Never measured."""
+        return None
+
     def image_key(self, camera: str) -> str:
         """See :meth:`Gymnasium.image_key`."""
         return f"observation.images.{camera}"

@@ -32,6 +32,10 @@ class Gymnasium(Simulator):
     packages: tuple[str, ...] = ("gymnasium", "gym-aloha", "mujoco", "numpy")
     Options = GymOptions
 
+    def process_bytes(self, *, renders: bool) -> tuple[int, int] | None:
+        """See :meth:`Simulator.process_bytes`; of gym-aloha, and of no other environment."""
+        return 330 * 10**6, 15 * 10**6
+
     def single(self, settings: EnvSettings) -> SingleEnv:
         """See :meth:`Simulator.single`."""
         options, task = self._read(settings)

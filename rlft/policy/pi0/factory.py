@@ -16,6 +16,7 @@ from lerobot.policies.pi05.modeling_pi05 import PI05Pytorch
 
 from rlft.data.normalize import NormStats
 from rlft.errors import ConfigError
+from rlft.placement import HOST
 from rlft.policy.pi0.family import SmallSize
 from rlft.policy.pi0.policy import Pi0Policy
 from rlft.policy.pi0.small import SmallPI0, SmallPI0Config, SmallPI05, SmallPI05Config
@@ -120,7 +121,7 @@ def lerobot_config(
         n_action_steps=horizon,
         num_inference_steps=num_steps,
         image_resolution=(side, side),
-        device=None if device.type == "meta" else device.type,
+        device=(HOST if device.type == "meta" else device).type,
         input_features={**images, **state},
         output_features={"action": PolicyFeature(type=FeatureType.ACTION, shape=(stats.act_dim,))},
         normalization_mapping={

@@ -21,7 +21,6 @@ from rlft.run.assembly.evaluation import (
     policy_fingerprint,
 )
 from rlft.run.assembly.learner import (
-    build_objective,
     build_placement,
     build_runner,
     dataset_dir,
@@ -44,7 +43,6 @@ __all__ = [
     "build_env",
     "build_eval_env",
     "build_evaluator",
-    "build_objective",
     "build_placement",
     "build_policy",
     "build_protocol",

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rlft import plugins
 from rlft.config.schema import RunConfig
 from rlft.placement import Placement
 from rlft.run.assembly.envs import overlaps, policy_threads
 from rlft.run.assembly.evaluation import build_evaluator
 from rlft.run.assembly.policy import build_policy
 from rlft.run.assembly.randomization import build_randomizer
-from rlft.seeding import seed_for
 from rlft.types import EnvSpec, VecEnv
 
 if TYPE_CHECKING:
@@ -74,6 +72,7 @@ def build_runner(
         verified: see :func:`rlft.policy.pretrained.load_pretrained`.
     """
     from rlft.learn.updater import Updater
+    from rlft.objective.build import build_objective
     from rlft.policy.pretrained import save_pretrained
     from rlft.run import checkpoint
     from rlft.run.guards import Probe
@@ -82,7 +81,7 @@ def build_runner(
     placement = build_placement(cfg)
     spec = envs[0].spec
     policy = build_policy(cfg, spec, placement, verified=verified)
-    objective = build_objective(cfg, policy, spec, placement)
+    objective = build_objective(cfg, policy, spec.privileged_dim)
     store = rollout_store(cfg, placement, policy, spec)
     evaluator = build_evaluator(cfg, eval_env, placement)
 
@@ -109,28 +108,6 @@ def build_runner(
         progress=progress,
     )
     return runner
-
-
-def build_objective(cfg: RunConfig, policy: FlowPolicy, spec: EnvSpec, placement: Placement) -> Objective:
-    """The objective with the policy and its exploration noise; the heads' first weights are named by the seed."""
-    from rlft.policy.actor import Actor
-    from rlft.policy.denoise import make_schedule
-    from rlft.policy.noise import NoiseHead
-
-    x, frozen = cfg.exploration, set(policy.stats.frozen_action_dims)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(cfg.seed, "heads"))
-        actor = Actor(
-            policy,
-            NoiseHead(policy.feature_dim, policy.action_width, x.std_min, x.std_max, learned=x.learn_std),
-            make_schedule(x.method, cfg.num_steps, x.noise_level).to(placement.policy),
-            cfg.act_steps,
-            explored_dims=[dim for i, dim in enumerate(policy.real_dims) if i not in frozen],
-            frozen_dims=[policy.real_dims[i] for i in sorted(frozen)],
-            density=x.density,
-        )
-        objective = plugins.load("objectives", cfg.train.objective, "train.objective")
-        return objective(actor, cfg, spec.privileged_dim).to(placement.policy)
 
 
 def probe_settings(cfg: RunConfig, episodes: int) -> RunConfig:

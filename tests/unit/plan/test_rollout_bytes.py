@@ -1,26 +1,32 @@
-"""The rollout buffer's size, counted beforehand."""
+"""The rollout's size, counted beforehand: what a run asks for, and what its plan says."""
 
 import pytest
 from helpers.plan_cases import toy_rollout, toy_runner, toy_settings
 
+from rlft.plan.memory import HOST, Assumptions, plan_rl
 from rlft.plan.rollout import rollout_bytes
 
-CASES = {
-    "prefix": ["buffer.store=prefix"],
-    "images": ["buffer.store=images", "n_action_steps=7", "num_steps=2"],
-    "privileged": ["critic.inputs=both", "buffer.store=prefix", "env.num_envs=2", "train.batch_size=8"],
-    "no camera": ["env.cameras=[]", "buffer.store=images"],
-    "two cameras": ["env.cameras=[{name: top, height: 28, width: 28}, {name: side}]", "buffer.store=prefix"],
-    "pi05": ["model.kind=small_pi05", "buffer.store=prefix"],
-    "half prefix": ["model.dtype=bfloat16", "buffer.store=prefix"],
-}
+PREFIX, IMAGES = "buffer.store=prefix", "buffer.store=images"
+GROUPS = ("train.objective=grpo", "train.options.group_size=2", "env.max_episode_len=20")
+CASES = [
+    (IMAGES, "n_action_steps=7", "num_steps=2"),
+    (PREFIX, "critic.inputs=both", "env.num_envs=2", "train.batch_size=8"),
+    (IMAGES, "env.cameras=[]"),
+    (PREFIX, "env.cameras=[{name: top, height: 28, width: 28}, {name: side}]"),
+    (PREFIX, "model.kind=small_pi05"),
+    (PREFIX, "model.dtype=bfloat16"),
+    (PREFIX, *GROUPS),
+    (IMAGES, *GROUPS, "train.options.estimator=rloo"),
+    (PREFIX, "train.objective=reinforce:Reinforce"),
+]
 
 
-@pytest.mark.parametrize("overrides", CASES.values(), ids=CASES.keys())
-def test_it_equals_a_real_buffer(overrides):
-    cfg = toy_settings(*overrides)
+@pytest.mark.parametrize("words", CASES, ids=" ".join)
+def test_it_equals_a_real_rollout(words):
+    cfg = toy_settings(*words)
     runner, spec = toy_runner(cfg)
-    buffer = toy_rollout(runner)
-    tokens = runner.objective.actor.policy.prompt_length
-    counted = rollout_bytes(cfg, store=cfg.buffer.store, privileged_dim=spec.privileged_dim, tokens=tokens)
-    assert counted == buffer.nbytes()
+    held, policy = toy_rollout(runner).nbytes(), runner.objective.actor.policy
+    how = {"store": cfg.buffer.store, "privileged_dim": spec.privileged_dim, "tokens": policy.prompt_length}
+    assert rollout_bytes(cfg, policy, **how) == held
+    assumed = Assumptions(tokens=policy.prompt_length, privileged_dim=spec.privileged_dim, cores=1)
+    assert plan_rl(cfg, assumed, cfg.buffer.store).used[HOST]["buffer"] == held

@@ -6,9 +6,9 @@ import weakref
 import pytest
 import torch
 from helpers.plan_cases import toy_settings
-from helpers.plan_meter import LiveBytes
 
 from rlft.objective.surrogate import Advantage
+from rlft.plan.meter import Meter
 from rlft.policy.pi0.policy import Pi0Prefix
 from rlft.rollout.buffer import ChunkRows, Rollout
 from rlft.run import assembly
@@ -101,7 +101,7 @@ def test_two_iterations_of_the_loop_hold_one_rollout(monkeypatch):
     monkeypatch.setattr(Rollout, "complete", complete)
     envs, tracker = assembly.build_rollout_envs(cfg), Tracker()
     runner = assembly.build_runner(cfg, envs, envs[0], tracker, Progress(), StoppedError)
-    with LiveBytes() as held, pytest.raises(StoppedError):
+    with Meter() as held, pytest.raises(StoppedError):
         runner.run()
     assert alive == [1, 1]
     assert grown[1] <= grown[0] - tracker.rollout * 0.9

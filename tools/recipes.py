@@ -1,4 +1,4 @@
-"""Writes docs/recipes.md from configs/recipe/: ``python -m rlft.plan.recipes [--check]``."""
+"""Writes docs/recipes.md from configs/recipe/: ``python -m tools.recipes [--check]``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from rlft.config.compose import CONFIG_DIR
 from rlft.config.load import load
 from rlft.config.schema import RunConfig
-from rlft.generated import write_or_check
-from rlft.plan.machine import GIB, RESERVE, STAGES, Machine, measure
-from rlft.plan.memory import HOST, Assumed, Plan, device_name
+from rlft.plan.machine import GIB, RESERVE, Machine, measure
+from rlft.plan.memory import Assumptions, MemoryPlan
+from tools.pages import write_or_check
 
-PATH = Path(__file__).resolve().parents[2] / "docs" / "recipes.md"
+PATH = Path(__file__).resolve().parents[1] / "docs" / "recipes.md"
 PLACEMENTS = ("three_gpus", "one_gpu")
 GPU_GIB = 79.0  # what cards sold as 80 GB have at least: an H100 has 79.6
 HOST_GIB = 128.0
@@ -74,7 +74,7 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in (CONFIG_DIR / "recipe").glob("*.yaml"))
 
 
-def planned(name: str, placement: str) -> Iterator[tuple[Plan, Machine]]:
+def planned(name: str, placement: str) -> Iterator[tuple[MemoryPlan, Machine]]:
     """Both trainings of a recipe, on GPUs of 80 GB.
 
     Args:
@@ -82,9 +82,8 @@ def planned(name: str, placement: str) -> Iterator[tuple[Plan, Machine]]:
         placement: a choice of the group ``placement``.
     """
     cfg = settings(name, placement)
-    devices = sorted({HOST, *(device_name(x) for x in (cfg.sim.device, cfg.model.device, cfg.buffer.device))})
-    machine = Machine(measure(devices, gpu_gib=GPU_GIB, host_gib=HOST_GIB), Assumed(cores=CORES))
-    for stage in STAGES:
+    machine = Machine(measure(cfg, gpu_gib=GPU_GIB, host_gib=HOST_GIB), Assumptions(cores=CORES))
+    for stage in ("train_rl", "train_sft"):
         yield machine.plan(stage, cfg), machine
 
 
@@ -119,7 +118,7 @@ def _settings_table() -> str:
 
 def _memory_text() -> str:
     return (
-        f"GiB on GPUs of {GPU_GIB:g} GiB and a host of {HOST_GIB:g}, of which {RESERVE:.0%} stay free; an upper bound "
+        f"GiB on GPUs of {GPU_GIB:g} GiB and a host of {HOST_GIB:g}, of which {RESERVE:.0%} stay free "
         "([planning](planning.md)).\nWhat simulation takes on its GPU was never measured; `room` is what is left there "
         "for it.\n"
     )
@@ -137,12 +136,12 @@ def _memory_table() -> str:
     return _table(rows)
 
 
-def _device_text(plan: Plan, machine: Machine, device: str) -> str:
+def _device_text(plan: MemoryPlan, machine: Machine, device: str) -> str:
     roles = ", ".join(plan.roles[device]) or "processes"
     text = f"{device}: {roles} {plan.total(device) / GIB:.1f}"
     if device not in plan.unknown:
         return text
-    room = (1.0 - RESERVE) * (machine.capacity[device].nbytes or 0) - plan.total(device)
+    room = (1.0 - RESERVE) * (machine.capacity[device] or 0) - plan.total(device)
     return f"{text} (room {room / GIB:.1f})"
 
 
