@@ -71,20 +71,20 @@ def test_what_is_done_is_not_run_again_and_anything_else_is(tmp_path, results):
 
     names = list(results)
     hashes = {name: result.protocol_hash for name, result in results.items()}
-    assert run_members(names, hashes, "f" * 64, tmp_path, evaluate, kept.append) == results
+    assert run_members(hashes, "f" * 64, tmp_path, evaluate, kept.append) == results
     assert (run, kept) == (names, [])
     run.clear()
     (tmp_path / "eval_words.json").unlink()
-    found = run_members(names, hashes, "f" * 64, tmp_path, evaluate, kept.append)
+    found = run_members(hashes, "f" * 64, tmp_path, evaluate, kept.append)
     assert {name: in_file(result, name) for name, result in found.items()} == {
         name: in_file(result, name) for name, result in results.items()
     }
     assert (run, kept) == (["words"], ["main", "things"])
     run.clear()
-    run_members(names, hashes | {"main": "0" * 64}, "f" * 64, tmp_path, evaluate, kept.append)
+    run_members(hashes | {"main": "0" * 64}, "f" * 64, tmp_path, evaluate, kept.append)
     assert run == ["main"]
     run.clear()
-    run_members(names, hashes, "e" * 64, tmp_path, evaluate, kept.append)
+    run_members(hashes, "e" * 64, tmp_path, evaluate, kept.append)
     assert run == names
 
 

@@ -74,7 +74,6 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
             return evaluate_policy(directory, evaluator, policy, name, one.eval.num_videos, fingerprint)
 
     results = run_members(
-        list(settings),
         hashes,
         fingerprint,
         directory,
