@@ -18,7 +18,7 @@ from rlft.evaluate.text import strata_text, summary_line
 from rlft.files import read_stage, write_stage, write_text_atomically
 from rlft.placement import Placement
 from rlft.progress import Progress
-from rlft.report.rundir import VIDEO_NAME
+from rlft.report.rundir import list_videos
 from rlft.run import assembly
 from rlft.run.stages.common import stage
 from rlft.statistics import wilson_interval
@@ -91,8 +91,7 @@ def report(cfg: RunConfig) -> None:
     """Gather the run directory into ``summary.json``, ``report.html`` and ``report.png``."""
     from rlft.report.build import build_report
 
-    paths = build_report(assembly.run_dir(cfg))
-    log.info("report: %s", paths.html)
+    log.info("report: %s", build_report(assembly.run_dir(cfg)))
 
 
 def evaluate_policy(
@@ -139,5 +138,4 @@ def _record_videos(run: Path, evaluator: Evaluator, policy: FlowPolicy, result: 
 
 
 def _videos_of(run: Path, label: str) -> dict[int, Path]:
-    found = ((path, VIDEO_NAME.fullmatch(path.name)) for path in (run / "videos").glob("*.mp4"))
-    return {int(match["index"]): path for path, match in found if match is not None and match["label"] == label}
+    return {video.index: video.path for video in list_videos(run / "videos") if video.label == label}
