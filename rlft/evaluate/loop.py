@@ -58,12 +58,9 @@ class Evaluator:
     ) -> EvalResult:
         """Evaluate a policy on all episodes of the protocol.
 
-        Args:
-            policy: acts deterministically but for its starting noise, which is named by the episode.
-            label: goes into the result.
-            fingerprint: of the policy's weights; goes into the result, too.
-            explore: the policy with its exploration noise: act as in a rollout.
-            on_progress: called with (episodes done, episodes in all, successes).
+        It acts deterministically but for its starting noise, which is named by the episode, or with ``explore``, the
+        policy with its exploration noise, as in a rollout. Label and fingerprint of the weights go into the result;
+        ``on_progress`` is called with (episodes done, episodes in all, successes).
         """
         started = time.perf_counter()
         results: list[EpisodeResult] = []
@@ -87,10 +84,7 @@ class Evaluator:
     ) -> None:
         """Run some episodes again with an image per step: the same episodes, for they are named by their seeds.
 
-        Args:
-            policy: the one that was evaluated.
-            chosen: indices of episodes.
-            on_video: called with what this run of the episode gave, and its frames, uint8 ``[n, height, width, 3]``.
+        ``on_video`` is called with what this run of an episode gave, and its frames, uint8 ``[n, height, width, 3]``.
         """
         if not chosen:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from rlft.evaluate.result import EvalResult, load_result
 from rlft.evaluate.strata import Stratum
 from rlft.evaluate.text import difference, interval, percent
 from rlft.statistics import difference_interval
+
+log = logging.getLogger(__name__)
 
 # Of the table for people.
 COLUMNS = ("member", "group", "succeeded", "success", "95 % interval", "at the end", "against in distribution",
@@ -99,26 +102,17 @@ def _cells(texts: Sequence[str]) -> str:
 
 
 def run_members(
-    members: Mapping[str, str],
-    policy: str,
-    directory: Path,
-    evaluate: Callable[[str], EvalResult],
-    on_kept: Callable[[str], None],
+    members: Mapping[str, str], policy: str, directory: Path, evaluate: Callable[[str], EvalResult]
 ) -> dict[str, EvalResult]:
-    """The results of all members; those that a file holds already are not run again.
+    """The results of all members (name -> hash of the protocol) of a policy, by its fingerprint.
 
-    Args:
-        members: their names, each with the hash of its protocol.
-        policy: fingerprint of the weights.
-        directory: holds ``eval_<name>.json``.
-        evaluate: runs a member, and leaves its file.
-        on_kept: called with the name of a member that was found done.
+    Those that a file ``eval_<name>.json`` holds already are not run again; ``evaluate`` runs one and leaves its file.
     """
     results: dict[str, EvalResult] = {}
     for name, protocol_hash in members.items():
         found = finished(directory / f"eval_{name}.json", protocol_hash, policy)
         if found is not None:
-            on_kept(name)
+            log.info("%s: done already, with this protocol and these weights", name)
         results[name] = found or evaluate(name)
     return results
 

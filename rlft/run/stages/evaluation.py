@@ -73,13 +73,7 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
             evaluator = assembly.build_evaluator(one, env, placement)
             return evaluate_policy(directory, evaluator, policy, name, one.eval.num_videos, fingerprint)
 
-    results = run_members(
-        hashes,
-        fingerprint,
-        directory,
-        evaluate_member,
-        lambda name: log.info("%s: done already, with this protocol and these weights", name),
-    )
+    results = run_members(hashes, fingerprint, directory, evaluate_member)
     table = make_table(cfg.eval.label, suite.name, fingerprint, [(m.name, m.group) for m in suite.members], results)
     write_stage(run, f"eval_suite_{cfg.eval.label}", table.to_dict())
     text = markdown(table)
