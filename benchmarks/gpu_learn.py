@@ -233,7 +233,8 @@ class LerobotStep:
 
 def demonstrations(cfg: Any, horizon: int, frames: int) -> Any:
     """Random demonstrations in memory: one episode."""
-    from rlft.data.dataset import DemoMeta, DemoSet
+    from rlft.data.dataset import DemoSet
+    from rlft.data.episode import DemoMeta
 
     n = frames + horizon
     env = environment(cfg, n)

@@ -21,14 +21,11 @@ DISTRIBUTION = "rlft-flow"
 
 
 def write_stage(run_dir: Path, stage: str, result: Mapping[str, Any]) -> Path:
-    """Write ``<stage>.json`` into the run directory, whole or not at all.
+    """Write ``<stage>.json`` (``collect``, ``sft``, ``rl``, ``eval_<label>``) into the run directory, as one piece.
 
-    Args:
-        run_dir: made where it is missing.
-        stage: ``collect``, ``sft``, ``rl`` or ``eval_<label>``.
-        result: plain values; non-finite numbers are written as null.
+    The directory is made where it is missing; numbers that are not finite are written as null.
     """
-    path = Path(run_dir) / f"{stage}.json"
+    path = run_dir / f"{stage}.json"
     write_text_atomically(path, json.dumps(to_json(result), indent=2, allow_nan=False) + "\n")
     return path
 
@@ -39,7 +36,7 @@ def read_stage(run_dir: Path, stage: str) -> dict[str, Any]:
     Raises:
         RlftError: the stage has not been run in this directory, or its file is damaged.
     """
-    path = Path(run_dir) / f"{stage}.json"
+    path = run_dir / f"{stage}.json"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -92,12 +89,17 @@ def content_hash(value: Any) -> str:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Replace a file by a new text; a reader sees the old one or the new one, never a part."""
+    """As :func:`write_atomically`, in UTF-8."""
+    write_atomically(path, text.encode("utf-8"))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file; a reader sees the old one or the new one, never a part. Its directory is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

@@ -11,23 +11,15 @@ if TYPE_CHECKING:
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
-def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a success rate (Wilson 1927, J. Am. Stat. Assoc. 22:209).
-
-    Args:
-        successes: 0..trials.
-        trials: at least 1.
-        z: quantile of the normal distribution; 95 % by default.
-
-    Returns:
-        lower and upper bound in [0, 1].
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a success rate, in [0, 1] (Wilson 1927, J. Am. Stat. Assoc. 22:209).
 
     Raises:
-        ValueError: the counts contradict each other.
+        ValueError: not 0 <= successes <= trials, or no trials.
     """
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"successes={successes}, trials={trials}: wanted 0 <= successes <= trials and trials >= 1")
-    rate = successes / trials
+    rate, z = successes / trials, Z95
     centre = rate + z * z / (2 * trials)
     spread = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
@@ -38,28 +30,16 @@ def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float,
 
 
 def difference_interval(first: tuple[int, int], second: tuple[int, int]) -> tuple[float, float]:
-    """Newcombe's 95 % interval of the difference of two independent rates, from their Wilson intervals.
+    """Newcombe's 95 % interval of ``first - second``, two independent rates as (successes, trials); in [-1, 1].
 
-    Method 10 of Newcombe 1998, Statistics in Medicine 17:873.
-
-    Args:
-        first: successes and trials.
-        second: successes and trials of the rate that is subtracted.
-
-    Returns:
-        lower and upper bound of ``first - second`` in [-1, 1].
+    From their Wilson intervals: method 10 of Newcombe 1998, Statistics in Medicine 17:873.
     """
     (p, (low_p, high_p)), (q, (low_q, high_q)) = ((wins / n, wilson_interval(wins, n)) for wins, n in (first, second))
     return (p - q) - math.hypot(p - low_p, high_q - q), (p - q) + math.hypot(high_p - p, q - low_q)
 
 
 def explained_variance(predicted: torch.Tensor, target: torch.Tensor) -> float:
-    """1 - Var(target - predicted) / Var(target): 1 is perfect, 0 no better than the mean; NaN for a constant target.
-
-    Args:
-        predicted: any shape.
-        target: the same shape.
-    """
+    """1 - Var(target - predicted) / Var(target): 1 is perfect, 0 no better than the mean; NaN for a constant target."""
     if predicted.shape != target.shape:
         raise ValueError(f"predicted {tuple(predicted.shape)} and target {tuple(target.shape)} differ in shape")
     variance = float(target.double().var(unbiased=False)) if target.numel() else 0.0

@@ -24,12 +24,8 @@ class AttemptLog:
     an interruption, nothing counts that is not there.
 
     Args:
-        root: the directory; made where it is missing. What lies there is continued.
+        root: made where it is missing; what lies there is continued.
         key: everything that decides what an attempt records.
-
-    Attributes:
-        path: the list of attempts.
-        records: attempt number -> outcome.
 
     Raises:
         DatasetError: the attempts that lie there were made with other settings.
@@ -41,8 +37,8 @@ class AttemptLog:
         key = json.loads(json.dumps(key))
         lines = _whole_lines(self.path)
         if not lines:
-            self.path.write_text(json.dumps(key) + "\n")
             lines = [json.dumps(key)]
+            self.path.write_text(lines[0] + "\n")
         found = json.loads(lines[0])
         problems = [
             f"{name} was {found.get(name)!r} in the interrupted collection and is {key.get(name)!r} now"
@@ -53,7 +49,7 @@ class AttemptLog:
             remedy = f"repeat the earlier settings to continue, or remove {root} to start anew"
             raise DatasetError(root, [*problems, remedy])
         done = [AttemptRecord(**json.loads(line)) for line in lines[1:]]
-        self.records = {record.number: record for record in done}
+        self.records = {record.number: record for record in done}  # by attempt number
 
     def part(self, number: int) -> Path:
         """Where the episode of an attempt is kept; whoever records it writes it there."""
@@ -66,11 +62,7 @@ class AttemptLog:
         self.records[record.number] = record
 
     def episode(self, record: AttemptRecord) -> Episode:
-        """The recorded episode of an attempt.
-
-        Raises:
-            DatasetError: its file is gone or broken.
-        """
+        """The recorded episode of an attempt; a file that is gone or broken is a DatasetError."""
         path = self.part(record.number)
         try:
             return Episode.load(path, record.seed)

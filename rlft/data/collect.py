@@ -15,13 +15,14 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rlft.config.schema import RunConfig
 from rlft.data.attempt_log import AttemptLog
 from rlft.data.episode import DemoMeta
-from rlft.data.writer import DemoWriter, check_repo_id, check_root
+from rlft.data.writer import DemoWriter, check_target
 from rlft.errors import RlftError
+from rlft.progress import Progress
 from rlft.seeding import seed_for
 from rlft.types import AttemptRecord, DemoAttempt, DemoSource, EnvSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError, WorkerError
@@ -39,14 +40,6 @@ LEFT_OUT_OF_KEY = ("step_timeout_s", "max_restarts", "instruction", "assets_root
 
 class CollectError(RlftError):
     """Demonstrations cannot be collected."""
-
-
-class ProgressLike(Protocol):
-    """Where progress is shown (:class:`rlft.progress.Progress`)."""
-
-    def update(self, done: float, total: float, **figures: float) -> None:
-        """Say how far the stage is."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -67,44 +60,28 @@ class CollectResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``collect.json``."""
-        return {
-            **dataclasses.asdict(self),
-            "failure_counts": {kind: len(seeds) for kind, seeds in self.failures.items()},
-        }
+        counts = {kind: len(seeds) for kind, seeds in self.failures.items()}
+        return dataclasses.asdict(self) | {"failure_counts": counts}
 
 
 def collect(
-    cfg: RunConfig, settings: EnvSettings, run_dir: Path, dataset_dir: Path, progress: ProgressLike | None = None
+    cfg: RunConfig, settings: EnvSettings, run_dir: Path, dataset_dir: Path, progress: Progress | None = None
 ) -> CollectResult:
-    """Collect ``cfg.collect.num_episodes`` demonstrations.
+    """Collect ``cfg.collect.num_episodes`` demonstrations into ``dataset_dir``, which must not exist.
 
     Finished attempts are kept in ``<run_dir>/collect_parts`` until the dataset is whole; calling again after an
     interruption continues there.
-
-    Args:
-        cfg: all settings.
-        settings: what the simulator is told.
-        run_dir: the run's directory.
-        dataset_dir: where the dataset goes; must not exist.
-        progress: where progress is shown.
 
     Raises:
         DatasetError: the dataset exists, a name is not allowed, or parts of another configuration lie there.
         CollectError: the task has no planner, or too few attempts succeeded.
     """
-    started = time.perf_counter()
-    check_repo_id(cfg.dataset.repo_id)
-    check_root(dataset_dir)
+    started, c = time.perf_counter(), cfg.collect
+    check_target(dataset_dir, cfg.dataset.repo_id)
     settings = dataclasses.replace(
-        settings,
-        num_envs=1,
-        num_workers=0,
-        privileged=False,
-        max_episode_steps=cfg.collect.max_steps,
-        reward=RewardSettings(mode="sparse"),
-        reward_per_chunk=False,
-    )
-    c = cfg.collect
+        settings, num_envs=1, num_workers=0, privileged=False, max_episode_steps=c.max_steps,
+        reward=RewardSettings(mode="sparse"), reward_per_chunk=False,
+    )  # fmt: skip
     record = RecordSettings(c.success_hold_steps, c.action_noise, c.max_steps, c.keep_failures)
     told = {"seed": cfg.seed, **dataclasses.asdict(settings), **dataclasses.asdict(record)}
     attempts = AttemptLog(run_dir / PARTS, {name: told[name] for name in told if name not in LEFT_OUT_OF_KEY})
@@ -117,28 +94,38 @@ def collect(
         raise CollectError(str(error)) from error
     records = _needed(attempts, c.num_episodes)
     kept = [r for r in records if r.outcome == SUCCESS or (c.keep_failures and r.steps > 0)]
-    meta = _write(cfg, settings, dataset_dir, attempts, kept, source, progress)
+    writer = DemoWriter(dataset_dir, cfg.dataset.repo_id, _meta(cfg, settings, source), video=c.save_video)
+    fingerprint = _write(writer, attempts, kept, progress)
     shutil.rmtree(attempts.root)
+    solved = [r.success_step for r in records if r.outcome == SUCCESS and r.success_step is not None]
+    failures: dict[str, list[int]] = {}
+    for r in (r for r in records if r.outcome != SUCCESS):
+        failures.setdefault(r.outcome, []).append(r.seed)
     limit = cfg.env.max_episode_len
-    result = _result(records, kept, limit, dataset_dir, meta, time.perf_counter() - started, resumed)
+    result = CollectResult(
+        episodes=len(kept),
+        attempts=len(records),
+        success_rate=len(solved) / len(records),
+        seconds=time.perf_counter() - started,
+        resumed_attempts=resumed,
+        failures=failures,
+        lengths=_summary([r.steps for r in kept]),
+        steps_to_success=_summary(solved),
+        longer_than_limit=sum(steps > limit for steps in solved),
+        dataset=str(dataset_dir),
+        fingerprint=fingerprint,
+    )
     if result.longer_than_limit:
         log.warning(
             "%d of %d demonstrations need more steps than env.max_episode_len=%d (the longest %d): a policy that "
             "moves like the planner cannot solve them in time",
-            result.longer_than_limit,
-            result.episodes,
-            limit,
-            result.steps_to_success["max"],
-        )
+            result.longer_than_limit, result.episodes, limit, result.steps_to_success["max"],
+        )  # fmt: skip
     return result
 
 
 def _attempt_all(
-    cfg: RunConfig,
-    settings: EnvSettings,
-    record: RecordSettings,
-    attempts: AttemptLog,
-    progress: ProgressLike | None,
+    cfg: RunConfig, settings: EnvSettings, record: RecordSettings, attempts: AttemptLog, progress: Progress | None
 ) -> DemoSource:
     """Make attempts until enough have succeeded."""
     c = cfg.collect
@@ -177,17 +164,8 @@ def _attempt_all(
     return source
 
 
-def _write(
-    cfg: RunConfig,
-    settings: EnvSettings,
-    dataset_dir: Path,
-    attempts: AttemptLog,
-    kept: list[AttemptRecord],
-    source: DemoSource,
-    progress: ProgressLike | None,
-) -> DemoMeta:
-    """Write the kept episodes in order, read one at a time."""
-    meta = DemoMeta(
+def _meta(cfg: RunConfig, settings: EnvSettings, source: DemoSource) -> DemoMeta:
+    return DemoMeta(
         env_id=settings.env_id,
         control_mode=settings.control_mode,
         cameras=tuple(camera.name for camera in settings.cameras),
@@ -198,12 +176,16 @@ def _write(
         frozen_action_dims=source.frozen_action_dims,
         versions=source.versions,
     )
-    with DemoWriter(dataset_dir, cfg.dataset.repo_id, meta, video=cfg.collect.save_video) as writer:
+
+
+def _write(writer: DemoWriter, attempts: AttemptLog, kept: list[AttemptRecord], progress: Progress | None) -> str:
+    """Write the kept episodes in order, read one at a time; the dataset's fingerprint."""
+    with writer:
         for done, record in enumerate(kept, start=1):
             writer.add(attempts.episode(record))
             if progress is not None and (done % WRITE_REPORT == 0 or done == len(kept)):
                 progress.update(len(kept), len(kept), written=done)
-        return writer.finish()
+        return writer.finish().fingerprint
 
 
 def _needed(attempts: AttemptLog, wanted: int) -> list[AttemptRecord]:
@@ -215,32 +197,3 @@ def _needed(attempts: AttemptLog, wanted: int) -> list[AttemptRecord]:
 
 def _summary(values: list[int]) -> dict[str, float]:
     return {"mean": sum(values) / len(values), "min": min(values), "max": max(values)}
-
-
-def _result(
-    records: list[AttemptRecord],
-    kept: list[AttemptRecord],
-    limit: int,
-    dataset_dir: Path,
-    meta: DemoMeta,
-    seconds: float,
-    resumed: int,
-) -> CollectResult:
-    failures: dict[str, list[int]] = {}
-    for record in records:
-        if record.outcome != SUCCESS:
-            failures.setdefault(record.outcome, []).append(record.seed)
-    solved = [r.success_step for r in records if r.outcome == SUCCESS and r.success_step is not None]
-    return CollectResult(
-        episodes=len(kept),
-        attempts=len(records),
-        success_rate=len(solved) / len(records),
-        seconds=seconds,
-        resumed_attempts=resumed,
-        failures=failures,
-        lengths=_summary([record.steps for record in kept]),
-        steps_to_success=_summary(solved),
-        longer_than_limit=sum(steps > limit for steps in solved),
-        dataset=str(dataset_dir),
-        fingerprint=meta.fingerprint,
-    )

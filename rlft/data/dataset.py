@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -12,12 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from rlft.data.episode import DatasetError, DemoMeta, Episode
-from rlft.data.layout import IMAGE_PREFIX, Layout, check, open_layout
-from rlft.data.writer import DemoWriter
+from rlft.data.episode import DatasetError, DemoMeta
+from rlft.data.layout import IMAGE_PREFIX, Layout, open_layout
 from rlft.types import Observation
-
-__all__ = ["DatasetError", "DemoBatch", "DemoMeta", "DemoSet", "DemoWriter", "Episode", "check"]
 
 
 @dataclass(frozen=True)
@@ -34,45 +31,29 @@ class DemoBatch:
     def obs(self) -> Observation:
         """Observations, gathered when asked for: uint8 ``[B, height, width, 3]`` per camera, state ``[B, S]``."""
         demos, index = self.demos, self.index
-        return Observation(
-            images={name: frames[index] for name, frames in demos.images.items()},
-            state=demos.state[index],
-            task=[demos.tasks[i] for i in index.tolist()],
-        )
+        images = {name: frames[index] for name, frames in demos.images.items()}
+        return Observation(images, demos.state[index], [demos.tasks[i] for i in index.tolist()])
 
 
+@dataclass(eq=False, repr=False)
 class DemoSet:
-    """A whole dataset in memory, N frames in all.
+    """A whole dataset in memory, N frames in all."""
 
-    Args:
-        meta: what the numbers mean.
-        images: camera name -> uint8 ``[N, height, width, 3]``.
-        state: float32 ``[N, S]``, physical units.
-        action: float32 ``[N, d]``, controller units.
-        lengths: int64 ``[episodes]``, steps per episode, in order.
-        tasks: N language instructions.
-        horizon: H, steps per action window.
+    meta: DemoMeta  # what the numbers mean
+    images: dict[str, torch.Tensor]  # camera name -> uint8 `[N, height, width, 3]`
+    state: torch.Tensor  # float32 `[N, S]`, physical units
+    action: torch.Tensor  # float32 `[N, d]`, controller units
+    lengths: torch.Tensor  # int64 `[episodes]`, steps per episode, in order
+    tasks: list[str]  # N language instructions
+    horizon: int  # H, steps per action window
+    episode: torch.Tensor = field(init=False)  # int64 `[N]`, the episode of each frame
 
-    Attributes:
-        episode: int64 ``[N]``, the episode of each frame.
-    """
-
-    def __init__(
-        self,
-        meta: DemoMeta,
-        images: dict[str, torch.Tensor],
-        state: torch.Tensor,
-        action: torch.Tensor,
-        lengths: torch.Tensor,
-        tasks: list[str],
-        horizon: int,
-    ) -> None:
-        if horizon < 1:
-            raise ValueError(f"horizon={horizon}; must be at least 1")
-        self.meta, self.images, self.state, self.action = meta, images, state, action
-        self.lengths, self.tasks, self.horizon = lengths, tasks, horizon
-        self.episode = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-        self._last = (torch.cumsum(lengths, 0) - 1)[self.episode]  # the last frame of each frame's episode
+    def __post_init__(self) -> None:
+        """Find the episode of each frame, and its end."""
+        if self.horizon < 1:
+            raise ValueError(f"horizon={self.horizon}; must be at least 1")
+        self.episode = torch.repeat_interleave(torch.arange(len(self.lengths)), self.lengths)
+        self._last = (torch.cumsum(self.lengths, 0) - 1)[self.episode]  # the last frame of each frame's episode
 
     def __len__(self) -> int:
         """N."""
@@ -80,20 +61,11 @@ class DemoSet:
 
     @classmethod
     def load(cls, path: Path | str, horizon: int) -> Self:
-        """Read a LeRobotDataset v3 into memory.
-
-        Args:
-            path: dataset directory.
-            horizon: H.
-
-        Raises:
-            DatasetError: lists every problem found in the dataset.
-        """
+        """Read a LeRobotDataset v3 into memory; a DatasetError lists every problem found in it."""
         layout = open_layout(path)
-        images = {name: torch.from_numpy(_frames(layout, name)) for name in layout.meta.cameras}
         return cls(
             layout.meta,
-            images,
+            {name: torch.from_numpy(_frames(layout, name)) for name in layout.meta.cameras},
             torch.from_numpy(layout.columns["observation.state"].copy()),
             torch.from_numpy(layout.columns["action"].copy()),
             torch.from_numpy(layout.lengths),
@@ -108,30 +80,23 @@ class DemoSet:
         return DemoBatch(self, index, self.action[torch.minimum(steps, last)], steps > last)
 
     def sample(self, generator: torch.Generator, batch: int) -> DemoBatch:
-        """B rows drawn evenly from all frames, with replacement.
-
-        Args:
-            generator: a CPU generator; the same state gives the same rows.
-            batch: B.
-        """
+        """B rows drawn evenly from all frames, with replacement; the same state of a CPU generator gives the same."""
         return self.rows(torch.randint(len(self), (batch,), generator=generator))
 
 
 def _frames(layout: Layout, camera: str) -> np.ndarray:
-    """All pictures of one camera, uint8 ``[N, height, width, 3]``."""
+    """All images of one camera, uint8 ``[N, height, width, 3]``."""
     height, width, _ = layout.info["features"][f"{IMAGE_PREFIX}{camera}"]["shape"]
-    out = np.empty((int(layout.lengths.sum()), height, width, 3), dtype=np.uint8)
-    source = _video_frames if camera in layout.video_files else _png_frames
-    row = 0
-    for row, frame in enumerate(source(layout, camera), start=1):
+    out = np.empty((len(layout.columns["index"]), height, width, 3), dtype=np.uint8)
+    source, count = _video_frames if camera in layout.video_files else _png_frames, 0
+    for count, frame in enumerate(source(layout, camera), start=1):
         if frame.shape != out.shape[1:]:
-            raise DatasetError(
-                layout.root,
-                [f"frame {row - 1} of camera {camera!r} is {list(frame.shape)}; wanted {list(out.shape[1:])}"],
-            )
-        out[row - 1] = frame
-    if row != len(out):
-        raise DatasetError(layout.root, [f"camera {camera!r} has {row} frames; the data files have {len(out)}"])
+            problem = f"frame {count - 1} of camera {camera!r} is {list(frame.shape)}; wanted {list(out.shape[1:])}"
+            raise DatasetError(layout.root, [problem])
+        if count <= len(out):
+            out[count - 1] = frame
+    if count != len(out):
+        raise DatasetError(layout.root, [f"camera {camera!r} has {count} frames; the data files have {len(out)}"])
     return out
 
 

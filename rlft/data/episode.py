@@ -20,16 +20,12 @@ REMEDY = "collect the demonstrations anew, or write this file by hand (rlft.data
 
 
 class DatasetError(RlftError):
-    """A dataset that cannot be written or used. Lists every problem, the first ten in the message.
-
-    Attributes:
-        problems: one line each.
-    """
+    """A dataset that cannot be written or used. Lists every problem, the first ten in the message."""
 
     exit_code = 2
 
     def __init__(self, source: str | Path, problems: list[str]) -> None:
-        self.problems = problems
+        self.problems = problems  # one line each
         shown = [f"  - {line}" for line in problems[:10]]
         if len(problems) > len(shown):
             shown.append(f"  ... and {len(problems) - len(shown)} more")
@@ -65,9 +61,8 @@ class Episode:
                 out.append(f"{name} is not finite, first at step {row}, dimension {dim}")
         for name, frames in self.images.items():
             if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) != steps:
-                out.append(
-                    f"camera {name!r} is {frames.dtype} {list(frames.shape)}; wanted uint8 [{steps}, height, width, 3]"
-                )
+                wanted = f"wanted uint8 [{steps}, height, width, 3]"
+                out.append(f"camera {name!r} is {frames.dtype} {list(frames.shape)}; {wanted}")
         return out
 
     @classmethod
@@ -103,25 +98,17 @@ class DemoMeta:
 
     @classmethod
     def load(cls, root: Path) -> DemoMeta:
-        """Read ``rlft.json``.
-
-        Raises:
-            DatasetError: the file is missing, broken, or of another format.
-        """
-        path = root / META_FILE
+        """Read ``rlft.json``; a DatasetError where it is missing, broken, or of another format."""
         try:
-            data: dict[str, Any] = json.loads(path.read_text())
-            found = data["format"]
-            if found != META_FORMAT:
+            data: dict[str, Any] = json.loads((root / META_FILE).read_text())
+            if (found := data["format"]) != META_FORMAT:
                 problem = f"{META_FILE} has format {found}; this version reads {META_FORMAT}: {REMEDY}"
                 raise DatasetError(root, [problem])
             known: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in data.items()}
             return cls(**known)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DatasetError(
-                root,
-                [f"{META_FILE} cannot be read ({type(error).__name__}: {error}): {REMEDY}"],
-            ) from error
+            problem = f"{META_FILE} cannot be read ({type(error).__name__}: {error}): {REMEDY}"
+            raise DatasetError(root, [problem]) from error
 
 
 def fingerprint(episodes: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:

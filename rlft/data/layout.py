@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -27,43 +28,25 @@ COLUMNS = (*NUMBERS, "episode_index", "frame_index", "index", "task_index")
 class Layout:
     """A dataset directory, opened and checked."""
 
-    root: Path  # the directory
+    root: Path
     meta: DemoMeta  # what the numbers mean
     info: dict[str, Any]  # lerobot's own description
     lengths: np.ndarray  # steps per episode
-    data_files: list[Path]  # data files in order
-    # camera name -> video files in order, empty where pictures lie in the data files
-    video_files: dict[str, list[Path]]
+    data_files: list[Path]  # in order
+    video_files: dict[str, list[Path]]  # camera name -> in order; only of cameras whose images lie in videos
     # `observation.state` float32 `[N, S]`, `action` float32 `[N, d]`, the integer columns `[N]`
     columns: dict[str, np.ndarray]
     tasks: list[str]  # language instruction per task index
 
 
-def check(root: Path | str) -> list[str]:
-    """Everything that is wrong with a dataset, one line each; empty where it can be used."""
-    try:
-        open_layout(root)
-    except DatasetError as error:
-        return error.problems
-    return []
-
-
 def open_layout(root: Path | str) -> Layout:
-    """Open and check a dataset; pictures are looked for but not decoded.
-
-    Raises:
-        DatasetError: lists every problem.
-    """
+    """Open and check a dataset, images not decoded; a DatasetError lists every problem."""
     root = Path(root)
-    info = _read_info(root)
-    meta = DemoMeta.load(root)
+    info, meta = _read_info(root), DemoMeta.load(root)
     episodes = _read_tables(root, sorted((root / "meta" / "episodes").glob("*/*.parquet")), "meta/episodes")
     cameras = {name: f"{IMAGE_PREFIX}{name}" for name in meta.cameras}
-    problems = [
-        f"feature {key!r} is missing from meta/info.json"
-        for key in (*NUMBERS, *cameras.values())
-        if key not in info["features"]
-    ]
+    lacking = [key for key in (*NUMBERS, *cameras.values()) if key not in info["features"]]
+    problems = [f"feature {key!r} is missing from meta/info.json" for key in lacking]
     data_files = _referenced(root, info["data_path"], episodes, "data", {})
     video_files = {
         name: _referenced(root, info["video_path"], episodes, f"videos/{key}", {"video_key": key})
@@ -83,8 +66,7 @@ def open_layout(root: Path | str) -> Layout:
     tasks = [text for _, text in sorted(zip(tasks_table["task_index"], tasks_table["task"]))]
     lengths = np.asarray(episodes.column("length").to_pylist(), dtype=np.int64)
     layout = Layout(root, meta, info, lengths, data_files, video_files, columns, tasks)
-    problems = _problems(layout, episodes) + _video_problems(layout)
-    if problems:
+    if problems := _problems(layout, episodes) + _video_problems(layout):
         raise DatasetError(root, problems)
     return layout
 
@@ -100,10 +82,8 @@ def _read_info(root: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError) as error:
         raise DatasetError(root, [f"meta/info.json cannot be read ({type(error).__name__}: {error})"]) from error
     if not version.startswith(VERSION):
-        raise DatasetError(
-            root,
-            [f"codebase_version is {version}; wanted {VERSION}x: convert it with lerobot's v2.1-to-v3.0 script"],
-        )
+        remedy = "convert it with lerobot's v2.1-to-v3.0 script"
+        raise DatasetError(root, [f"codebase_version is {version}; wanted {VERSION}x: {remedy}"])
     if missing:
         raise DatasetError(root, [f"meta/info.json lacks {missing}"])
     return info
@@ -119,8 +99,7 @@ def _read_tables(root: Path, paths: list[Path], what: str, columns: list[str] | 
         except (OSError, pa.ArrowException) as error:
             raise DatasetError(root, [f"{path.relative_to(root)} cannot be read: {error}"]) from error
     table = pa.concat_tables(tables, promote_options="default")
-    lacking = [name for name in columns or () if name not in table.column_names]
-    if lacking:
+    if lacking := [name for name in columns or () if name not in table.column_names]:
         raise DatasetError(root, [f"{what} lacks the columns {lacking}"])
     return table
 
@@ -128,16 +107,14 @@ def _read_tables(root: Path, paths: list[Path], what: str, columns: list[str] | 
 def _referenced(root: Path, template: str, episodes: pa.Table, prefix: str, names: dict[str, str]) -> list[Path]:
     """The files that the episode table names, in the order of the episodes."""
     keys = [f"{prefix}/chunk_index", f"{prefix}/file_index"]
-    lacking = [key for key in keys if key not in episodes.column_names]
-    if lacking:
+    if lacking := [key for key in keys if key not in episodes.column_names]:
         raise DatasetError(root, [f"meta/episodes lacks the columns {lacking}"])
     pairs = dict.fromkeys(zip(*(episodes.column(key).to_pylist() for key in keys)))
     try:
         paths = [root / template.format(chunk_index=chunk, file_index=file, **names) for chunk, file in pairs]
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise DatasetError(root, [f"meta/info.json: the path template {template!r} cannot be filled in"]) from error
-    outside = [path for path in paths if not path.resolve().is_relative_to(root.resolve())]
-    if outside:
+    if outside := [path for path in paths if not path.resolve().is_relative_to(root.resolve())]:
         raise DatasetError(root, [f"{path} lies outside the dataset" for path in outside])
     return paths
 
@@ -161,45 +138,35 @@ def _problems(layout: Layout, episodes: pa.Table) -> list[str]:
     if numbers != list(range(len(numbers))):
         out.append("meta/episodes: episode_index does not count 0, 1, 2, ...")
     out += [f"episode {i} has no steps" for i in np.flatnonzero(lengths < 1)]
-    for name, found in (("total_episodes", len(lengths)), ("total_frames", frames)):
-        if layout.info[name] != found:
-            out.append(f"meta/info.json: {name} is {layout.info[name]}, but {found} are in the files")
-    counts = np.bincount(columns["episode_index"].astype(np.int64), minlength=len(lengths))
-    for i in range(max(len(counts), len(lengths))):
-        found, wanted = int(counts[i]), int(lengths[i]) if i < len(lengths) else 0
-        if found != wanted:
-            out.append(f"episode {i} has {found} frames in the data files; meta/episodes says {wanted}")
+    for name, count in (("total_episodes", len(lengths)), ("total_frames", frames)):
+        if layout.info[name] != count:
+            out.append(f"meta/info.json: {name} is {layout.info[name]}, but {count} are in the files")
+    counts = np.bincount(columns["episode_index"].astype(np.int64), minlength=len(lengths)).tolist()
+    out += [
+        f"episode {i} has {found} frames in the data files; meta/episodes says {wanted}"
+        for i, (found, wanted) in enumerate(zip_longest(counts, lengths.tolist(), fillvalue=0))
+        if found != wanted
+    ]
     if not np.array_equal(columns["index"], np.arange(frames)):
         out.append("index does not count 0, 1, 2, ...: frames are missing, doubled or out of order")
     if not out and not np.array_equal(columns["frame_index"], np.concatenate([np.arange(n) for n in lengths])):
         out.append("frame_index does not count 0, 1, 2, ... within every episode")
-    if len(columns["task_index"]) and int(columns["task_index"].max()) >= len(layout.tasks):
-        out.append(f"task_index reaches {int(columns['task_index'].max())}; meta/tasks has {len(layout.tasks)} tasks")
+    if frames and (last := int(columns["task_index"].max())) >= len(layout.tasks):
+        out.append(f"task_index reaches {last}; meta/tasks has {len(layout.tasks)} tasks")
     for key in NUMBERS:
-        values = columns[key]
-        width = tuple(layout.info["features"][key]["shape"])
-        if values.shape != (frames, *width):
-            out.append(f"{key} is {list(values.shape)}; wanted {[frames, *width]}")
-            continue
-        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        if len(bad):
-            row = int(bad[0])
-            out.append(
-                f"{key} is not finite in {len(bad)} frames, first in episode {int(columns['episode_index'][row])}, "
-                f"step {int(columns['frame_index'][row])}"
-            )
-    if not out and layout.meta.fingerprint != (found_print := fingerprint(split(columns, lengths))):
-        out.append(
-            f"the fingerprint is {found_print[:12]}..., rlft.json says {layout.meta.fingerprint[:12] or 'none'}...: "
-            "the numbers were changed after recording"
-        )
+        values, wanted = columns[key], [frames, *layout.info["features"][key]["shape"]]
+        if list(values.shape) != wanted:
+            out.append(f"{key} is {list(values.shape)}; wanted {wanted}")
+        elif len(bad := np.flatnonzero(~np.isfinite(values).all(axis=1))):
+            episode, step = (int(columns[index][bad[0]]) for index in ("episode_index", "frame_index"))
+            out.append(f"{key} is not finite in {len(bad)} frames, first in episode {episode}, step {step}")
+    if out:
+        return out
+    found = fingerprint(zip(*(np.split(columns[key], np.cumsum(lengths)[:-1]) for key in NUMBERS)))
+    if found != layout.meta.fingerprint:
+        said = f"rlft.json says {layout.meta.fingerprint[:12] or 'none'}..."
+        out.append(f"the fingerprint is {found[:12]}..., {said}: the numbers were changed after recording")
     return out
-
-
-def split(columns: dict[str, np.ndarray], lengths: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(state, action) per episode."""
-    cuts = np.cumsum(lengths)[:-1]
-    return list(zip(np.split(columns["observation.state"], cuts), np.split(columns["action"], cuts)))
 
 
 def _video_problems(layout: Layout) -> list[str]:

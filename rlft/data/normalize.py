@@ -62,18 +62,16 @@ class NormStats:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.method not in METHODS:
             raise StatsError(f"method={self.method!r}: must be one of {', '.join(METHODS)}.")
+        for name in FIELDS:
+            values = getattr(self, name)
+            if bad := [index for index, value in enumerate(values) if not math.isfinite(value)]:
+                raise StatsError(f"{name} is not finite in dimensions {bad}: {values}. Recompute the statistics.")
         for part in ("state", "action"):
             mean, std = getattr(self, f"{part}_mean"), getattr(self, f"{part}_std")
             if len(mean) != len(std):
-                raise StatsError(
-                    f"{part}_mean has {len(mean)} numbers and {part}_std {len(std)}; they must be as long."
-                )
-            for name, values in ((f"{part}_mean", mean), (f"{part}_std", std)):
-                bad = [index for index, value in enumerate(values) if not math.isfinite(value)]
-                if bad:
-                    raise StatsError(f"{name} is not finite in dimensions {bad}: {values}. Recompute the statistics.")
-            flat = [i for i, (m, s) in enumerate(zip(mean, std)) if s < MIN_STD * max(1.0, abs(m))]
-            if flat:
+                counts = f"{part}_mean has {len(mean)} numbers and {part}_std {len(std)}"
+                raise StatsError(f"{counts}; they must be as long.")
+            if flat := [i for i, (m, s) in enumerate(zip(mean, std)) if s < MIN_STD * max(1.0, abs(m))]:
                 raise StatsError(self._too_narrow(part, flat))
 
     @classmethod
@@ -82,29 +80,16 @@ class NormStats:
         state: np.ndarray,
         actions: np.ndarray,
         *,
-        env_id: str,
-        control_mode: str,
-        cameras: Sequence[str] = (),
-        state_terms: Sequence[str] = (),
-        fingerprint: str = "none",
         method: str = "mean_std",
         frozen_state_dims: Sequence[int] = (),
         frozen_action_dims: Sequence[int] = (),
+        **origin: Any,
     ) -> NormStats:
-        """Compute statistics of recorded data.
+        """Compute statistics of recorded states ``[frames, S]``, physical units, and actions ``[frames, d]``.
 
-        Args:
-            state: ``[frames, S]``, physical units.
-            actions: ``[frames, d]``, controller units.
-            env_id: see the class.
-            control_mode: see the class.
-            cameras: see the class.
-            state_terms: see the class.
-            fingerprint: hash of the dataset.
-            method: ``mean_std``, or ``quantiles`` (1 % and 99 % map to -1 and 1): exact over all frames, where those of
-                lerobot's ``stats.json`` are averages of each episode's, read off histograms.
-            frozen_state_dims: state dimensions that are constant on purpose; their std is set to 1.
-            frozen_action_dims: the same for actions.
+        Dimensions that are constant on purpose (frozen) get a std of 1. ``quantiles`` map 1 % and 99 % to -1 and 1:
+        exact over all frames, where those of lerobot's ``stats.json`` are averages of each episode's, read off
+        histograms. ``origin``: the fields of the class that say where the data is from.
 
         Raises:
             StatsError: NaN in the data, or a dimension that is constant without being declared so.
@@ -113,42 +98,22 @@ class NormStats:
         for part, values, constant in (("state", state, frozen_state_dims), ("action", actions, frozen_action_dims)):
             data = np.asarray(values, dtype=np.float64)
             if data.ndim != 2 or len(data) == 0:
-                raise StatsError(
-                    f"{part} data has shape {data.shape}; wanted [frames, dimensions] with at least one frame."
-                )
+                wanted = "wanted [frames, dimensions] with at least one frame"
+                raise StatsError(f"{part} data has shape {data.shape}; {wanted}.")
             if not np.isfinite(data).all():
                 bad = np.argwhere(~np.isfinite(data))[0].tolist()
                 raise StatsError(f"{part} data is not finite, first at frame {bad[0]}, dimension {bad[1]}.")
             centre, spread = _centre_and_spread(data, method)
             spread[list(constant)] = 1.0
-            numbers |= {f"{part}_mean": tuple(centre.tolist()), f"{part}_std": tuple(spread.tolist())}
-        return cls(
-            **numbers,
-            env_id=env_id,
-            control_mode=control_mode,
-            cameras=tuple(cameras),
-            state_terms=tuple(state_terms),
-            fingerprint=fingerprint,
-            method=method,
-            frozen_action_dims=tuple(frozen_action_dims),
-        )
+            numbers |= {f"{part}_mean": centre.tolist(), f"{part}_std": spread.tolist()}
+        return cls(**numbers, method=method, frozen_action_dims=tuple(frozen_action_dims), **origin)
 
     @classmethod
     def from_demos(cls, demos: DemoSet, *, method: str = "mean_std") -> NormStats:
-        """Statistics of a loaded dataset, with its origin; see :meth:`from_arrays`."""
-        meta = demos.meta
-        return cls.from_arrays(
-            demos.state.numpy(),
-            demos.action.numpy(),
-            env_id=meta.env_id,
-            control_mode=meta.control_mode,
-            cameras=meta.cameras,
-            state_terms=meta.state_terms,
-            fingerprint=meta.fingerprint,
-            method=method,
-            frozen_state_dims=meta.frozen_state_dims,
-            frozen_action_dims=meta.frozen_action_dims,
-        )
+        """The statistics of a dataset, with its origin and its declared constant dimensions."""
+        origin = ("env_id", "control_mode", "cameras", "state_terms", "fingerprint")
+        declared = {key: getattr(demos.meta, key) for key in (*origin, "frozen_state_dims", "frozen_action_dims")}
+        return cls.from_arrays(demos.state.numpy(), demos.action.numpy(), method=method, **declared)
 
     @classmethod
     def from_spec(cls, spec: EnvSpec) -> NormStats:
@@ -167,8 +132,8 @@ class NormStats:
         return cls(
             state_mean=(0.0,) * spec.state_dim,
             state_std=(1.0,) * spec.state_dim,
-            action_mean=tuple(((low + high) / 2).tolist()),
-            action_std=tuple(((high - low) / 2).tolist()),
+            action_mean=((low + high) / 2).tolist(),
+            action_std=((high - low) / 2).tolist(),
             env_id=spec.env_id,
             control_mode=spec.control_mode,
             cameras=tuple(camera.name for camera in spec.cameras),
@@ -201,24 +166,10 @@ class NormStats:
         """The robot's action width d."""
         return len(self.action_mean)
 
-    def check(
-        self,
-        spec: EnvSpec,
-        *,
-        state_terms: Sequence[str] | None = None,
-        fingerprint: str | None = None,
-        allow_mismatch: bool = False,
-    ) -> None:
-        """Compare with the environment that is about to be used, and with a dataset; see :meth:`check_origin`."""
-        self.check_origin(
-            spec.env_id,
-            spec.control_mode,
-            [camera.name for camera in spec.cameras],
-            state_terms=state_terms,
-            widths=(spec.state_dim, spec.act_dim),
-            fingerprint=fingerprint,
-            allow_mismatch=allow_mismatch,
-        )
+    def check(self, spec: EnvSpec, **known: Any) -> None:
+        """Compare with the environment that is about to be used; the rest as in :meth:`check_origin`."""
+        cameras = [camera.name for camera in spec.cameras]
+        self.check_origin(spec.env_id, spec.control_mode, cameras, widths=(spec.state_dim, spec.act_dim), **known)
 
     def check_origin(
         self,
@@ -231,34 +182,18 @@ class NormStats:
         fingerprint: str | None = None,
         allow_mismatch: bool = False,
     ) -> None:
-        """Compare with what is known of an environment and a dataset; None is not compared.
+        """Compare with what is known of an environment, its widths (S and d), and a dataset; None is not compared.
 
-        Args:
-            env_id: the environment's id.
-            control_mode: its controller.
-            cameras: its cameras, in order.
-            state_terms: what its state is made of; compared where the statistics know it too.
-            widths: S and d.
-            fingerprint: hash of the dataset in use.
-            allow_mismatch: log a different environment or dataset instead of refusing it. Wrong widths, state terms
-                and cameras are always refused.
+        Another environment or dataset is refused, or logged with ``allow_mismatch``; wrong widths, cameras and, where
+        the statistics know theirs, state terms are always refused.
 
         Raises:
             StatsError: names every field that differs, both values, and the remedy.
         """
-        hard: list[tuple[str, Any, Any]] = [("cameras", self.cameras, tuple(cameras))]
-        if widths is not None:
-            hard = [("state_dim", self.state_dim, widths[0]), ("act_dim", self.act_dim, widths[1]), *hard]
-        if state_terms is not None and self.state_terms:
-            hard.append(("state_terms", self.state_terms, tuple(state_terms)))
-        soft: list[tuple[str, Any, Any]] = [
-            ("env_id", self.env_id, env_id),
-            ("control_mode", self.control_mode, control_mode),
-        ]
-        if fingerprint is not None:
-            soft.append(("fingerprint", self.fingerprint, fingerprint))
-        wrong = [_difference(*row) for row in hard if row[1] != row[2]]
-        other = [_difference(*row) for row in soft if row[1] != row[2]]
+        state_dim, act_dim = widths or (None, None)
+        terms = tuple(state_terms) if state_terms is not None and self.state_terms else None
+        wrong = self._differences(state_dim=state_dim, act_dim=act_dim, cameras=tuple(cameras), state_terms=terms)
+        other = self._differences(env_id=env_id, control_mode=control_mode, fingerprint=fingerprint)
         if wrong or (other and not allow_mismatch):
             remedy = "Use the statistics that were computed with this data and environment"
             if not wrong:
@@ -267,19 +202,20 @@ class NormStats:
         if other:
             logger.warning("Normalisation statistics of another origin are accepted: %s.", "; ".join(other))
 
+    def _differences(self, **here: Any) -> list[str]:
+        pairs = ((name, getattr(self, name), value) for name, value in here.items() if value is not None)
+        return [f"{name} is {mine!r} in the statistics and {x!r} here" for name, mine, x in pairs if mine != x]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()
-        }
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], *, source: str = "statistics") -> NormStats:
         """Rebuild from :meth:`to_dict`; missing and unknown fields are errors that name ``source``."""
+        # What weights of earlier versions have beside them can still be used.
+        data = {"frozen_action_dims" if key == "constant_action" else key: value for key, value in data.items()}
         known = {entry.name for entry in dataclasses.fields(cls)}
-        if "constant_action" in data:  # what weights of earlier versions have beside them; they can still be used
-            data = {**data, "frozen_action_dims": data["constant_action"]}
-            del data["constant_action"]
         missing, unknown = sorted({*FIELDS, "env_id", "control_mode"} - set(data)), sorted(set(data) - known)
         if missing or unknown:
             raise StatsError(f"{source}: missing fields {missing}, unknown fields {unknown}.")
@@ -291,11 +227,7 @@ class NormStats:
 
     @classmethod
     def load(cls, path: str | Path) -> NormStats:
-        """Read JSON.
-
-        Raises:
-            StatsError: the file is missing, is no JSON, or its content is wrong.
-        """
+        """Read JSON; a StatsError where the file is missing, is no JSON, or its content is wrong."""
         try:
             data = json.loads(Path(path).read_text())
         except (OSError, ValueError) as error:
@@ -312,7 +244,3 @@ def _centre_and_spread(data: np.ndarray, method: str) -> tuple[np.ndarray, np.nd
         low, high = np.quantile(data, [0.01, 0.99], axis=0)
         return (low + high) / 2, (high - low) / 2
     raise StatsError(f"method={method!r}: must be mean_std or quantiles.")
-
-
-def _difference(name: str, mine: Any, theirs: Any) -> str:
-    return f"{name} is {mine!r} in the statistics and {theirs!r} here"

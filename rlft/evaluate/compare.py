@@ -16,9 +16,8 @@ def compare(before: EvalResult, after: EvalResult) -> dict[str, Any]:
 
     Returns:
         the two labels; ``differences``: why the two cannot be compared (other protocols), empty where they can; and
-        then, in episodes, ``both`` (success before and after), ``gained``, ``lost``, ``neither`` and ``pairs``,
-        percentage points gained, the exact p-value, and whether the two 95 % intervals are apart. Evaluations of
-        different protocols are not compared: these are None.
+        :data:`COUNTS`, None where they cannot: in episodes, ``both`` (success before and after), ``gained``, ``lost``,
+        ``neither`` and ``pairs``; percentage points gained, the exact p-value, whether the 95 % intervals are apart.
     """
     labels = {"before": before.label, "after": after.label, "differences": differences(before, after)}
     if labels["differences"]:
@@ -53,10 +52,6 @@ def mcnemar_exact(gained: int, lost: int) -> float:
 
     Under that hypothesis each changed episode is a fair coin, so ``gained`` is Binomial(gained + lost, 1/2)
     (McNemar, Psychometrika 12, 1947, in its exact form).
-
-    Args:
-        gained: episodes that failed before and succeed after.
-        lost: episodes that succeeded before and fail after.
     """
     changed = gained + lost
     tail = sum(math.comb(changed, k) for k in range(min(gained, lost) + 1))

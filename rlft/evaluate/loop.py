@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from rlft.errors import RlftError
-from rlft.evaluate.episodes import Episode, list_episodes
-from rlft.evaluate.protocol import Protocol
+from rlft.evaluate.protocol import Episode, Protocol, list_episodes
 from rlft.evaluate.result import EpisodeResult, EvalResult, summarise
 from rlft.placement import Placement, to_numpy
 from rlft.policy.actor import Actor
@@ -29,17 +28,11 @@ from rlft.seeding import generator_for
 from rlft.types import ChunkStep, ConfigurationSpace, Observation, VecEnv
 
 MAX_TRIES = 3  # an episode is named by its seed: a simulator that fails in it again and again always will
-RECORDED_AT_ONCE = 8  # episodes whose pictures are in memory together
+RECORDED_AT_ONCE = 8  # episodes whose images are in memory together
 
 
 class Evaluator:
-    """Runs a protocol on environments of its own.
-
-    Args:
-        env: the environments; not the training ones.
-        placement: moves tensors between the devices.
-        protocol: what to run.
-        numbered: the labels of the task's numbered configurations, where it has them.
+    """Runs a protocol on environments of its own, not the training ones.
 
     Raises:
         ValueError: the environments are not those of the protocol.
@@ -65,12 +58,9 @@ class Evaluator:
     ) -> EvalResult:
         """Evaluate a policy on all episodes of the protocol.
 
-        Args:
-            policy: acts deterministically but for its starting noise, which is named by the episode.
-            label: goes into the result.
-            fingerprint: of the policy's weights; goes into the result, too.
-            explore: the policy with its exploration noise: act as in a rollout.
-            on_progress: called with (episodes done, episodes in all, successes).
+        It acts deterministically but for its starting noise, which is named by the episode, or with ``explore``, the
+        policy with its exploration noise, as in a rollout. Label and fingerprint of the weights go into the result;
+        ``on_progress`` is called with (episodes done, episodes in all, successes).
         """
         started = time.perf_counter()
         results: list[EpisodeResult] = []
@@ -86,37 +76,23 @@ class Evaluator:
         restarted = self._play(act, self.episodes, range(self.env.spec.num_envs), keep)
         seconds = time.perf_counter() - started
         return summarise(
-            label,
-            self.protocol,
-            results,
-            seconds=seconds,
-            restarted=restarted,
-            policy=fingerprint,
-            values=self._values,
+            label, self.protocol, results, seconds=seconds, restarted=restarted, policy=fingerprint, values=self._values
         )
 
     def replay(
         self, policy: FlowPolicy, chosen: Sequence[int], on_video: Callable[[EpisodeResult, np.ndarray], None]
     ) -> None:
-        """Run some episodes again with a picture per step: the same episodes, for they are named by their seeds.
+        """Run some episodes again with an image per step: the same episodes, for they are named by their seeds.
 
-        Args:
-            policy: the one that was evaluated.
-            chosen: indices of episodes.
-            on_video: called with what this run of the episode gave, and its frames, uint8 ``[n, height, width, 3]``.
+        ``on_video`` is called with what this run of an episode gave, and its frames, uint8 ``[n, height, width, 3]``.
         """
         if not chosen:
             return
         slots = range(min(self.env.spec.num_envs, RECORDED_AT_ONCE, len(chosen)))
         self.env.record(list(slots))
         try:
-            self._play(
-                partial(self._act, policy),
-                [self.episodes[i] for i in chosen],
-                slots,
-                lambda slot, result: on_video(result, self.env.take_frames(slot)),
-                forget=self.env.take_frames,
-            )
+            act, episodes, take = partial(self._act, policy), [self.episodes[i] for i in chosen], self.env.take_frames
+            self._play(act, episodes, slots, lambda slot, result: on_video(result, take(slot)), forget=take)
         finally:
             self.env.record([])
 
@@ -130,8 +106,7 @@ class Evaluator:
     ) -> int:
         """Run episodes in the environments ``slots``; an environment that is done takes the next one.
 
-        Returns:
-            how many were run again because the simulator failed in them.
+        Returns how many were run again because the simulator failed in them.
         """
         waiting, restarted = deque(episodes), 0
         running = {slot: _Running(waiting.popleft()) for slot in slots[: len(episodes)]}
@@ -161,16 +136,13 @@ class Evaluator:
         """The observations of all environments; the first time, those that have nothing to do start as well."""
         if self._obs is None:
             others = {i: _Running(self.episodes[0]) for i in range(self.env.spec.num_envs) if i not in running}
-            everything = dict(sorted((running | others).items()))
-            return self._reset(everything)
+            return self._reset(dict(sorted((running | others).items())))
         return put_rows(self._obs, list(running), self._reset(running))
 
     def _reset(self, starting: dict[int, _Running]) -> Observation:
         episodes = [running.episode for running in starting.values()]
-        ids = (
-            None if self.protocol.episode_ids is None else [e.episode_id for e in episodes if e.episode_id is not None]
-        )
-        return self.env.reset(list(starting), [e.seed for e in episodes], ids)
+        ids = [e.episode_id for e in episodes if e.episode_id is not None]
+        return self.env.reset(list(starting), [e.seed for e in episodes], ids or None)
 
     def _act(self, policy: FlowPolicy, obs: Observation, running: dict[int, _Running]) -> torch.Tensor:
         """Actions ``[E, A, d]``; the noise of a decision is named by (episode, decision), waiting rows get zeros."""
@@ -185,8 +157,8 @@ class Evaluator:
         policy, steps = actor.policy, actor.schedule.num_steps
         noise = self._noise("probe-noise", running, steps + 1, policy.horizon, policy.action_width)
         stochastic_step = torch.zeros(len(noise), dtype=torch.int64)
-        for slot, running_here in running.items():
-            stochastic_step[slot] = (running_here.episode.index + running_here.decisions) % steps
+        for slot, now in running.items():
+            stochastic_step[slot] = (now.episode.index + now.decisions) % steps
         with torch.no_grad():
             prefix = policy.encode(policy.prepare(obs))
             actions = actor.sample(prefix, *self.placement.to_policy((noise, stochastic_step))).actions
@@ -194,14 +166,14 @@ class Evaluator:
 
     def _noise(self, purpose: str, running: dict[int, _Running], *shape: int) -> torch.Tensor:
         noise = torch.zeros(self.env.spec.num_envs, *shape)
-        for slot, running_here in running.items():
-            name = (running_here.episode.index, running_here.decisions)
-            noise[slot] = torch.randn(shape, generator=generator_for(self.protocol.seed, purpose, *name))
+        for slot, now in running.items():
+            generator = generator_for(self.protocol.seed, purpose, now.episode.index, now.decisions)
+            noise[slot] = torch.randn(shape, generator=generator)
         return noise
 
 
 def _on_host(step: ChunkStep) -> ChunkStep:
-    """The step with its numbers as numpy arrays; pictures and state stay where they are."""
+    """The step with its numbers as numpy arrays; images and state stay where they are."""
     arrays = {x.name: to_numpy(getattr(step, x.name)) for x in fields(step) if x.name not in ("obs", "metrics")}
     return ChunkStep(step.obs, **arrays, metrics={name: to_numpy(values) for name, values in step.metrics.items()})
 

@@ -1,16 +1,21 @@
-"""What has to be equal for two evaluations to be comparable: a frozen object, and its hash."""
+"""What has to be equal for two evaluations to be comparable: a frozen object, its hash, and the episodes it names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from rlft.errors import RlftError
+from rlft.evaluate.strata import stratified_sample
 from rlft.files import canonical_json, content_hash
-from rlft.types import CameraSettings, EnvSettings, EnvSpec
+from rlft.seeding import seed_for
+from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings, EnvSpec
 
 VERSION = 1  # raised whenever the same protocol would give other numbers
 SUCCESS, TIME_LIMIT = "success", "time_limit"  # what ends an episode
+SEEDS, ALL, STRATIFIED = "seeds", "all", "stratified"
+MAX_ALL = 1_000_000  # the largest split that is run as a whole: 802,816 configurations
 SHORT = 12  # hexadecimal digits of a hash that are shown
 
 
@@ -22,7 +27,8 @@ class Protocol:
     part of it: they change no episode's outcome. A test holds every field of the settings to one side or the other.
     """
 
-    simulator: str  # as in :class:`rlft.types.EnvSettings`, and so are the next eleven
+    # As in :class:`rlft.types.EnvSettings`:
+    simulator: str
     sim_backend: str  # `cpu` or `gpu` physics: the two do not give the same numbers
     env_id: str  # the task
     make_kwargs: str  # constructor arguments (`obj_set` among them) as canonical JSON, so that they cannot change
@@ -34,9 +40,10 @@ class Protocol:
     state_terms: tuple[str, ...]  # what it is told of the robot
     instruction: str | None  # the text given instead of the task's own, or None
     max_episode_steps: int  # the time limit, environment steps
+    # The rules:
     # `success`: the first success ends an episode; `time_limit`: every episode runs the full limit
     episode_end: str
-    select: str  # `seeds`, `all` or `stratified`; see :func:`rlft.evaluate.episodes.choose_ids`
+    select: str  # `seeds`, `all` or `stratified`; see :func:`choose_ids`
     episodes: int  # how many
     seed: int  # names every episode's seed and noise, and the sample
     # the numbered configuration of each episode, in order; None where the seed decides
@@ -50,39 +57,15 @@ class Protocol:
             raise ValueError(f"episodes={self.episodes}, but {len(self.episode_ids)} episode_ids; one each is needed")
 
     @classmethod
-    def of(
-        cls,
-        env: EnvSettings,
-        *,
-        select: str,
-        episodes: int,
-        seed: int,
-        episode_ids: tuple[int, ...] | None,
-        num_steps: int,
-        act_steps: int,
-    ) -> Protocol:
-        """The protocol of an evaluation in environments that are built from ``env``."""
-        return cls(
-            simulator=env.simulator,
-            sim_backend=env.sim_backend,
-            env_id=env.env_id,
-            make_kwargs=canonical_json(env.make_kwargs),
-            options=canonical_json(env.options),
-            robot=env.robot,
-            shader=env.shader,
-            control_mode=env.control_mode,
-            cameras=env.cameras,
-            state_terms=env.state_terms,
-            instruction=env.instruction,
-            max_episode_steps=env.max_episode_steps,
-            episode_end=SUCCESS if env.episode_ends_on_success else TIME_LIMIT,
-            select=select,
-            episodes=episodes,
-            seed=seed,
-            episode_ids=episode_ids,
-            num_steps=num_steps,
-            act_steps=act_steps,
-        )
+    def of(cls, env: EnvSettings, **rules: Any) -> Protocol:
+        """The protocol of an evaluation in environments built from ``env``; fields of the same name are taken over.
+
+        ``rules`` are the fields from ``select`` on.
+        """
+        own = {x.name for x in fields(cls)}
+        same: dict[str, Any] = {name: value for name, value in vars(env).items() if name in own}
+        same |= {name: canonical_json(same[name]) for name in ("make_kwargs", "options")}
+        return cls(**same, episode_end=SUCCESS if env.episode_ends_on_success else TIME_LIMIT, **rules)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, short enough to print: the episode ids stand in it by their hash."""
@@ -98,25 +81,68 @@ class Protocol:
         return content_hash(self.to_dict())
 
     def check(self, spec: EnvSpec) -> None:
-        """Refuse environments that are not the protocol's.
+        """Refuse environments that are not the protocol's, by a ValueError that names what differs."""
+        promised = ("env_id", "control_mode", "cameras", "max_episode_steps")
+        pairs = ((name, getattr(spec, name), getattr(self, name)) for name in promised)
+        if wrong := "; ".join(f"{name}: {built!r}, not {mine!r}" for name, built, mine in pairs if built != mine):
+            raise ValueError(f"the environments are not those of the protocol: {wrong}")
+        if beyond := [i for i in self.episode_ids or () if not 0 <= i < spec.num_episode_ids]:
+            known = f"{self.env_id} has {spec.num_episode_ids} configurations"
+            raise ValueError(f"episode ids {beyond[:5]} do not exist: {known}")
 
-        Raises:
-            ValueError: names what differs.
-        """
-        promised: Mapping[str, Any] = {
-            "env_id": self.env_id,
-            "control_mode": self.control_mode,
-            "cameras": self.cameras,
-            "max_episode_steps": self.max_episode_steps,
-        }
-        built = {name: getattr(spec, name) for name in promised}
-        wrong = [
-            f"{name}: {built[name]!r}, not {promised[name]!r}" for name in promised if built[name] != promised[name]
-        ]
-        if wrong:
-            raise ValueError(f"the environments are not those of the protocol: {'; '.join(wrong)}")
-        beyond = [i for i in self.episode_ids or () if not 0 <= i < spec.num_episode_ids]
-        if beyond:
-            raise ValueError(
-                f"episode ids {beyond[:5]} do not exist: {self.env_id} has {spec.num_episode_ids} configurations"
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode to run; the same name gives the same episode wherever and whenever it runs."""
+
+    index: int  # its place in the protocol's list; also names the policy's noise
+    seed: int  # of the environment
+    episode_id: int | None = None  # the numbered configuration; None where the seed decides
+    labels: Mapping[str, str] = field(default_factory=dict)  # what the configuration shows
+
+
+def choose_ids(select: str, episodes: int, seed: int, numbered: ConfigurationSpace | None) -> tuple[int, ...] | None:
+    """The configurations of the episodes, in order; None where the task numbers none and the environment draws.
+
+    Args:
+        select: ``seeds``: each drawn by its own seed, with repetition; ``all``: each of them once; ``stratified``:
+            ``episodes`` different ones, balanced over the labels.
+        episodes: how many; ``all`` takes as many as there are.
+        seed: names the draw.
+        numbered: the task's configurations, where it numbers them.
+
+    Raises:
+        RlftError: the task has no numbered configurations, or too few.
+    """
+    if numbered is None:
+        if select == SEEDS:
+            return None
+        needs = "needs a task whose configurations are numbered, and this one's are not"
+        raise RlftError(f"eval.select={select} {needs}; use eval.select={SEEDS}")
+    if select == ALL:
+        if numbered.count > MAX_ALL:
+            raise RlftError(
+                f"eval.select={ALL} would run {numbered.count:,} episodes, more than {MAX_ALL:,}; "
+                f"use eval.select={STRATIFIED} with eval.episodes"
             )
+        return tuple(range(numbered.count))
+    if select == STRATIFIED:
+        if episodes > numbered.count:
+            raise RlftError(
+                f"eval.episodes={episodes}, but the task has {numbered.count} configurations; "
+                f"use eval.episodes={numbered.count} or less, or eval.select={ALL}"
+            )
+        return stratified_sample(numbered, episodes, seed)
+    # Two seeds of 31 bits each: there are tasks with more configurations than one can name.
+    drawn = ((seed_for(seed, "eval-configuration", i, j) for j in range(2)) for i in range(episodes))
+    return tuple((high * 2**31 + low) % numbered.count for high, low in drawn)
+
+
+def list_episodes(protocol: Protocol, numbered: ConfigurationSpace | None) -> list[Episode]:
+    """The protocol's episodes, by index."""
+    seeds = [seed_for(protocol.seed, "eval-episode", i) for i in range(protocol.episodes)]
+    ids = protocol.episode_ids
+    if ids is None:
+        return [Episode(i, seed) for i, seed in enumerate(seeds)]
+    labels = [{} if numbered is None else dict(numbered.labels(i)) for i in ids]
+    return list(map(Episode, range(len(ids)), seeds, ids, labels))

@@ -69,10 +69,7 @@ class EvalResult:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what :meth:`to_dict` wrote. The file's name is the label, so that a copy can be kept under another.
-
-        Args:
-            path: ``eval_<label>.json``.
+        """Read what :meth:`to_dict` wrote. The name ``eval_<label>.json`` decides: a copy can be kept under another.
 
         Raises:
             RlftError: it is damaged, by another version, or contradicts itself; names the file, the fields, the remedy.
@@ -104,15 +101,9 @@ class EvalResult:
     def scalars(self) -> dict[str, float]:
         """What is logged during training; see docs/metrics.md."""
         low, high = self.ci95
-        named = {f"task/{name}": value for name, value in self.metrics.items()}
-        return {
-            "success": self.success,
-            "ci_low": low,
-            "ci_high": high,
-            "success_at_end": self.success_at_end,
-            "mean_steps": self.mean_steps,
-            "mean_return": self.mean_return,
-        } | named
+        rates = {"success": self.success, "ci_low": low, "ci_high": high, "success_at_end": self.success_at_end}
+        means = {"mean_steps": self.mean_steps, "mean_return": self.mean_return}
+        return rates | means | {f"task/{name}": value for name, value in self.metrics.items()}
 
     def failures_first(self) -> list[int]:
         """The indices of all episodes: those that never succeeded, then the others; each in the protocol's order."""
@@ -129,20 +120,7 @@ def summarise(
     policy: str | None = None,
     values: Mapping[str, int] | None = None,
 ) -> EvalResult:
-    """Gather the episodes of one evaluation.
-
-    Args:
-        label: which policy this is.
-        protocol: what was run.
-        results: every episode of it once.
-        seconds: wall time.
-        restarted: episodes run again.
-        policy: fingerprint of the weights.
-        values: label -> how many values the task has.
-
-    Raises:
-        ValueError: an episode is missing, or stands twice.
-    """
+    """Gather the episodes of one evaluation, each once; ``values`` says how many values the task has of each label."""
     indices = sorted(e.index for e in results)
     if indices != list(range(protocol.episodes)):
         raise ValueError(f"{protocol.episodes} episodes were to run, each once; those with a result: {indices}")
@@ -176,13 +154,8 @@ def summarise(
 def load_result[T](kind: type[T], path: Path, remedy: str) -> T:
     """A dataclass from the JSON file that holds its fields; what the file has beyond them is left out.
 
-    Args:
-        kind: the dataclass; values have to be of its fields' types.
-        path: the file.
-        remedy: ends the message of the error.
-
     Raises:
-        RlftError: the file is no such JSON; names every field that is missing or wrong.
+        RlftError: names every field that is missing or of another type, and the remedy.
     """
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)

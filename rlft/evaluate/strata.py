@@ -26,14 +26,7 @@ class Stratum:
 
 
 def tabulate(outcomes: Iterable[tuple[Mapping[str, str], bool, bool]]) -> dict[str, list[Stratum]]:
-    """Success by label.
-
-    Args:
-        outcomes: per episode its labels, success at any step, success at the end.
-
-    Returns:
-        label key -> a row per value, by name.
-    """
+    """Label key -> a row per value, by name; of each episode's labels, success at any step, success at the end."""
     groups: dict[str, dict[str, list[tuple[bool, bool]]]] = {}
     for labels, once, at_end in outcomes:
         for key, value in labels.items():
@@ -51,15 +44,7 @@ def stratified_sample(space: ConfigurationSpace, count: int, seed: int) -> tuple
 
     However many are drawn, the counts of two values of an axis differ by at most one, and so do the counts of two
     combinations of the axes that the space balances first, then of these with each further axis in turn. Which values
-    meet is shuffled by the seed. A shorter sample is the beginning of a longer one.
-
-    Args:
-        space: the configurations.
-        count: how many to draw, at most all.
-        seed: names the draw.
-
-    Returns:
-        configuration numbers, in the order of the draw.
+    meet is shuffled by the seed. A shorter sample is the beginning of a longer one; at most all are drawn.
     """
     axes, first = space.axes, [name for name in space.balanced_first if name in space.axes]
     if not 0 < count <= space.count:
@@ -83,10 +68,6 @@ def balanced_order(sizes: Sequence[int], count: int) -> list[np.ndarray]:
     steps this visits each pair (k mod P, digit) once, and consecutive steps read consecutive digits: so within any
     beginning the values of an axis differ by at most one in count, and so do the cells of the first j axes.
 
-    Args:
-        sizes: values per axis.
-        count: how many cells, at most all.
-
     Returns:
         the digit of each cell, int64 ``[count]`` per axis.
     """
@@ -101,12 +82,5 @@ def balanced_order(sizes: Sequence[int], count: int) -> list[np.ndarray]:
 
 
 def _row(name: str, outcomes: Sequence[tuple[bool, bool]]) -> Stratum:
-    total, wins = len(outcomes), sum(once for once, _ in outcomes)
-    return Stratum(
-        name=name,
-        episodes=total,
-        successes=wins,
-        success=wins / total,
-        ci95=wilson_interval(wins, total),
-        success_at_end=sum(at_end for _, at_end in outcomes) / total,
-    )
+    total, wins, at_end = len(outcomes), *map(sum, zip(*outcomes, strict=True))
+    return Stratum(name, total, wins, wins / total, wilson_interval(wins, total), at_end / total)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,23 +13,26 @@ from rlft.config.evaluation import GROUPS, IN_DISTRIBUTION
 from rlft.errors import RlftError
 from rlft.evaluate.protocol import SHORT
 from rlft.evaluate.result import EvalResult, load_result
+from rlft.evaluate.strata import Stratum
 from rlft.evaluate.text import difference, interval, percent
 from rlft.statistics import difference_interval
 
+log = logging.getLogger(__name__)
+
+# Of the table for people.
+COLUMNS = ("member", "group", "succeeded", "success", "95 % interval", "at the end", "against in distribution",
+           "protocol")  # fmt: skip
+# What members of a suite differ in by intention: the task and what it shows.
+VARIED = ("env_id", "make_kwargs", "instruction", "episode_ids")
+
 
 @dataclass(frozen=True)
-class SuiteRow:
-    """One member of a suite."""
+class SuiteRow(Stratum):
+    """Success of one member of a suite."""
 
-    name: str  # of the member
     group: str  # what is unlike training
     env_id: str  # the task
     protocol_hash: str  # of its evaluation
-    episodes: int  # how many
-    successes: int  # episodes with success at any step
-    success: float  # the rate of these
-    ci95: tuple[float, float]  # its Wilson interval
-    success_at_end: float  # rate of episodes that were successful at their last step
     difference: float | None = None  # `success` minus the in-distribution member's; None for that one itself
     difference_ci95: tuple[float, float] | None = None  # Newcombe's interval of it
 
@@ -69,15 +73,7 @@ def finished(path: Path, protocol_hash: str, policy: str) -> EvalResult | None:
 def make_table(
     label: str, suite: str, policy: str, members: Sequence[tuple[str, str]], results: Mapping[str, EvalResult]
 ) -> SuiteTable:
-    """Put the members' results side by side.
-
-    Args:
-        label: which policy.
-        suite: the suite's name.
-        policy: fingerprint of the weights.
-        members: (name, group), in the order of the table; one of them is in distribution.
-        results: member name -> its result.
-    """
+    """Put the members' results side by side: (name, group) in the table's order, one of them in distribution."""
     base = results[next(name for name, group in members if group == IN_DISTRIBUTION)]
     rows = [_row(name, group, results[name], base) for name, group in members]
     by_group = {group: [row.success for row in rows if row.group == group] for group in GROUPS}
@@ -90,56 +86,35 @@ def markdown(table: SuiteTable) -> str:
     lines = [f"# {table.suite}: {table.label}", "", f"Policy `{table.policy[:SHORT]}`.", ""]
     lines += [f"**Not comparable.** {name}: {', '.join(values)}." for name, values in table.unequal.items()]
     lines += [""] if table.unequal else []
-    lines += [
-        "| member | group | succeeded | success | 95 % interval | at the end | against in distribution | protocol |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in table.rows:
-        cells = [
-            row.name,
-            row.group.replace("_", " "),
-            f"{row.successes} of {row.episodes}",
-            percent(row.success),
-            interval(row.ci95),
-            percent(row.success_at_end),
-            difference(row.difference, row.difference_ci95),
-            f"`{row.protocol_hash[:SHORT]}`",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "| group | mean of its members |", "|---|---|"]
-    lines += [f"| {group.replace('_', ' ')} | {percent(rate)} |" for group, rate in table.groups.items()]
+    rows = [
+        (row.name, row.group.replace("_", " "), f"{row.successes} of {row.episodes}", percent(row.success),
+         interval(row.ci95), percent(row.success_at_end), difference(row.difference, row.difference_ci95),
+         f"`{row.protocol_hash[:SHORT]}`")
+        for row in table.rows
+    ]  # fmt: skip
+    lines += [_cells(COLUMNS), "|---" * len(COLUMNS) + "|", *map(_cells, rows), "", "| group | mean of its members |"]
+    lines += ["|---|---|", *(_cells((group.replace("_", " "), percent(rate))) for group, rate in table.groups.items())]
     return "\n".join(lines) + "\n"
 
 
-def run_members(
-    members: Sequence[str],
-    hashes: Mapping[str, str],
-    policy: str,
-    directory: Path,
-    evaluate: Callable[[str], EvalResult],
-    on_kept: Callable[[str], None],
-) -> dict[str, EvalResult]:
-    """The results of all members; those that a file holds already are not run again.
+def _cells(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(texts) + " |"
 
-    Args:
-        members: their names.
-        hashes: name -> hash of the protocol.
-        policy: fingerprint of the weights.
-        directory: holds ``eval_<name>.json``.
-        evaluate: runs a member, and leaves its file.
-        on_kept: called with the name of a member that was found done.
+
+def run_members(
+    members: Mapping[str, str], policy: str, directory: Path, evaluate: Callable[[str], EvalResult]
+) -> dict[str, EvalResult]:
+    """The results of all members (name -> hash of the protocol) of a policy, by its fingerprint.
+
+    Those that a file ``eval_<name>.json`` holds already are not run again; ``evaluate`` runs one and leaves its file.
     """
     results: dict[str, EvalResult] = {}
-    for name in members:
-        found = finished(directory / f"eval_{name}.json", hashes[name], policy)
+    for name, protocol_hash in members.items():
+        found = finished(directory / f"eval_{name}.json", protocol_hash, policy)
         if found is not None:
-            on_kept(name)
-        results[name] = found if found is not None else evaluate(name)
+            log.info("%s: done already, with this protocol and these weights", name)
+        results[name] = found or evaluate(name)
     return results
-
-
-# What members of a suite differ in by intention: the task and what it shows.
-VARIED = ("env_id", "make_kwargs", "instruction", "episode_ids")
 
 
 def _unequal(protocols: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -151,16 +126,8 @@ def _unequal(protocols: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 def _row(name: str, group: str, result: EvalResult, base: EvalResult) -> SuiteRow:
     ours, known = ((r.successes, r.episodes) for r in (result, base))
-    return SuiteRow(
-        name=name,
-        group=group,
-        env_id=result.protocol["env_id"],
-        protocol_hash=result.protocol_hash,
-        episodes=result.episodes,
-        successes=result.successes,
-        success=result.success,
-        ci95=result.ci95,
-        success_at_end=result.success_at_end,
-        difference=None if result is base else result.success - base.success,
-        difference_ci95=None if result is base else difference_interval(ours, known),
-    )
+    rates = {x.name: getattr(result, x.name) for x in fields(Stratum) if x.name != "name"}
+    row = SuiteRow(name, **rates, group=group, env_id=result.protocol["env_id"], protocol_hash=result.protocol_hash)
+    if result is base:
+        return row
+    return replace(row, difference=result.success - base.success, difference_ci95=difference_interval(ours, known))

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+import re
+from collections.abc import Callable
 from functools import partial
+from html import escape
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.style import context
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from rlft.evaluate.text import percent
-from rlft.report.pairs import VideoPair, pick_frames
-from rlft.report.rundir import RunFiles
+from rlft.report.rundir import RunFiles, VideoPair
 from rlft.report.series import Curve, evaluated_success, logged, rollout_success
-from rlft.report.style import ACCENT, AFTER, BEFORE, INK, MUTED, render_png, render_svg
-from rlft.report.video import read_video
+from rlft.report.video import pick_frames, read_video
 
+# One palette, few lines, no boxes.
+INK, MUTED, GRID = "#23292f", "#69737d", "#dfe3e7"
+BEFORE, AFTER, ACCENT = "#8a97a6", "#0e7c74", "#c4812b"
+
+# What each colour becomes inside a page; the variables are defined in template.html.
+THEME = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--grid)", BEFORE: "var(--before)",
+         AFTER: "var(--after)", ACCENT: "var(--accent)"}  # fmt: skip
+RC = {
+    "font.family": ["DejaVu Sans"], "font.size": 9.0, "text.color": INK,
+    "axes.edgecolor": GRID, "axes.facecolor": "none", "axes.labelcolor": MUTED, "axes.labelsize": 8.5,
+    "axes.titlecolor": INK, "axes.titlesize": 10.0, "axes.titlelocation": "left", "axes.titlepad": 9.0,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "axes.grid": True, "axes.grid.axis": "y", "grid.color": GRID, "grid.linewidth": 0.7,
+    "xtick.color": MUTED, "xtick.labelsize": 8.0, "xtick.major.size": 0.0,
+    "ytick.color": MUTED, "ytick.labelsize": 8.0, "ytick.major.size": 0.0,
+    "lines.linewidth": 1.6, "lines.solid_capstyle": "round",
+    "legend.frameon": False, "legend.fontsize": 8.0, "legend.labelcolor": INK,
+    "svg.fonttype": "path",  # glyphs as outlines: the layout was computed for this font, the reader may not have it
+}  # fmt: skip
 DOTS: dict[str, Any] = {"marker": "o", "markersize": 2.2}  # a value between two gaps has no line, but a dot
 NO_RL = "no rl lines in metrics.jsonl"
 RETURNS = ("rollout/return", "return"), ("rollout/episode_length", "length, env steps")
@@ -120,8 +143,9 @@ def render_figure(name: str, run: RunFiles) -> str:
     return render_svg(name, lambda ax: draw(ax, run), size)
 
 
-def overview(run: RunFiles, pairs: Sequence[VideoPair], title: str) -> bytes:
+def overview(run: RunFiles, title: str) -> bytes:
     """The image for a README, as PNG: success, before and after, health of the updates, and what it looks like."""
+    pairs = run.pairs
 
     def draw(figure: Figure) -> None:
         ratios = [2.1, 1.0] if pairs else [1.0]
@@ -148,6 +172,39 @@ def draw_strip(figure: Figure, pair: VideoPair, count: int = 7) -> None:
     which = ", the first recorded one that PPO gained" if pair.gained else ""
     caption = f"Evaluation seed {pair.seed}{which}: first frame to last"
     figure.suptitle(caption, x=0.012, ha="left", fontsize=10, color=INK)
+
+
+def render_png(draw: Callable[[Figure], None], size: tuple[float, float], dpi: int) -> bytes:
+    """Draw a figure, width and height in inches, and encode it."""
+    with context(RC):
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def render_svg(name: str, draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
+    """Draw one set of axes, width and height in inches, as an SVG element; its title is the label that is read out.
+
+    ``name``, unique within the page, prefixes every id and makes the ids reproducible.
+    """
+    with context({**RC, "svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained", facecolor="none")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        draw(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    # The element alone, with ids of its own and colours of the page's theme.
+    svg = buffer.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    for colour, variable in THEME.items():
+        svg = svg.replace(colour, variable)
+    label = escape(axes.get_title(loc="left"), quote=True)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
 def _nothing(ax: Axes, why: str, *curves: Curve) -> bool:

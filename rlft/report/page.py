@@ -14,23 +14,16 @@ from rlft.evaluate.protocol import SHORT
 from rlft.evaluate.result import EvalResult
 from rlft.evaluate.text import difference, interval, percent
 from rlft.report.figures import render_figure
-from rlft.report.pairs import VideoPair
-from rlft.report.rundir import RunFiles, Video, as_float
+from rlft.report.rundir import RunFiles, Video, VideoPair, as_float
+from rlft.report.video import encode_video, read_video, side_by_side
 
 MAX_VIDEOS = 12  # they are stored inside the page
 SHEETS = {"sft": ("SFT", "sft"), "rollout": ("rollouts", "rl")}  # contact sheet -> what is said of it, metrics' stage
 CHANGE = ("randomization/changed_pixels", "randomization/mean_change")
 
 
-def render_page(run: RunFiles, summary: Mapping[str, Any], pairs: list[VideoPair], title: str) -> str:
-    """The whole document.
-
-    Args:
-        run: what its directory holds.
-        summary: as :func:`rlft.report.summary.summarise` gives it.
-        pairs: the videos to show side by side.
-        title: of the window.
-    """
+def render_page(run: RunFiles, summary: Mapping[str, Any], title: str) -> str:
+    """The whole document; ``summary`` is what :func:`rlft.report.summary.summarise` says."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "percent": percent,
@@ -41,6 +34,7 @@ def render_page(run: RunFiles, summary: Mapping[str, Any], pairs: list[VideoPair
         "short": lambda digits: digits[:SHORT],
         "spaced": lambda name: name.replace("_gib", ", GiB").replace("_", " "),
     }
+    pairs = run.pairs[:MAX_VIDEOS]
     template = environment.from_string(files("rlft.report").joinpath("template.html").read_text(encoding="utf-8"))
     stages = {line["stage"] for line in run.metrics}
     shown = ["success", "returns", "update", "value"] if stages & {"rl", "eval"} else []
@@ -54,7 +48,7 @@ def render_page(run: RunFiles, summary: Mapping[str, Any], pairs: list[VideoPair
         svg={name: Markup(render_figure(name, run)) for name in shown},  # our own drawing: its texts are outlines
         strata=_strata(run),
         paired=bool(pairs),
-        videos=[_pair(pair) for pair in pairs[:MAX_VIDEOS]] or [_single(video) for video in run.videos[:MAX_VIDEOS]],
+        videos=list(map(_pair, pairs)) or list(map(_single, run.videos[:MAX_VIDEOS])),
         sheets=_sheets(run),
     )
 
@@ -84,9 +78,10 @@ def _strata(run: RunFiles) -> EvalResult | None:
 
 
 def _pair(pair: VideoPair) -> dict[str, Any]:
-    """The same episode before (left) and after (right), started together."""
+    """The same episode before (left) and after (right), started together, at the frame rate of the first."""
+    (before, fps), (after, _) = (read_video(video.path) for video in (pair.before, pair.after))
     return {
-        "src": data_url("video/mp4", pair.encode()),
+        "src": data_url("video/mp4", encode_video(side_by_side(before, after), fps)),
         "label": f"evaluation seed {pair.seed} before and after PPO",
         "caption": f"episode {pair.index}, seed {pair.seed}: ",
         "outcomes": [("before", pair.before.success), ("after", pair.after.success)],

@@ -14,13 +14,7 @@ from rlft.files import machine_facts
 
 
 def record_command(run_dir: Path, stage: str, command: Sequence[str] | None = None) -> None:
-    """Append one line that says how this stage was started, and where; call it once per stage.
-
-    Args:
-        run_dir: the run directory; made where it is missing.
-        stage: ``collect``, ``sft``, ``eval`` or ``rl``.
-        command: the words of the command; None takes this process's own.
-    """
+    """Append one line that says how this stage was started, and where; ``command`` None takes this process's own."""
     torch = sys.modules.get("torch")  # a stage that does not need it must not load it for the record
     line = {
         "time": time.time(),
@@ -44,8 +38,7 @@ def own_command() -> list[str]:
 def git_commit(source: Path) -> str | None:
     """The commit that a source file stands at, with ``-dirty`` where tracked files differ.
 
-    Returns:
-        None where git is missing, or does not track the file (an installed package inside someone's checkout).
+    None where git is missing, or does not track the file (an installed package inside someone's checkout).
     """
     git = shutil.which("git")
     if git is None or not _git(git, source, "ls-files", "--error-unmatch", source.name):
@@ -54,7 +47,6 @@ def git_commit(source: Path) -> str | None:
 
 
 def _git(git: str, source: Path, *words: str) -> str | None:
-    done = subprocess.run(
-        [git, "-C", str(source.parent), *words], capture_output=True, text=True, timeout=30, check=False
-    )
+    command = [git, "-C", str(source.parent), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     return done.stdout.strip() if done.returncode == 0 else None

@@ -34,10 +34,25 @@ class Video:
 
 
 @dataclass(frozen=True)
+class VideoPair:
+    """One evaluation episode, recorded before and after PPO."""
+
+    index: int
+    seed: int
+    before: Video
+    after: Video
+
+    @property
+    def gained(self) -> bool:
+        """Failure before, success after."""
+        return self.after.success and not self.before.success
+
+
+@dataclass(frozen=True)
 class RunFiles:
     """What a run directory holds. A stage that was not run is None or absent."""
 
-    directory: Path  # the run directory
+    directory: Path
     config_text: str | None  # config.yaml as it stands, or None
     config: Mapping[str, Any]  # the same, parsed; empty where it is missing
     metrics: tuple[Mapping[str, Any], ...]  # the lines of metrics.jsonl, in order
@@ -57,9 +72,14 @@ class RunFiles:
     @property
     def after(self) -> EvalResult | None:
         """PPO's evaluation: ``rl``, or that of the latest iteration."""
-        numbered = {int(m[1]): e for label, e in self.evaluations.items() if (m := ITERATION_LABEL.fullmatch(label))}
-        latest = numbered[max(numbered)] if numbered and max(numbered) > 0 else None
-        return self.evaluations.get("rl") or latest
+        on_the_way = [result for iteration, result in sorted(self.numbered.items()) if iteration > 0]
+        return self.evaluations.get("rl") or next(reversed(on_the_way), None)
+
+    @property
+    def numbered(self) -> dict[int, EvalResult]:
+        """PPO iteration -> its evaluation."""
+        matches = ((ITERATION_LABEL.fullmatch(label), result) for label, result in self.evaluations.items())
+        return {int(match[1]): result for match, result in matches if match}
 
     @property
     def comparison(self) -> dict[str, Any] | None:
@@ -67,15 +87,24 @@ class RunFiles:
         return compare(self.before, self.after) if self.before and self.after else None
 
     @property
-    def within_ppo(self) -> frozenset[str]:
+    def pairs(self) -> list[VideoPair]:
+        """The episodes that were recorded before and after under the same protocol, by index."""
+        first, last = self.before, self.after
+        if first is None or last is None or first.protocol_hash != last.protocol_hash:
+            return []
+        early, late = ({v.index: v for v in self.videos if v.label == e.label} for e in (first, last))
+        shown = [e for e in first.per_episode if e.index in early and e.index in late]
+        return [VideoPair(e.index, e.seed, early[e.index], late[e.index]) for e in shown]
+
+    @property
+    def within_ppo(self) -> set[str]:
         """Labels of the evaluations that PPO ran itself: their time is part of the RL stage.
 
         PPO logs an ``eval`` line for each; evaluations by a command of their own log none.
         """
         steps = {int(line["step"]) for line in self.metrics if line["stage"] == "eval"}
-        numbered = {label for label in self.evaluations if ITERATION_LABEL.fullmatch(label)}
-        last = self.rl["iterations"] if self.rl is not None and "iterations" in self.rl else None
-        return frozenset(numbered | ({"sft"} if 0 in steps else set()) | ({"rl"} if last in steps else set()))
+        ends = ((0, "sft"), ((self.rl or {}).get("iterations"), "rl"))
+        return {e.label for e in self.numbered.values()} | {label for step, label in ends if step in steps}
 
     @property
     def missing(self) -> list[str]:
@@ -89,10 +118,7 @@ class RunFiles:
 
 
 def read_run(directory: Path) -> RunFiles:
-    """Read everything that a report needs.
-
-    Args:
-        directory: ``outputs/<name>``.
+    """Read everything that a report needs from ``outputs/<name>``.
 
     Raises:
         NotADirectoryError: there is no such directory.
@@ -114,7 +140,7 @@ def read_run(directory: Path) -> RunFiles:
         rl=_read_stage(directory, "rl"),
         evaluations={evaluation.label: evaluation for evaluation in evaluations},
         suites={label: SuiteTable.load(path) for label, path in suites.items()},
-        videos=_list_videos(directory / "videos"),
+        videos=list_videos(directory / "videos"),
         provenance=_read_lines(directory / "provenance.jsonl", required=("command",)),
     )
 
@@ -172,6 +198,7 @@ def _by_time_of_training(evaluation: EvalResult) -> tuple[int, str]:
     return {"sft": 1, "rl": 3}.get(label, 2 if ITERATION_LABEL.fullmatch(label) else 0), label
 
 
-def _list_videos(directory: Path) -> tuple[Video, ...]:
+def list_videos(directory: Path) -> tuple[Video, ...]:
+    """The videos of evaluations in a directory, by label and index."""
     found = ((path, VIDEO_NAME.fullmatch(path.name)) for path in directory.glob("*.mp4"))
     return tuple(sorted(Video(m["label"], int(m["index"]), m["outcome"] == "success", path) for path, m in found if m))

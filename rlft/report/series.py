@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlft.report.rundir import ITERATION_LABEL, RunFiles, as_float
+from rlft.report.rundir import RunFiles, as_float
 from rlft.statistics import wilson_interval
 
 NOTHING = (np.nan, np.nan)
@@ -59,7 +59,6 @@ def evaluated_success(run: RunFiles) -> Curve:
         if line["stage"] == "eval":
             rate, low, high = (as_float(line.get(key)) for key in ("success", "ci_low", "ci_high"))
             points[int(line["step"])] = rate, (low, high)
-    known = {int(m[1]): e for label, e in run.evaluations.items() if (m := ITERATION_LABEL.fullmatch(label))}
-    known |= {0: run.before} if run.before else {}
+    known = run.numbered | ({0: run.before} if run.before else {})
     known |= {int(run.rl["iterations"]): run.after} if run.after and run.rl and "iterations" in run.rl else {}
     return Curve.of(points | {step: (evaluation.success, evaluation.ci95) for step, evaluation in known.items()})

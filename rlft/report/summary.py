@@ -16,11 +16,7 @@ RESULT = ("success", "episodes", "successes", "ci95", "mean_steps", "max_episode
 
 
 def summarise(run: RunFiles) -> dict[str, Any]:
-    """Gather the run's numbers.
-
-    Returns:
-        plain JSON data. A stage that was not run is None; ``missing`` names the absent files.
-    """
+    """Gather the run's numbers: plain JSON data. A stage that was not run is None; ``missing`` names absent files."""
     rl = run.rl or {}
     latest = run.after or run.before
     last = run.provenance[-1] if run.provenance else {}
@@ -29,10 +25,7 @@ def summarise(run: RunFiles) -> dict[str, Any]:
         "env_id": latest.protocol["env_id"] if latest else _setting(run, "env", "id"),
         "seed": _setting(run, "seed"),
         "cameras": [_pick(camera, "name", "height", "width") for camera in _setting(run, "env", "cameras") or []],
-        "policy": {
-            "parameters": (run.sft or rl).get("parameters"),
-            "trained_parameters": rl.get("trained_parameters"),
-        },
+        "policy": _pick(run.sft or rl, "parameters") | _pick(rl, "trained_parameters"),
         "collect": _collect(run.collect),
         "sft": _stage(run.sft, ("steps", "final_loss"), run.before),
         "rl": _stage(run.rl, ("iterations", "env_steps"), run.after),

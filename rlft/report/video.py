@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
@@ -17,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from rlft.errors import RlftError, missing_extra
+from rlft.errors import RlftError, require_extra
+from rlft.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -31,60 +31,41 @@ ENCODERS: dict[str, dict[str, str]] = {
 
 @functools.cache
 def pick_encoder() -> str:
-    """The best browser-playable encoder of the installed PyAV.
+    """The best browser-playable encoder of the installed PyAV; an RlftError where there is none."""
+    require_extra("report", "av")
+    import av
 
-    Raises:
-        RlftError: none is there.
-    """
-    av = _av()
-    for name in ENCODERS:
-        if name not in av.codecs_available:
-            continue
-        if name != "libx264":
-            log.warning("no H.264 encoder in PyAV %s: videos are written with %s", av.__version__, name)
-        return name
-    raise RlftError(
-        f"PyAV {av.__version__} has none of the encoders {', '.join(ENCODERS)}; install the PyAV wheel (pip install av)"
-    )
+    name = next((name for name in ENCODERS if name in av.codecs_available), None)
+    if name is None:
+        lacking = f"PyAV {av.__version__} has none of the encoders {', '.join(ENCODERS)}"
+        raise RlftError(f"{lacking}; install the PyAV wheel (pip install av)")
+    if name != "libx264":
+        log.warning("no H.264 encoder in PyAV %s: videos are written with %s", av.__version__, name)
+    return name
 
 
 def write_video(path: Path, frames: np.ndarray | Sequence[np.ndarray], fps: float) -> Path:
-    """Write a video, whole or not at all.
+    """Write :func:`encode_video` to an ``.mp4`` file, whole or not at all; returns ``path``."""
+    write_atomically(path, encode_video(frames, fps))
+    return path
 
-    Args:
-        path: the file, ending in ``.mp4``; its directory is made. An existing file is replaced.
-        frames: uint8 ``[n, height, width, 3]`` RGB, n >= 1. Odd sizes are padded by repeating the last row or column.
-        fps: frames per second.
 
-    Returns:
-        ``path``.
+def encode_video(frames: np.ndarray | Sequence[np.ndarray], fps: float) -> bytes:
+    """An mp4 of uint8 ``[n, height, width, 3]`` RGB, n >= 1; odd sizes are padded by repeating the last row or column.
 
     Raises:
         RlftError: wrong shape or type, no frames, or a frame rate that is not positive.
     """
-    write_whole(path, encode_video(frames, fps))
-    return path
+    clip, encoder = _checked(frames, fps), pick_encoder()
+    import av
 
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all; its directory is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
-def encode_video(frames: np.ndarray | Sequence[np.ndarray], fps: float) -> bytes:
-    """The content of such a file; errors as :func:`write_video`."""
-    clip = _checked(frames, fps)
-    encoder, av = pick_encoder(), _av()
     av.logging.set_level(av.logging.ERROR)  # a dataset library before us may have asked for every statistic
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "clip.mp4"
         # faststart moves the index to the front: the first frame shows before the file is loaded.
         with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             rate = Fraction(fps).limit_denominator(1001)
-            stream = container.add_stream(encoder, rate=rate, options=dict(ENCODERS[encoder]))
+            stream: Any = container.add_stream(encoder, rate=rate, options=dict(ENCODERS[encoder]))
             stream.height, stream.width, stream.pix_fmt = clip.shape[1], clip.shape[2], "yuv420p"
             for image in clip:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
@@ -93,16 +74,15 @@ def encode_video(frames: np.ndarray | Sequence[np.ndarray], fps: float) -> bytes
 
 
 def read_video(path: Path) -> tuple[np.ndarray, float]:
-    """Decode a whole (short) video.
-
-    Returns:
-        uint8 ``[n, height, width, 3]`` RGB, and the frame rate in frames per second.
+    """Decode a whole (short) video: uint8 ``[n, height, width, 3]`` RGB, and the frames per second.
 
     Raises:
         FileNotFoundError: there is no such file.
         RlftError: it is not a readable video, or holds no frame.
     """
-    av = _av()
+    require_extra("report", "av")
+    import av
+
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -117,12 +97,23 @@ def read_video(path: Path) -> tuple[np.ndarray, float]:
     return np.stack(frames), float(rate)
 
 
-def _av() -> Any:
-    try:
-        import av
-    except ModuleNotFoundError as error:
-        raise missing_extra("report", "av") from error
-    return av
+def pick_frames(frames: np.ndarray, count: int) -> np.ndarray:
+    """``count`` of ``[n, ...]`` frames spread evenly from the first to the last; repeated where there are fewer."""
+    return frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
+
+
+def side_by_side(left: np.ndarray, right: np.ndarray, gap: int = 4) -> np.ndarray:
+    """Two rollouts in one clip, started together; the shorter one holds its last frame.
+
+    uint8 ``[n, h, w, 3]`` and ``[m, h', w', 3]`` give ``[max(n, m), max(h, h'), w + gap + w', 3]``, grey in between
+    and below the lower one.
+    """
+    length, height = (max(left.shape[axis], right.shape[axis]) for axis in (0, 1))
+    canvas = np.full((length, height, left.shape[2] + gap + right.shape[2], 3), 128, dtype=np.uint8)
+    for clip, column in ((left, 0), (right, left.shape[2] + gap)):
+        held = clip[np.minimum(np.arange(length), len(clip) - 1)]
+        canvas[:, : clip.shape[1], column : column + clip.shape[2]] = held
+    return canvas
 
 
 def _checked(frames: np.ndarray | Sequence[np.ndarray], fps: float) -> np.ndarray:

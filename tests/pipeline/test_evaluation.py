@@ -54,7 +54,7 @@ def test_an_evaluation_leaves_protocol_strata_and_videos_of_failures(checkpoint,
     stages.evaluate(settings(checkpoint, tmp_path, "eval.label=rl", "eval.episode_end=time_limit", "eval.num_envs=8"))
     assert read(tmp_path / "eval_rl.json")["protocol_hash"] == result["protocol_hash"]
     assert set(failed) <= {int(p.name.split("_")[1]) for p in (tmp_path / "videos").glob("rl_*")}
-    page = build_report(tmp_path).html.read_text()
+    page = build_report(tmp_path).read_text()
     assert "by start" in page
     assert "Rollouts side by side" in page
 
@@ -80,7 +80,7 @@ def test_a_suite_is_one_command_and_goes_on_where_it_stopped(checkpoint, tmp_pat
     assert run() == ["main"]
     assert read(tmp_path / "eval_suite_mine.json") == table
     assert run("eval.seed=5") == []  # another protocol
-    assert "Out of distribution" in build_report(tmp_path).html.read_text()
+    assert "Out of distribution" in build_report(tmp_path).read_text()
 
 
 def test_a_suite_loads_the_policy_once_and_a_member_has_the_numbers_of_a_policy_of_its_own(

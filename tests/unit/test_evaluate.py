@@ -136,7 +136,7 @@ def test_environments_of_another_protocol_are_refused():
         type(evaluator)(toy_evaluator().env, evaluator.placement, numbered.protocol)
 
 
-def test_a_replay_is_the_same_episode_with_a_picture_per_step():
+def test_a_replay_is_the_same_episode_with_an_image_per_step():
     evaluator, videos = toy_evaluator(num_envs=2, limit=20), {}
     policy = toy_model().actor.policy
     result = evaluator.run(policy, "test")
@@ -160,7 +160,7 @@ def test_failures_come_before_successes():
     assert order[0] == next(e.index for e in result.per_episode if not e.success_once)
 
 
-def test_pictures_are_kept_in_a_replay_only_and_of_a_bounded_number_of_environments():
+def test_images_are_kept_in_a_replay_only_and_of_a_bounded_number_of_environments():
     evaluator, recorded = toy_evaluator(num_envs=12, limit=4), []
     original = evaluator.env.record
     evaluator.env.record = lambda env_ids: (recorded.append(list(env_ids)), original(env_ids))

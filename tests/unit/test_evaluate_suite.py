@@ -61,8 +61,9 @@ def test_the_table_comes_back_from_its_file(tmp_path, results):
     assert SuiteTable.load(write_stage(tmp_path, "eval_suite_rl", table.to_dict())) == table
 
 
-def test_what_is_done_is_not_run_again_and_anything_else_is(tmp_path, results):
-    run, kept = [], []
+def test_what_is_done_is_not_run_again_and_anything_else_is(tmp_path, results, caplog):
+    caplog.set_level("INFO")
+    run = []
 
     def evaluate(name):
         run.append(name)
@@ -71,20 +72,21 @@ def test_what_is_done_is_not_run_again_and_anything_else_is(tmp_path, results):
 
     names = list(results)
     hashes = {name: result.protocol_hash for name, result in results.items()}
-    assert run_members(names, hashes, "f" * 64, tmp_path, evaluate, kept.append) == results
-    assert (run, kept) == (names, [])
+    assert run_members(hashes, "f" * 64, tmp_path, evaluate) == results
+    assert (run, caplog.messages) == (names, [])
     run.clear()
     (tmp_path / "eval_words.json").unlink()
-    found = run_members(names, hashes, "f" * 64, tmp_path, evaluate, kept.append)
+    found = run_members(hashes, "f" * 64, tmp_path, evaluate)
     assert {name: in_file(result, name) for name, result in found.items()} == {
         name: in_file(result, name) for name, result in results.items()
     }
-    assert (run, kept) == (["words"], ["main", "things"])
+    assert run == ["words"]
+    assert [line.split(": done already")[0] for line in caplog.messages] == ["main", "things"]
     run.clear()
-    run_members(names, hashes | {"main": "0" * 64}, "f" * 64, tmp_path, evaluate, kept.append)
+    run_members(hashes | {"main": "0" * 64}, "f" * 64, tmp_path, evaluate)
     assert run == ["main"]
     run.clear()
-    run_members(names, hashes, "e" * 64, tmp_path, evaluate, kept.append)
+    run_members(hashes, "e" * 64, tmp_path, evaluate)
     assert run == names
 
 

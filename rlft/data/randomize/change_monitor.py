@@ -28,7 +28,7 @@ class ChangeMonitor:
         self.effects, self._device = tuple(effects), device
         self._unproved: set[tuple[int, ...]] | None = set()  # draws so far; None once everything has shown an effect
         self._pixel_changed, self._background_swapped, self._warned = False, "overlay" not in effects, False
-        self._forget()
+        self._reset()
 
     def add(self, before: Tensor, after: Tensor, on: Tensor, swapped: Tensor, names: Sequence[tuple[int, ...]]) -> None:
         """Count n images: uint8 ``[n, 3, h, w]`` before, what they became (``Changed``), and the names of the draws."""
@@ -51,7 +51,7 @@ class ChangeMonitor:
         """
         changed, total, drawn, missed, swapped = to_host(self._sums).tolist()
         pixels, drawn_pixels = max(1, self._pixels), max(1, self._drawn_pixels)
-        self._forget()
+        self._reset()
         self._pixel_changed |= changed > 0
         self._background_swapped |= swapped > 0
         self._prove()
@@ -80,6 +80,6 @@ class ChangeMonitor:
             f"{NO_BACKGROUND}, set domain_randomization.overlay=null, {off}"
         )
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._sums = torch.zeros(5, dtype=torch.int64, device=self._device)
         self._pixels = self._drawn_pixels = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ from rlft.config.randomization import DomainRandomizationConfig, OverlayConfig, 
 from rlft.data.randomize import effects
 from rlft.data.randomize.change_monitor import ChangeMonitor
 from rlft.data.randomize.contact_sheet import write_sheet
-from rlft.data.randomize.draws import SLOTS, Name, around_zero, draw, pick
 from rlft.data.randomize.images import Images
 from rlft.data.randomize.overlay import find_background, swap
 from rlft.placement import move
@@ -22,9 +21,15 @@ from rlft.seeding import generator_for
 from rlft.types import Observation
 
 RANGE = 255.0
-TAPE = 2**22  # normal numbers, drawn once; a row's noise is a window of them
+NOISE_POOL = 2**22  # normal numbers, drawn once; a row's noise is a window of them
 ROWS = 8  # changed at once by a CPU: what is in between takes a dozen times an image, and should stay in its cache
 GPU_PIXELS = 2**25  # changed at once by a GPU: a whole decision's images, in some 5 GB
+SLOTS = (  # the place of each draw, so that switching an effect on leaves the draws of all others as they were
+    "on", "brightness", "contrast", "saturation", "hue", "noise", "noise_at", "blur", "crop", "crop_top", "crop_left",
+    "down", "right", "texture", "ratio", "overlay",
+)  # fmt: skip
+
+type Name = tuple[int, ...]  # iteration, environment and episode, or step and row; then the camera
 
 
 class Changed(NamedTuple):
@@ -35,50 +40,39 @@ class Changed(NamedTuple):
     swapped: Tensor  # int64 [n], how many of its pixels got another background
 
 
+@dataclass(eq=False)
 class ImageRandomizer:
-    """Changes the images of observations.
+    """Changes the images of observations; a ConfigError where a folder or an image of the settings cannot be read."""
 
-    Args:
-        cfg: what is changed, and how much.
-        seed: the run's seed.
-        purpose: what the images are for; names the random numbers.
-        device: the policy's device.
-        assets: where relative folders of images are; None: the working directory.
-        sheet: a PNG that shows the first images, before and after; None for none.
+    cfg: DomainRandomizationConfig  # what is changed, and how much
+    _: KW_ONLY
+    seed: int  # the run's seed
+    purpose: str  # what the images are for; names the random numbers
+    device: torch.device  # the policy's
+    assets: Path | None = None  # where relative folders of images are; None: the working directory
+    sheet: Path | None = None  # a PNG that shows the first images, before and after; None for none
 
-    Raises:
-        ConfigError: a folder or an image of the settings cannot be read.
-    """
-
-    def __init__(
-        self,
-        cfg: DomainRandomizationConfig,
-        *,
-        seed: int,
-        purpose: str,
-        device: torch.device,
-        assets: Path | None = None,
-        sheet: Path | None = None,
-    ) -> None:
-        self.cfg, self.seed, self.purpose, self.device = cfg, seed, purpose, device
-        self._root, self._sheet = assets or Path(), sheet
+    def __post_init__(self) -> None:
+        """Read the folders of images, and draw the noise."""
+        cfg = self.cfg
+        self._noise_pool: Tensor | None = None
         self._textures = None if cfg.texture is None else self._images("texture.folder", cfg.texture)
         self._overlays = self._known = None
         if cfg.overlay is not None:
             self._overlays = self._images("overlay.folder", cfg.overlay)
             known = replace(cfg.overlay, folder=cfg.overlay.known_folder or cfg.overlay.folder)
             self._known = self._images("overlay.known_folder", replace(known, files=cfg.overlay.known_files))
-        self._tape: Tensor | None = None
         if cfg.noise > 0.0:
-            self._tape = move(torch.randn(TAPE, generator=generator_for(seed, "domain-randomization-noise")), device)
-        self.monitor = ChangeMonitor(enabled_effects(cfg), device)
+            generator = generator_for(self.seed, "domain-randomization-noise")
+            self._noise_pool = move(torch.randn(NOISE_POOL, generator=generator), self.device)
+        self.monitor = ChangeMonitor(enabled_effects(cfg), self.device)
 
     def __call__(self, obs: Observation, names: Sequence[Name], moment: Name = ()) -> Observation:
         """Change the images of n rows.
 
         Args:
-            obs: n rows, images uint8 ``[n, height, width, 3]``, which come back on the policy's device; those of
-                cameras that are left alone are the same objects as before.
+            obs: images uint8 ``[n, height, width, 3]``, which come back on the policy's device; those of cameras that
+                are left alone are the same objects as before.
             names: n tuples of counters: which episode each row is of, or which row it is.
             moment: further counters, which count where settings ask for a draw per decision.
         """
@@ -92,9 +86,9 @@ class ImageRandomizer:
                 self.monitor.add(before, *changed, own)
                 images[camera] = changed.frames.movedim(1, -1)
                 shown.append((camera, before, own))
-        if self._sheet is not None:
-            write_sheet(self._sheet, [(camera, before, self._variants(before, own)) for camera, before, own in shown])
-            self._sheet = None
+        if self.sheet is not None:
+            write_sheet(self.sheet, [(camera, before, self._variants(before, own)) for camera, before, own in shown])
+            self.sheet = None
         return replace(obs, images=images)
 
     def change(self, frames: Tensor, names: Sequence[Name]) -> Changed:
@@ -104,11 +98,11 @@ class ImageRandomizer:
         return Changed(*map(torch.cat, zip(*parts, strict=True)))
 
     def scalars(self) -> dict[str, float]:
-        """For the log; see :meth:`rlft.data.randomize.change_monitor.ChangeMonitor.take`."""
+        """For the log; see :meth:`ChangeMonitor.take`."""
         return self.monitor.take()
 
     def _images(self, key: str, section: TextureConfig | OverlayConfig) -> Images:
-        folder = self._root / Path(section.folder).expanduser()
+        folder = (self.assets or Path()) / Path(section.folder).expanduser()
         return Images(f"domain_randomization.{key}", folder, section.files, self.device)
 
     def _variants(self, frames: Tensor, names: Sequence[Name], count: int = 3) -> list[Tensor]:
@@ -154,8 +148,24 @@ class ImageRandomizer:
             frames = effects.contrast(frames, 1.0 + around_zero(u["contrast"], cfg.contrast))
         if cfg.brightness > 0.0:
             frames = effects.brightness(frames, RANGE * around_zero(u["brightness"], cfg.brightness))
-        if self._tape is not None:
-            windows = self._tape.unfold(0, frames[0].numel(), 1)  # an image larger than the tape is an error here
+        if self._noise_pool is not None:
+            windows = self._noise_pool.unfold(0, frames[0].numel(), 1)  # an image larger than the pool is an error here
             field = windows[pick(u["noise_at"], len(windows))].view(frames.shape)
             frames = effects.noise(frames, RANGE * cfg.noise * u["noise"], field)
         return frames
+
+
+def draw(seed: int, purpose: str, names: Sequence[Name]) -> Tensor:
+    """Uniform numbers in [0, 1), float64 ``[n, slots]`` on the CPU; the same seed, purpose and name give the same."""
+    streams = (generator_for(seed, purpose, *name) for name in names)
+    return torch.stack([torch.rand(len(SLOTS), dtype=torch.float64, generator=stream) for stream in streams])
+
+
+def around_zero(u: Tensor, most: float) -> Tensor:
+    """[0, 1) -> [-most, most)."""
+    return most * (2.0 * u - 1.0)
+
+
+def pick(u: Tensor, count: int) -> Tensor:
+    """Evenly one of ``count`` things per row: ``[n]`` in [0, 1) -> int64 ``[n]``."""
+    return (u * count).long()

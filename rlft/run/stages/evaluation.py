@@ -18,7 +18,7 @@ from rlft.evaluate.text import strata_text, summary_line
 from rlft.files import read_stage, write_stage, write_text_atomically
 from rlft.placement import Placement
 from rlft.progress import Progress
-from rlft.report.rundir import VIDEO_NAME
+from rlft.report.rundir import list_videos
 from rlft.run import assembly
 from rlft.run.stages.common import stage
 from rlft.statistics import wilson_interval
@@ -73,14 +73,7 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
             evaluator = assembly.build_evaluator(one, env, placement)
             return evaluate_policy(directory, evaluator, policy, name, one.eval.num_videos, fingerprint)
 
-    results = run_members(
-        list(settings),
-        hashes,
-        fingerprint,
-        directory,
-        evaluate_member,
-        lambda name: log.info("%s: done already, with this protocol and these weights", name),
-    )
+    results = run_members(hashes, fingerprint, directory, evaluate_member)
     table = make_table(cfg.eval.label, suite.name, fingerprint, [(m.name, m.group) for m in suite.members], results)
     write_stage(run, f"eval_suite_{cfg.eval.label}", table.to_dict())
     text = markdown(table)
@@ -92,8 +85,7 @@ def report(cfg: RunConfig) -> None:
     """Gather the run directory into ``summary.json``, ``report.html`` and ``report.png``."""
     from rlft.report.build import build_report
 
-    paths = build_report(assembly.run_dir(cfg))
-    log.info("report: %s", paths.html)
+    log.info("report: %s", build_report(assembly.run_dir(cfg)))
 
 
 def evaluate_policy(
@@ -140,5 +132,4 @@ def _record_videos(run: Path, evaluator: Evaluator, policy: FlowPolicy, result: 
 
 
 def _videos_of(run: Path, label: str) -> dict[int, Path]:
-    found = ((path, VIDEO_NAME.fullmatch(path.name)) for path in (run / "videos").glob("*.mp4"))
-    return {int(match["index"]): path for path, match in found if match is not None and match["label"] == label}
+    return {video.index: video.path for video in list_videos(run / "videos") if video.label == label}

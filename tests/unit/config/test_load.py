@@ -162,7 +162,10 @@ def test_all_problems_are_reported_at_once():
         ("~seed", "'~seed': seed has no null; set seed=VALUE, or leave it out"),
         ("~env.make_kwargs.no", "~env.make_kwargs.no: there is no such setting"),
         ("~task", "~task: no such choice; task is one of"),
-        ("env.simulator=toi", "env.simulator = 'toi': must be one of gymnasium, lerobot, maniskill, toy, package.module"),
+        (
+            "env.simulator=toi",
+            "env.simulator = 'toi': must be one of gymnasium, lerobot, maniskill, toy, package.module",
+        ),
         ("train.objective=gppo", "train.objective = 'gppo': must be one of grpo, ppo"),
         ("name", "'name': not of the form key=value"),
         ("name='${name}'", "name = '${name}': cannot be resolved: Recursive interpolation"),

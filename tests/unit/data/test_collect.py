@@ -16,7 +16,8 @@ from rlft.config.load import changed
 from rlft.config.schema import CollectConfig, RunConfig
 from rlft.data.attempt_log import AttemptLog
 from rlft.data.collect import PARTS, CollectError, collect
-from rlft.data.dataset import DatasetError, DemoSet
+from rlft.data.dataset import DemoSet
+from rlft.data.episode import DatasetError
 from rlft.seeding import seed_for
 from rlft.types import AttemptRecord, CameraSettings, DemoAttempt, EnvSettings
 from rlft_envs.record import RecordSettings

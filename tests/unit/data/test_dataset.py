@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rlft.data.dataset import DatasetError, DemoMeta, DemoSet, DemoWriter, Episode, check
-from rlft.data.episode import fingerprint
+from rlft.data.dataset import DemoSet
+from rlft.data.episode import DatasetError, DemoMeta, Episode, fingerprint
+from rlft.data.layout import open_layout
+from rlft.data.writer import DemoWriter
 
 LENGTHS = (4, 7, 3)
 META = DemoMeta("PushCube-v1", "pd_ee_delta_pos", ("front", "side"), ("tcp_pos",), 20, "scripted", 0)
@@ -58,7 +60,6 @@ def broken(png, tmp_path):
 def test_what_is_read_equals_what_was_written(png):
     root, episodes = png
     demos = DemoSet.load(root, horizon=2)
-    assert check(root) == []
     assert demos.lengths.tolist() == list(LENGTHS)
     assert demos.episode.tolist() == [0] * 4 + [1] * 7 + [2] * 3
     assert np.array_equal(demos.state.numpy(), np.concatenate([e.state for e in episodes]))
@@ -78,21 +79,18 @@ def test_plain_lerobot_reads_the_same(png):
     row = theirs[5]  # episode 1, step 1
     assert theirs.num_episodes == 3
     assert torch.equal(row["action"], torch.from_numpy(episodes[1].action[1]))
-    picture = torch.from_numpy(episodes[1].images["front"][1]).permute(2, 0, 1) / 255
-    assert torch.equal(row["observation.images.front"], picture)
+    image = torch.from_numpy(episodes[1].images["front"][1]).permute(2, 0, 1) / 255
+    assert torch.equal(row["observation.images.front"], image)
     assert row["task"] == "push the cube"
 
 
 def test_video_is_read_back_nearly_the_same(video):
     root, episodes = video
     demos = DemoSet.load(root, horizon=2)
-    wanted = np.concatenate([e.images["front"] for e in episodes]).astype(float)
-    assert np.abs(demos.images["front"].numpy() - wanted).mean() < 6.0
-    # Shifted by one frame the pictures fit worse: order and alignment are right.
-    assert (
-        np.abs(demos.images["front"].numpy()[1:] - wanted[:-1]).mean()
-        > 1.2 * np.abs(demos.images["front"].numpy() - wanted).mean()
-    )
+    found, wanted = demos.images["front"].numpy(), np.concatenate([e.images["front"] for e in episodes]).astype(float)
+    assert np.abs(found - wanted).mean() < 6.0
+    # Shifted by one frame the images fit worse: order and alignment are right.
+    assert np.abs(found[1:] - wanted[:-1]).mean() > 1.2 * np.abs(found - wanted).mean()
     assert np.array_equal(demos.action.numpy(), np.concatenate([e.action for e in episodes]))
 
 
@@ -174,7 +172,7 @@ def test_an_episode_of_another_shape_is_refused(tmp_path):
             writer.add(other)
 
 
-def test_pictures_too_small_for_video_are_refused_before_the_encoder_sees_them(tmp_path):
+def test_images_too_small_for_video_are_refused_before_the_encoder_sees_them(tmp_path):
     small = episode(0, 4)
     small.images["side"] = np.zeros((4, 16, 16, 3), np.uint8)
     writer = DemoWriter(tmp_path / "d", "local/demos", META, video=True)
@@ -255,22 +253,23 @@ DAMAGE = {
 def test_damage_is_found_and_refused(what, broken):
     damage, says = DAMAGE[what]
     damage(broken)
-    problems = check(broken)
-    assert any(says in line for line in problems), problems
-    with pytest.raises(DatasetError):
+    with pytest.raises(DatasetError) as refused:
         DemoSet.load(broken, horizon=2)
+    assert any(says in line for line in refused.value.problems), refused.value.problems
 
 
 def test_all_problems_are_listed(broken):
     edit_info(broken, total_frames=99)
     edit_table(data_file(broken), "observation.state", set_row(0, [float("inf")] * 3))
     edit_table(data_file(broken), "index", set_row(3, 2))
-    assert len(check(broken)) == 3
+    with pytest.raises(DatasetError) as refused:
+        open_layout(broken)
+    assert len(refused.value.problems) == 3
 
 
-def test_a_picture_that_cannot_be_decoded_is_named(broken):
+def test_an_image_that_cannot_be_decoded_is_named(broken):
     key = "observation.images.side"
-    edit_table(data_file(broken), key, set_row(9, {"bytes": b"no picture", "path": None}))
+    edit_table(data_file(broken), key, set_row(9, {"bytes": b"no image", "path": None}))
     with pytest.raises(DatasetError, match="frame 9 of camera 'side'"):
         DemoSet.load(broken, horizon=2)
 
@@ -283,6 +282,8 @@ def test_a_short_video_is_refused(video, tmp_path):
         writer.finish()
     film = "videos/observation.images.front/chunk-000/file-000.mp4"
     shutil.copy(one / film, root / film)
-    assert check(root) == ["the videos of camera 'front' hold 4 frames; the data files 14"]
+    with pytest.raises(DatasetError, match="the videos of camera 'front' hold 4 frames; the data files 14"):
+        open_layout(root)
     (root / film).write_bytes(b"no video")
-    assert "cannot be decoded" in check(root)[0]
+    with pytest.raises(DatasetError, match="cannot be decoded"):
+        open_layout(root)

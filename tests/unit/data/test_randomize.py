@@ -16,8 +16,7 @@ from rlft.config.randomization import (
     TextureConfig,
     enabled_effects,
 )
-from rlft.data.randomize.draws import SLOTS, around_zero, draw, pick
-from rlft.data.randomize.randomizer import ImageRandomizer
+from rlft.data.randomize.randomizer import SLOTS, ImageRandomizer, around_zero, draw, pick
 from rlft.errors import ConfigError
 from rlft.types import Observation
 

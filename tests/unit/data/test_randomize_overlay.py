@@ -49,8 +49,8 @@ def av1(frames: torch.Tensor) -> torch.Tensor:
         stream = container.add_stream("libsvtav1", rate=5, options={"crf": "30", "g": "2", "preset": "12"})
         stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.movedim(0, -1).numpy()), format="rgb24")
-            container.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.movedim(0, -1).numpy()), format="rgb24")
+            container.mux(stream.encode(image))
         container.mux(stream.encode())
     file.seek(0)
     with av.open(file) as container:

@@ -49,12 +49,12 @@ def test_other_shapes_are_fitted_without_distortion_and_padded_with_black(height
     frames = torch.full((1, 3, height, width), 200, dtype=torch.uint8)
     fitted = resize_with_pad(frames, 56)
     assert fitted.shape == (1, 3, 56, 56)
-    picture = fitted[0, 0] > 0
-    assert (fitted[0, 0][picture] == 200).all()
-    rows, columns = picture.any(dim=1).sum(), picture.any(dim=0).sum()
+    image = fitted[0, 0] > 0
+    assert (fitted[0, 0][image] == 200).all()
+    rows, columns = image.any(dim=1).sum(), image.any(dim=0).sum()
     assert (int(rows), int(columns)) == (56 * height // max(height, width), 56 * width // max(height, width))
-    assert torch.equal(picture, picture.flip(0))  # centred
-    assert torch.equal(picture, picture.flip(1))
+    assert torch.equal(image, image.flip(0))  # centred
+    assert torch.equal(image, image.flip(1))
 
 
 def test_shrinking_is_antialiased():

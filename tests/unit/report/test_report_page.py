@@ -20,7 +20,6 @@ from rlft.errors import RlftError
 from rlft.evaluate.suite import make_table
 from rlft.files import read_stage, write_stage
 from rlft.report.build import build_report
-from rlft.report.pairs import find_pairs
 from rlft.report.provenance import record_command
 from rlft.report.rundir import read_run
 from rlft.report.video import read_video
@@ -87,7 +86,7 @@ def page(built: Path) -> Page:
 
 
 def page_of(directory: Path) -> Page:
-    return Page(build_report(directory).html.read_text())
+    return Page(build_report(directory).read_text())
 
 
 def test_the_page_is_well_formed_and_loads_and_runs_nothing(page: Page):
@@ -134,7 +133,7 @@ def test_the_figures_are_sound_svg_that_follows_the_theme(built: Path):
 
 def test_the_embedded_videos_play_and_show_both_sides(built: Path, page: Page, tmp_path: Path):
     videos = [address for address in page.addresses if address.startswith("data:video/mp4;base64,")]
-    assert [(pair.index, pair.gained) for pair in find_pairs(read_run(built))] == [(0, False), (5, False), (12, True)]
+    assert [(pair.index, pair.gained) for pair in read_run(built).pairs] == [(0, False), (5, False), (12, True)]
     assert len(videos) == 3
     path = tmp_path / "pair.mp4"
     path.write_bytes(base64.b64decode(videos[0].split(",")[1]))
@@ -240,7 +239,7 @@ def test_unlike_evaluations_are_refused_loudly(tmp_path: Path):
     assert "max_episode_steps: 50 before, 80 after" in text
     assert "McNemar" not in text
     assert "other protocols: not comparable" in (tmp_path / "report.html").read_text()  # in the figure
-    assert find_pairs(read_run(tmp_path)) == []
+    assert read_run(tmp_path).pairs == []
 
 
 def test_success_by_stratum_leaves_out_labels_of_one_value(tmp_path: Path):

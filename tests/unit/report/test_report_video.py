@@ -7,8 +7,7 @@ from report_run_builder import rollout_frames
 
 from rlft.errors import RlftError
 from rlft.report import video
-from rlft.report.pairs import pick_frames, side_by_side
-from rlft.report.video import read_video, write_video
+from rlft.report.video import pick_frames, read_video, side_by_side, write_video
 
 
 def test_frames_survive_and_odd_sizes_are_padded_with_the_edge(tmp_path: Path):
@@ -81,10 +80,11 @@ def test_a_failing_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.
     def fail(target: Path, content: bytes) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(video.os, "replace", fail)
+    monkeypatch.setattr("rlft.files.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_video(path, rollout_frames(False, 3), 20)
     assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_damaged_file_is_named(tmp_path: Path):
