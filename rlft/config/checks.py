@@ -104,8 +104,9 @@ def prefixes(cfg: RunConfig) -> Iterator[str]:
         remedy = "set sft.train_expert_only=true, or sft.cache_prefix=null"
         yield f"sft.cache_prefix = true with sft.train_expert_only = false: {moves}; {remedy}"
     if cfg.sft.cache_prefix and cfg.domain_randomization is not None and cfg.domain_randomization.sft:
+        why = "a kept prefix would show every frame as it is"
         remedy = "set sft.cache_prefix=null, or domain_randomization.sft=false"
-        yield f"sft.cache_prefix = true with domain_randomization: a kept prefix shows frames as they are; {remedy}"
+        yield f"sft.cache_prefix = true with domain_randomization: {why}; {remedy}"
 
 
 def overlap(cfg: RunConfig) -> Iterator[str]:
