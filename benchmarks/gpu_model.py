@@ -30,7 +30,8 @@ from rlft.policy.pi0.tokenizer import build_small_tokenizer
 from rlft.policy.pi0.transforms import Pi0Input
 from rlft.rollout.buffer import Rollout
 from rlft.rollout.sampler import RolloutSampler
-from rlft.run import assembly
+from rlft.run.assembly.learner import build_placement
+from rlft.run.assembly.policy import fresh_policy
 
 DENOISE_STEPS = 4  # K
 STILL = "1.0e-9"  # a learning rate too small to move a bfloat16 weight: every repetition does the same work
@@ -139,7 +140,7 @@ class Models:
         logging.getLogger("rlft.data.normalize").setLevel(logging.ERROR)  # it warns of weights that know no data
         device = parse_device(cfg.model.device)
         with torch.device(device):
-            made = assembly.fresh_policy(cfg, NormStats.from_spec(environment(cfg, 1).spec), device)
+            made = fresh_policy(cfg, NormStats.from_spec(environment(cfg, 1).spec), device)
         assert isinstance(made, Pi0Policy)
         return made
 
@@ -158,7 +159,7 @@ class Models:
 
         cfg = self.settings(horizon, cameras, *overrides)
         env, policy = environment(cfg, cfg.env.num_envs), self.policy(cfg)
-        assembly.build_placement(cfg)  # also sets the products' precision
+        build_placement(cfg)  # also sets the products' precision
         objective = build_objective(cfg, policy, env.spec.privileged_dim)
         return Side(cfg, env, objective, Updater(objective, cfg.train, cfg.guard), policy.prompt_length)
 

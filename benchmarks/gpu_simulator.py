@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.gpu_env import ACT_STEPS, Scale
 from rlft.config.load import changed, load
-from rlft.run import assembly
+from rlft.run.assembly.envs import env_settings, simulator_errors, start_env
 from rlft.types import VecEnv
 
 TARGET_MODE = "pd_ee_target_delta_pose"  # a controller with a moving target, which upstream's partial reset loses
@@ -78,8 +78,8 @@ class Sim:
         if not self.scale.dry and task == "push_cube":
             cfg = changed(cfg, {"env.control_mode": TARGET_MODE, "env.state_terms": ["qpos"]})
         cfg = changed(cfg, {name.replace("__", "."): value for name, value in changes.items()})
-        with assembly.simulator_errors():
-            return assembly.build_env(cfg, num_envs)
+        with simulator_errors():
+            return start_env(env_settings(cfg, num_envs))
 
     @cached_property
     def many(self) -> VecEnv:

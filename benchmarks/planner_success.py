@@ -22,7 +22,7 @@ from typing import Any
 from rlft.config.load import load
 from rlft.files import machine_facts, to_json, write_text_atomically
 from rlft.report.provenance import git_commit
-from rlft.run import assembly
+from rlft.run.assembly.envs import env_settings
 from rlft.statistics import wilson_interval
 from rlft.types import DemoAttempt, EnvSettings, RewardSettings
 from rlft_envs.record import RecordSettings, record
@@ -35,7 +35,7 @@ OUT = Path(__file__).resolve().parent / "results" / "planner_success.json"
 def settings_for(task: str, obj_set: str | None) -> EnvSettings:
     """A task's settings as for a dataset, but state-only; its time limit is that of its file in configs/task/."""
     words = [f"env.id={task}", "env.cameras=[]", *([] if obj_set is None else [f"env.make_kwargs.obj_set={obj_set}"])]
-    settings = assembly.env_settings(load("collect_demos", words), 1)
+    settings = env_settings(load("collect_demos", words), 1)
     reward = RewardSettings(mode="sparse")
     return replace(settings, render_backend="none", privileged=False, reward=reward, reward_per_chunk=False)
 

@@ -12,8 +12,9 @@ from rlft.data.normalize import NormStats
 from rlft.objective.base import Objective
 from rlft.objective.build import build_objective
 from rlft.rollout.sampler import RolloutSampler
-from rlft.run import assembly
 from rlft.run.assembly.envs import overlaps, policy_threads
+from rlft.run.assembly.learner import build_placement
+from rlft.run.assembly.policy import fresh_policy
 from rlft.types import VecEnv
 
 
@@ -24,9 +25,9 @@ def settings(overrides: Sequence[str], small: dict[str, int] | None = None) -> R
 
 def make_objective(cfg: RunConfig, envs: Sequence[VecEnv]) -> Objective:
     """The objective around a policy with random weights (their values do not change what they cost)."""
-    placement = assembly.build_placement(cfg)
+    placement = build_placement(cfg)
     logging.getLogger("rlft.data.normalize").setLevel(logging.ERROR)  # it warns of weights that know no data
-    policy = assembly.fresh_policy(cfg, NormStats.from_spec(envs[0].spec), placement.policy)
+    policy = fresh_policy(cfg, NormStats.from_spec(envs[0].spec), placement.policy)
     return build_objective(cfg, policy, envs[0].spec.privileged_dim)
 
 
@@ -47,4 +48,4 @@ def make_sampler(cfg: RunConfig, envs: Sequence[VecEnv], objective: Objective, *
         "overlap": overlaps(cfg),
         "policy_threads": policy_threads(cfg),
     }
-    return RolloutSampler(envs, objective, assembly.build_placement(cfg), **(arguments | changes))
+    return RolloutSampler(envs, objective, build_placement(cfg), **(arguments | changes))

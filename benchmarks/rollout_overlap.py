@@ -55,7 +55,7 @@ def run(settings: Settings) -> Iterator[Row]:
     """Both cases, on the same environments and with the same policy."""
     from benchmarks import ppo_parts
     from benchmarks.real_ratio_model import SIZES
-    from rlft.run import assembly
+    from rlft.run.assembly.envs import build_rollout_envs
 
     overrides = [
         "task=push_cube",
@@ -74,7 +74,7 @@ def run(settings: Settings) -> Iterator[Row]:
         name: ppo_parts.settings([*overrides, f"sim.overlap={overlap}"], SIZES["wide"])
         for name, overlap in (("plain", "false"), ("overlap", "true"))
     }
-    envs = {name: assembly.build_rollout_envs(cfg) for name, cfg in both.items()}
+    envs = {name: build_rollout_envs(cfg) for name, cfg in both.items()}
     try:
         objective = ppo_parts.make_objective(both["plain"], envs["plain"])
         make = partial(ppo_parts.make_sampler, both["plain"], envs["plain"], objective)

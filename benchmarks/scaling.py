@@ -36,7 +36,7 @@ class Iteration:
     def __init__(self, num_envs: int, decisions: int, envs: list[VecEnv] | None = None) -> None:
         from benchmarks import ppo_parts
         from rlft.learn.updater import Updater
-        from rlft.run import assembly
+        from rlft.run.assembly.envs import build_rollout_envs
 
         overrides = [
             "task=push_cube",
@@ -48,7 +48,7 @@ class Iteration:
             "sim.overlap=false",
         ]
         self.cfg, self.size, self._count = ppo_parts.settings(overrides), num_envs * decisions, 0
-        self.envs = envs if envs is not None else assembly.build_rollout_envs(self.cfg)
+        self.envs = envs if envs is not None else build_rollout_envs(self.cfg)
         self.objective = ppo_parts.make_objective(self.cfg, self.envs)
         self._sampler = ppo_parts.make_sampler(self.cfg, self.envs, self.objective)
         self._updater = Updater(self.objective, self.cfg.train)

@@ -21,8 +21,6 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CLEAR_LINE = "\r\x1b[K"  # a live progress line may stand where the next log line goes
 USAGE = "[--config-dir DIR] [--config-name NAME] [--cfg] [-m] [--help] [group=choice ...] [key=value ...]"
 OPTIONS = ("--config-dir", "--config-name", "--cfg", "--multirun", "--help")
-
-
 COMMANDS = {
     "collect": "Collect demonstrations by motion planning and write them as a LeRobotDataset.",
     "train-sft": "Train a policy on demonstrations by supervised flow matching.",
@@ -78,7 +76,7 @@ def assets(argv: Sequence[str] | None = None) -> int:
     """The command ``assets``, which has no settings."""
     from rlft.assets.commands import main as assets_main
 
-    return assets_main(sys.argv[1:] if argv is None else argv, COMMANDS["assets"])
+    return assets_main(sys.argv[1:] if argv is None else argv, COMMANDS["assets"], prog=called())
 
 
 def completion(argv: Sequence[str] | None = None) -> int:
@@ -100,21 +98,21 @@ def main(
     argv: Sequence[str] | None = None,
     own: Sequence[str] = (),
 ) -> int:
-    """Parse, load and check the settings, then run the stage.
+    """Parse, load and check the settings, then run the stage, which may import what it needs by then.
 
     Args:
         entry: the entry point; also the name of its file in configs/.
-        run: the stage; it may import what it needs, for the settings are known to be good by then.
-        doc: what the command does (its docstring).
+        run: the stage.
+        doc: what the command does.
         argv: arguments; those of the process by default.
         own: further arguments that the command has taken for itself.
 
     Returns:
         the exit status: 0; 2 for bad settings; otherwise what the error says (:class:`rlft.errors.RlftError`); 130
-        for Ctrl-C; the worst of a sweep's members.
-        SIGTERM ends the process with 143 after every ``finally`` has run.
+        for Ctrl-C; the worst of a sweep's members. SIGTERM ends the process with 143 after every ``finally`` has run.
     """
-    logging.basicConfig(level=logging.INFO, format=_log_format(), datefmt="%H:%M:%S", stream=sys.stderr)
+    form = CLEAR_LINE * sys.stderr.isatty() + LOG_FORMAT
+    logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S", stream=sys.stderr)
     try:
         args = _parser().parse_intermixed_args(our_spelling(sys.argv[1:] if argv is None else argv))
         if args.help:
@@ -213,10 +211,6 @@ groups:
 settings (key = the schema's default: meaning; the files of the groups may say otherwise, see --cfg):
 {settings}
 """
-
-
-def _log_format() -> str:
-    return CLEAR_LINE + LOG_FORMAT if sys.stderr.isatty() else LOG_FORMAT
 
 
 def _write(text: str) -> None:

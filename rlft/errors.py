@@ -45,13 +45,8 @@ class EarlierVersionError(RlftError):
 
 
 def missing_extra(extra: str, package: str) -> RlftError:
-    """The error where an optional dependency is not installed.
-
-    Args:
-        extra: what installs it.
-        package: what cannot be imported.
-    """
-    return RlftError(f"this needs {package}, which is not installed; install it with: pip install 'rlft[{extra}]'")
+    """The error where a package that an extra of the distribution brings is not installed."""
+    return RlftError(f"this needs {package}, which is not installed; install it with: pip install 'rlft-flow[{extra}]'")
 
 
 def require_extra(extra: str, *packages: str) -> None:

@@ -25,14 +25,9 @@ def write_manifest(directory: Path) -> None:
 
 
 def find_damage(directory: Path, *, unread: Collection[str] = ()) -> str | None:
-    """Compare every file with the manifest, and with the manifests that it lists.
+    """The first file that is not as the manifest, or one that it lists, says, and how; None where all are.
 
-    Args:
-        directory: what :func:`write_manifest` was given.
-        unread: files of which only the size is compared; hashing gigabytes takes minutes.
-
-    Returns:
-        the first file that is wrong, and how; None where all are what was written.
+    Of the files ``unread`` only the size is compared: hashing gigabytes takes minutes.
     """
     try:
         entries = _entries(directory / MANIFEST)

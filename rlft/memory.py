@@ -10,13 +10,7 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def free_bytes(device: torch.device) -> int:
-    """What a device could still hold, bytes.
-
-    Of a CUDA device the driver's figure; of the host what the kernel calls available (free, or given up at need).
-
-    Raises:
-        OSError: the host does not say (it is no Linux).
-    """
+    """What a device could still hold, bytes: the driver's figure, or what the kernel calls available (Linux only)."""
     if torch.get_device_module(device) is torch.cuda:
         return int(torch.cuda.mem_get_info(device)[0])
     line = next(line for line in MEMINFO.read_text(encoding="ascii").splitlines() if line.startswith("MemAvailable:"))

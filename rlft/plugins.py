@@ -38,10 +38,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "small": "rlft.policy.pi0.family:SMALL",
         "small_pi05": "rlft.policy.pi0.family:SMALL_PI05",
     },
-    "objectives": {
-        "grpo": "rlft.objective.grpo:GRPO",
-        "ppo": "rlft.objective.ppo:PPO",
-    },
+    "objectives": {"grpo": "rlft.objective.grpo:GRPO", "ppo": "rlft.objective.ppo:PPO"},
 }
 """Kind -> name -> ``module:attribute`` of what comes with this package."""
 
@@ -53,21 +50,12 @@ def _found(kind: str) -> dict[str, str]:
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """The names that can be given, those that come with the package first.
-
-    Args:
-        kind: ``simulators``, ``tasks``, ``policies`` or ``objectives``.
-    """
-    return tuple(sorted(_found(kind), key=lambda name: (name not in BUILT_IN[kind], name)))
+    """The names that can be given for a kind of :data:`BUILT_IN`, those that come with the package first."""
+    return tuple(dict.fromkeys((*BUILT_IN[kind], *sorted(_found(kind)))))
 
 
 def resolve(kind: str, name: str, setting: str = "") -> str:
-    """Where the object behind a name is, as ``module:attribute``; nothing is imported.
-
-    Args:
-        kind: see :func:`names`.
-        name: a declared name, or ``module:attribute`` itself.
-        setting: who asks, for the message.
+    """Where the object behind a declared name, or ``module:attribute`` itself, is; nothing is imported.
 
     Raises:
         ConfigError: no such name; says which there are.
@@ -76,11 +64,9 @@ def resolve(kind: str, name: str, setting: str = "") -> str:
         return name
     found = _found(kind)
     if name not in found:
-        near = difflib.get_close_matches(name, found, n=1, cutoff=0.5)
-        raise ConfigError(
-            f"{setting or kind} = {name!r}: must be one of {', '.join(names(kind))}, or package.module:Name for one of "
-            f"your own{f'; did you mean {near[0]}?' if near else ''}"
-        )
+        near = "".join(f"; did you mean {x}?" for x in difflib.get_close_matches(name, found, n=1, cutoff=0.5))
+        allowed = f"one of {', '.join(names(kind))}, or package.module:Name for one of your own"
+        raise ConfigError(f"{setting or kind} = {name!r}: must be {allowed}{near}")
     return found[name]
 
 
@@ -105,10 +91,8 @@ def imported(reference: str, setting: str) -> Any:
         for part in attribute.split(".") if attribute else ():
             value = getattr(value, part)
     except ImportError as error:
-        raise ConfigError(
-            f"{setting} = {reference!r}: {module} cannot be imported ({error}); it has to be installed in this "
-            "environment, or lie on PYTHONPATH"
-        ) from error
+        remedy = "it has to be installed in this environment, or lie on PYTHONPATH"
+        raise ConfigError(f"{setting} = {reference!r}: {module} cannot be imported ({error}); {remedy}") from error
     except AttributeError as error:
         raise ConfigError(f"{setting} = {reference!r}: {error}") from error
     return value

@@ -5,16 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from contextlib import suppress
-from types import TracebackType
-from typing import Self, TextIO
+from contextlib import AbstractContextManager, suppress
+from typing import TextIO
 
 from tqdm import tqdm
 
 REDRAW_S, PLAIN_S = 0.1, 10.0  # a terminal's line is redrawn, and a plain line appears, at most this often
 
 
-class Progress:
+class Progress(AbstractContextManager["Progress"]):
     """Progress of a stage, on stderr by default; as a context manager it says at the end how long that took."""
 
     def __init__(self, stage: str, stream: TextIO | None = None, plain_interval_s: float = PLAIN_S) -> None:
@@ -32,16 +31,11 @@ class Progress:
             return
         self._shown_at, width = now, shutil.get_terminal_size().columns - 1 if self._live else 0  # 0: without a bar
         shown = ", ".join(f"{name} {_figure(name, value)}" for name, value in figures.items())
-        text = tqdm.format_meter(
-            done, total, now - since, width, self._stage, ascii=True, initial=initial, postfix=shown
-        )
+        how = {"ascii": True, "initial": initial, "postfix": shown}
+        text = tqdm.format_meter(done, total, now - since, width, self._stage, **how)
         self._write(f"\r\x1b[K{text}" if self._live else f"{text}\n")
 
-    def __enter__(self) -> Self:
-        """Begin."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the line."""
         if self._first is not None:
             outcome = "done" if kind is None else f"stopped by {kind.__name__}"

@@ -28,15 +28,8 @@ log = logging.getLogger(__name__)
 def sweep(entry: str, args: argparse.Namespace, own: Sequence[str] = ()) -> int:
     """Run every member in a process of its own, then print the table of them; ``sweep.json`` beside them holds it.
 
-    All settings are checked before the first member starts. One that fails does not stop those after it.
-
-    Args:
-        entry: the entry point.
-        args: the command line (:mod:`rlft.cli`); with ``cfg`` every member's settings are shown instead.
-        own: further words of the command.
-
-    Returns:
-        the worst exit status.
+    All settings are checked before the first member starts. One that fails does not stop those after it. With
+    ``args.cfg`` every member's settings are shown instead. Returns the worst exit status.
 
     Raises:
         ConfigError: no word has several values, or a member's settings are wrong; says which member's.
@@ -77,8 +70,7 @@ def expand(overrides: Sequence[str]) -> dict[str, list[str]]:
     Raises:
         ConfigError: no word has several values, or the values of one cannot be counted.
     """
-    axes: list[list[str]] = []
-    swept: list[bool] = []
+    axes, swept = list[list[str]](), list[bool]()
     for text in overrides:
         override = parse_override(text)
         swept.append(override.is_sweep_override())
@@ -102,8 +94,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     columns = list(dict.fromkeys(name for row in rows for name in row["results"]))
     cells = [["member", "exit", "seconds", *columns], ["---"] * (3 + len(columns))]
     for row in rows:
-        results = [row["results"].get(name, "") for name in columns]
-        cells.append([row["member"], str(row["status"]), f"{row['seconds']:.1f}", *results])
+        known = [row["member"], str(row["status"]), f"{row['seconds']:.1f}"]
+        cells.append(known + [row["results"].get(name, "") for name in columns])
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 

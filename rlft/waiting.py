@@ -41,18 +41,16 @@ def waiting(busy: float) -> Mapping[str, str]:
 
 def busy_share() -> float:
     """How much of the cores that this process may use others use now, 0..1; 0 where the system does not say."""
-    before = _core_times()
-    if not before:
+    if not STAT.is_file():
         return 0.0
+    before = _core_times()
     time.sleep(LOOK_S)
     busy, total = (after - was for after, was in zip(_core_times(), before, strict=True))
     return busy / total if total else 0.0
 
 
-def _core_times() -> tuple[int, int] | tuple[()]:
+def _core_times() -> tuple[int, int]:
     """Busy and total time of those cores since the machine started, in hundredths of a second."""
-    if not STAT.is_file():
-        return ()
     mine = {f"cpu{core}" for core in os.sched_getaffinity(0)}
     fields = [line.split() for line in STAT.read_text(encoding="ascii").splitlines()]
     # user nice system idle iowait irq softirq steal; guests are counted in user and nice

@@ -1,4 +1,4 @@
-"""Render one picture with SAPIEN: proves that its libraries load and that it accepts a Vulkan driver.
+"""Render one image with SAPIEN: proves that its libraries load and that it accepts a Vulkan driver.
 
 Prints one line; the exit status is 0, or 1 with the reason on stderr. Run it as a process of its own: a broken
 driver may end the process instead of raising.
@@ -17,7 +17,7 @@ def render_box() -> str:
 
     Raises:
         ImportError: a shared library is missing.
-        RuntimeError: there is no usable device, or the picture does not show the box.
+        RuntimeError: there is no usable device, or the image does not show the box.
     """
     import sapien
 
@@ -33,7 +33,7 @@ def render_box() -> str:
     camera.take_picture()
     red, green, _, _ = camera.get_picture("Color")[SIDE // 2, SIDE // 2]
     if not red > 2 * green:
-        raise RuntimeError(f"the picture does not show what stands before the camera (red {red}, green {green})")
+        raise RuntimeError(f"the image does not show what stands before the camera (red {red}, green {green})")
     return str(scene.render_system.device.name)
 
 

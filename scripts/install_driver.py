@@ -10,70 +10,12 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = ("libvulkan1", "mesa-vulkan-drivers", "libx11-6", "libegl1", "libgl1")
 OLDEST_MESA = 24
-SOURCES = Path("/etc/apt/sources.list.d/rlft-backports.sources")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One archive that apt reads."""
-
-    uri: str
-    suites: tuple[str, ...]
-    options: tuple[tuple[str, str], ...] = ()
-
-    def suite_stanza(self, suite: str) -> str:
-        """The deb822 text that adds another suite of the same archive, trusted by the same key."""
-        keys = "".join(f"{name}: {value}\n" for name, value in self.options)
-        return f"Types: deb\nURIs: {self.uri}\nSuites: {suite}\nComponents: main\n{keys}"
-
-
-def parse_one_line(text: str) -> list[Source]:
-    """Read the older format: ``deb [signed-by=...] uri suite components``."""
-    found = []
-    for line in text.splitlines():
-        match = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)", line)
-        if match:
-            options = dict(pair.split("=", 1) for pair in (match[1] or "").split() if "=" in pair)
-            signed = (("Signed-By", options["signed-by"]),) if "signed-by" in options else ()
-            found.append(Source(match[2], (match[3],), signed))
-    return found
-
-
-def parse_deb822(text: str) -> list[Source]:
-    """Read the newer format: stanzas of ``Name: value`` lines; continuation lines begin with a space."""
-    found = []
-    for stanza in re.split(r"\n\s*\n", text):
-        fields: dict[str, str] = {}
-        name = ""
-        for line in stanza.splitlines():
-            if line.startswith("#"):
-                continue
-            if line[:1].isspace() and name:
-                fields[name] += "\n" + line
-            elif ":" in line:
-                name, _, value = line.partition(":")
-                name = name.strip().lower()
-                fields[name] = value.strip()
-        enabled = fields.get("enabled", "yes").lower() not in ("no", "false", "0")
-        if enabled and "deb" in fields.get("types", "").split():
-            signed = (("Signed-By", fields["signed-by"]),) if "signed-by" in fields else ()
-            found += [Source(uri, tuple(fields.get("suites", "").split()), signed) for uri in fields["uris"].split()]
-    return found
-
-
-def apt_sources(root: Path = Path("/etc/apt")) -> list[Source]:
-    """Every enabled archive of this machine's apt."""
-    found = []
-    for path in [root / "sources.list", *sorted((root / "sources.list.d").glob("*"))]:
-        if path.is_file() and path.suffix in (".list", ".sources"):
-            parse = parse_deb822 if path.suffix == ".sources" else parse_one_line
-            found += parse(path.read_text(encoding="utf-8", errors="replace"))
-    return found
+SOURCES = Path("/etc/apt/sources.list.d/rlft-backports.list")
+KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def release() -> dict[str, str]:
@@ -88,9 +30,16 @@ def mesa_major(policy: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def backports_source(sources: list[Source], codename: str) -> Source | None:
-    """The archive of the release itself; it has the backports suite too."""
-    return next((source for source in sources if codename in source.suites), None)
+def archive(listed: str, codename: str) -> str | None:
+    """Where apt has a release from, of lines ``release URI``; the backports suite is there too."""
+    return next(
+        (uri for name, _, uri in (line.partition(" ") for line in listed.splitlines()) if name == codename), None
+    )
+
+
+def asked(*command: str) -> str:
+    """What one of apt's commands answers."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def apt(*arguments: str) -> None:
@@ -99,13 +48,8 @@ def apt(*arguments: str) -> None:
     Raises:
         RuntimeError: it failed.
     """
-    done = subprocess.run(
-        ["apt-get", "-q", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-    )
+    command, env = ["apt-get", "-q", *arguments], {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
     if done.returncode != 0:
         raise RuntimeError(f"apt-get {' '.join(arguments)} ended with {done.returncode}\n{done.stdout[-2000:]}")
 
@@ -117,22 +61,18 @@ def install() -> None:
         RuntimeError: apt failed, or no Mesa that is new enough can be had.
     """
     apt("update")
-    policy = subprocess.run(
-        ["apt-cache", "policy", "mesa-vulkan-drivers"], check=True, capture_output=True, text=True
-    ).stdout
-    major = mesa_major(policy)
+    major = mesa_major(asked("apt-cache", "policy", "mesa-vulkan-drivers"))
     if major is not None and major >= OLDEST_MESA:
         apt("install", "-y", "--no-install-recommends", *PACKAGES)
         return
-    facts = release()
-    codename = facts.get("VERSION_CODENAME", "")
-    source = backports_source(apt_sources(), codename) if facts.get("ID") == "debian" else None
-    if source is None:
+    codename = release().get("VERSION_CODENAME", "")
+    uri = archive(asked("apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Origin: Debian"), codename)
+    if uri is None:
         raise RuntimeError(f"this release has Mesa {major}, SAPIEN needs {OLDEST_MESA}, and there is no backport")
     suite = f"{codename}-backports"
     print(f"setup: this release has Mesa {major}; taking a newer one from {suite}", file=sys.stderr)
     try:
-        SOURCES.write_text(source.suite_stanza(suite), encoding="utf-8")
+        SOURCES.write_text(f"deb [signed-by={KEYS}] {uri} {suite} main\n", encoding="utf-8")
         apt("update")
         apt("install", "-y", "--no-install-recommends", "-t", suite, *PACKAGES)
     finally:

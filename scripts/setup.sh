@@ -103,7 +103,7 @@ drivers() {
 }
 
 check_rendering() {
-    say "rendering one picture with SAPIEN (the first time takes some seconds)"
+    say "rendering one image with SAPIEN (the first time takes some seconds)"
     if "$venv/bin/python" scripts/check_render.py >&2; then return 0; fi
     "$venv/bin/python" scripts/install_driver.py >&2 && "$venv/bin/python" scripts/check_render.py >&2
 }

@@ -20,19 +20,22 @@ SHOWN = 20  # files of a kind that a check names
 LONGEST_S = 3600.0  # that --timeout takes
 
 
-def main(argv: Sequence[str], doc: str | None = None, sources: list[Source] | None = None) -> int:
+def main(
+    argv: Sequence[str], doc: str | None = None, sources: list[Source] | None = None, prog: str = "rlft-assets"
+) -> int:
     """Run the command.
 
     Args:
         argv: arguments.
         doc: what the script says of itself.
         sources: those of the manifests by default.
+        prog: the name that the command was called by.
 
     Returns:
         the exit status: 0; 1 where something is missing, differs or cannot be had; 2 where the licences were not
         accepted or an argument is wrong; 130 for Ctrl-C.
     """
-    args = _parser(doc).parse_args(argv)
+    args = _parser(doc, prog).parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     chosen = {"--root": [args.root] if args.root else [], "--only": args.only or []}
     command = shlex.join(
@@ -41,10 +44,10 @@ def main(argv: Sequence[str], doc: str | None = None, sources: list[Source] | No
     try:
         return _run(args, target_root(args.root), command, all_sources() if sources is None else sources)
     except AssetError as error:
-        sys.stderr.write(f"download_assets: {error}\n")
+        sys.stderr.write(f"{prog}: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("download_assets: interrupted; the same command goes on from here\n")
+        sys.stderr.write(f"{prog}: interrupted; the same command goes on from here\n")
         return 130
 
 
@@ -70,13 +73,9 @@ def _run(args: argparse.Namespace, root: Path, command: str, sources: list[Sourc
     return 0 if whole else 1
 
 
-def _parser(doc: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="download_assets.py",
-        description=doc,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser(doc: str | None, prog: str) -> argparse.ArgumentParser:
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=prog, description=doc, allow_abbrev=False, formatter_class=style)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--list", action="store_true", help="say what there is to fetch, and stop")
     mode.add_argument("--check", action="store_true", help="say what is there, missing or different, and stop")

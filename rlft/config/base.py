@@ -16,12 +16,10 @@ SECTION = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def opt(default: Any, doc: str | None = None, **limits: Any) -> Any:
-    """Declare a setting.
+    """Declare a setting: its default, copied per instance, and its meaning in one sentence with the unit.
 
-    Args:
-        default: its default; lists, mappings and sections are copied per instance.
-        doc: one sentence, with the unit; a section says it in the docstring of its class.
-        limits: any of pydantic's ``ge``, ``gt``, ``le``, ``lt`` (numbers), ``min_length``, ``max_length`` (lists).
+    A section says its meaning in the docstring of its class. Limits are pydantic's ``ge``, ``gt``, ``le``, ``lt`` of
+    numbers, ``min_length`` and ``max_length`` of lists.
     """
     return Field(default, description=doc, **limits)
 

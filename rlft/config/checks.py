@@ -59,68 +59,54 @@ def batches(cfg: RunConfig) -> Iterator[str]:
         )
     micro = cfg.train.micro_batch_size
     if micro is not None and micro > batch:
-        yield (
-            f"train.micro_batch_size = {micro} > train.batch_size = {batch}: a forward pass takes part of a minibatch; "
-            f"set it to {batch} or less, or null"
-        )
+        remedy = f"a forward pass takes part of a minibatch; set it to {batch} or less, or null"
+        yield f"train.micro_batch_size = {micro} > train.batch_size = {batch}: {remedy}"
 
 
 def suite(cfg: RunConfig) -> Iterator[str]:
     """A suite is one table with one row to compare with."""
-    members = cfg.eval.suite.members if cfg.eval.suite is not None else []
-    names = [member.name for member in members]
+    if cfg.eval.suite is None:
+        return
+    names = [member.name for member in cfg.eval.suite.members]
     for name in sorted({name for name in names if names.count(name) > 1 or not NAME.fullmatch(name)}):
-        yield (
-            f"eval.suite.members: {name!r} stands twice, or is no name for a file; each needs its own, of letters, "
-            "digits, '.', '_' and '-'"
-        )
-    known = [member.name for member in members if member.group == IN_DISTRIBUTION]
-    if cfg.eval.suite is not None and len(known) != 1:
-        yield (
-            f"eval.suite.members: {len(known)} are of the group {IN_DISTRIBUTION} {known}; exactly one is what the "
-            "others are compared with"
-        )
+        remedy = "each needs its own, of letters, digits, '.', '_' and '-'"
+        yield f"eval.suite.members: {name!r} stands twice, or is no name for a file; {remedy}"
+    known = [member.name for member in cfg.eval.suite.members if member.group == IN_DISTRIBUTION]
+    if len(known) != 1:
+        found = f"{len(known)} are of the group {IN_DISTRIBUTION} {known}"
+        yield f"eval.suite.members: {found}; exactly one is what the others are compared with"
 
 
 def exploration(cfg: RunConfig) -> Iterator[str]:
     """The chain draws something, and has a probability density."""
-    x = cfg.exploration
+    x, so = cfg.exploration, "draws nothing, so the chain would have no probability density"
     if x.std_min >= x.std_max:
         yield f"exploration.std_min = {x.std_min:g} must be below exploration.std_max = {x.std_max:g}"
     if x.method != "flow_noise" and x.noise_level == 0.0:
-        yield (
-            f"exploration.noise_level = 0 with exploration.method = {x.method}: the chain would draw nothing and have "
-            "no probability density; use a level above 0, for instance 0.5"
-        )
+        yield f"exploration.noise_level = 0: {x.method} {so}; use a level above 0, for instance 0.5"
     if x.method == "flow_cps" and cfg.num_steps == 1:
-        yield (
-            "exploration.method = flow_cps with num_steps = 1: its last denoise step draws nothing, so the chain would "
-            "have no probability density; set num_steps=2 or more, or another method"
-        )
+        remedy = "set num_steps=2 or more, or another method"
+        yield f"exploration.method = flow_cps with num_steps = 1: its last denoise step {so}; {remedy}"
     if x.logprob == "mean" and x.density != "executed":
-        yield (
-            f"exploration.logprob = mean with exploration.density = {x.density}: the average is over the densities "
-            "that the published code counts; set exploration.density=executed, or exploration.logprob=sum"
-        )
+        why = "the average is over the densities that the published code counts"
+        remedy = "set exploration.density=executed, or exploration.logprob=sum"
+        yield f"exploration.logprob = mean with exploration.density = {x.density}: {why}; {remedy}"
 
 
 def prefixes(cfg: RunConfig) -> Iterator[str]:
     """A prefix is kept only where nothing changes it."""
     if cfg.buffer.store == "prefix" and cfg.model.train_vlm:
-        yield (
-            "buffer.store = prefix with model.train_vlm = true: a stored prefix is stale as soon as the VLM changes; "
-            "set buffer.store=images (or auto), or model.train_vlm=false"
-        )
+        stale = "a stored prefix is stale as soon as the VLM changes"
+        remedy = "set buffer.store=images (or auto), or model.train_vlm=false"
+        yield f"buffer.store = prefix with model.train_vlm = true: {stale}; {remedy}"
     if cfg.sft.cache_prefix and not cfg.sft.train_expert_only:
-        yield (
-            "sft.cache_prefix = true with sft.train_expert_only = false: a prefix that trains changes with every step; "
-            "set sft.train_expert_only=true, or sft.cache_prefix=null"
-        )
+        moves = "a prefix that trains changes with every step"
+        remedy = "set sft.train_expert_only=true, or sft.cache_prefix=null"
+        yield f"sft.cache_prefix = true with sft.train_expert_only = false: {moves}; {remedy}"
     if cfg.sft.cache_prefix and cfg.domain_randomization is not None and cfg.domain_randomization.sft:
-        yield (
-            "sft.cache_prefix = true with domain_randomization: a kept prefix would show every frame as it is; set "
-            "sft.cache_prefix=null, or domain_randomization.sft=false"
-        )
+        why = "a kept prefix would show every frame as it is"
+        remedy = "set sft.cache_prefix=null, or domain_randomization.sft=false"
+        yield f"sft.cache_prefix = true with domain_randomization: {why}; {remedy}"
 
 
 def overlap(cfg: RunConfig) -> Iterator[str]:
@@ -133,10 +119,8 @@ def overlap(cfg: RunConfig) -> Iterator[str]:
     if cfg.sim.overlap and envs < 2:
         yield "sim.overlap = true with env.num_envs = 1: there is nothing to overlap; set sim.overlap=null"
     if cfg.sim.overlap and cfg.sim.num_workers == 0 and cfg.sim.device == cfg.model.device:
-        yield (
-            f"sim.overlap = true with sim.num_workers = 0 and everything on {cfg.sim.device}: nothing runs beside the "
-            "policy; set sim.num_workers=2, or sim.overlap=null"
-        )
+        alone = f"sim.num_workers = 0 and everything on {cfg.sim.device}: nothing runs beside the policy"
+        yield f"sim.overlap = true with {alone}; set sim.num_workers=2, or sim.overlap=null"
 
 
 def observations(cfg: RunConfig) -> Iterator[str]:
@@ -161,8 +145,8 @@ def policy_family(cfg: RunConfig) -> Iterator[str]:
 
 def model(cfg: RunConfig) -> Iterator[str]:
     """The policy can follow its section."""
-    names = [camera.name for camera in cfg.env.cameras]
-    yield from plugins.load("policies", cfg.model.kind, "model.kind").problems(cfg.model, names)
+    cameras = [camera.name for camera in cfg.env.cameras]
+    yield from plugins.load("policies", cfg.model.kind, "model.kind").problems(cfg.model, cameras)
 
 
 def names(cfg: RunConfig) -> Iterator[str]:
@@ -190,10 +174,8 @@ def randomization(cfg: RunConfig) -> Iterator[str]:
     if section is None:
         return
     if not enabled_effects(section):
-        yield (
-            "domain_randomization is on, but every effect is off: set one above 0, for instance "
-            f"domain_randomization.brightness=0.2, take randomization=light, {off}"
-        )
+        remedy = "set one above 0, for instance domain_randomization.brightness=0.2, take randomization=light"
+        yield f"domain_randomization is on, but every effect is off: {remedy}, {off}"
     if not (section.rollout or section.sft):
         yield f"domain_randomization.rollout = domain_randomization.sft = false: it would run nowhere; set one, {off}"
     cameras = [camera.name for camera in cfg.env.cameras]

@@ -12,7 +12,7 @@ import yaml
 
 from rlft.config.fields import known
 from rlft.config.messages import did_you_mean, nearest
-from rlft.config.renamed import current_path, with_current_paths
+from rlft.config.renamed import current_path, take_old
 from rlft.config.schema import RunConfig
 from rlft.config.tasks import takes_a_task, task_serving
 from rlft.errors import ConfigError
@@ -28,11 +28,7 @@ def compose_tree(
 ) -> dict[str, Any]:
     """Schema defaults, then the entry's YAML with its groups, then the overrides; every interpolation resolved.
 
-    Args:
-        entry: the entry point, which names its file in configs/.
-        overrides: ``key=value`` in Hydra's grammar; ``group=choice`` picks a file of a group.
-        config_dir: a directory of one's own, searched before configs/.
-        config_name: a file there or in configs/ to use instead of the entry's.
+    Arguments as of :func:`rlft.config.load.load`; overrides are in Hydra's grammar, ``group=choice`` picks a file.
 
     Raises:
         ConfigError: a file, group or override cannot be read, or an interpolation cannot be resolved.
@@ -43,7 +39,7 @@ def compose_tree(
     choices += _task_of_id(config_name or entry, choices, values, config_dir)
     files = _compose_files(config_name or entry, choices, config_dir)
     files.pop("serves", None)  # which ids a task file is for: data for task_serving
-    tree = _merge(asdict(RunConfig()), with_current_paths(files))
+    tree = _over_defaults(files)
     if problems := [problem for path, value in values if (problem := _assign(tree, path, value))]:
         raise ConfigError(problems)
     return resolve(tree)
@@ -64,7 +60,7 @@ def read_tree(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {_one_line(error)}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(loaded).__name__}")
-    return resolve(_merge(asdict(RunConfig()), with_current_paths({str(k): v for k, v in loaded.items()})))
+    return resolve(_over_defaults({str(k): v for k, v in loaded.items()}))
 
 
 def group_choices(config_dir: Path | None = None) -> dict[str, list[str]]:
@@ -102,11 +98,17 @@ def resolve(tree: Mapping[str, Any]) -> dict[str, Any]:
                 if isinstance(value, Container):
                     visit(value, f"{path}.")
 
+    OmegaConf.register_new_resolver("plain", plain, replace=True)
     config = OmegaConf.create(dict(tree))
     visit(config, "")
     if problems:
         raise ConfigError(problems)
     return dict(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+
+
+def plain(value: Any) -> str:
+    """A text such as ``package.module:Id`` as a part of a file name: letters, digits, ``.``, ``_`` and ``-``."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", str(value))[-80:].strip("._-") or "task"
 
 
 def _roots(config_dir: Path | None) -> list[Path]:
@@ -125,17 +127,14 @@ def parse_override(text: str) -> Any:
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
-        raise ConfigError(
-            f"{text!r}: not of the form key=value; quote a value with signs in it: key=\"'a=b'\""
-        ) from error
+        remedy = "quote a value with signs in it: key=\"'a=b'\""
+        raise ConfigError(f"{text!r}: not of the form key=value; {remedy}") from error
 
 
 def _split_overrides(overrides: Sequence[str], config_dir: Path | None) -> tuple[list[str], list[tuple[str, Any]]]:
     """Split into group choices, which Hydra composes, and values, which are ours to check."""
     groups = group_choices(config_dir)
-    choices: list[str] = []
-    values: list[tuple[str, Any]] = []
-    problems: list[str] = []
+    choices, values, problems = list[str](), list[tuple[str, Any]](), list[str]()
     for text in overrides:
         try:
             override = parse_override(text)
@@ -178,12 +177,13 @@ def _plain(value: Any) -> Any:
     """Hydra keeps quoted strings in an object of its own inside lists and mappings."""
     from hydra.core.override_parser.types import QuotedString
 
-    if isinstance(value, QuotedString):
-        return value.text
-    if isinstance(value, list):
-        return [_plain(x) for x in value]
-    if isinstance(value, dict):
-        return {str(_plain(k)): _plain(v) for k, v in value.items()}
+    match value:
+        case QuotedString():
+            return value.text
+        case list():
+            return [_plain(x) for x in value]
+        case dict():
+            return {str(_plain(k)): _plain(v) for k, v in value.items()}
     return value
 
 
@@ -194,11 +194,11 @@ def _compose_files(name: str, choices: list[str], config_dir: Path | None) -> di
     from omegaconf.errors import OmegaConfBaseException
 
     roots = _roots(config_dir)
-    if not any((root / f"{name}.yaml").is_file() for root in roots):
+    # The directory that has the entry's file comes first, and its files win; the other stays reachable.
+    first = next((root for root in roots if (root / f"{name}.yaml").is_file()), None)
+    if first is None:
         found = sorted({file.stem for root in roots for file in root.glob("*.yaml")})
         raise ConfigError(f"--config-name {name}: no {name}.yaml in {roots[0]}; there are {', '.join(found)}")
-    # The directory that has the entry's file comes first, and its files win; the other stays reachable.
-    first = next(root for root in roots if (root / f"{name}.yaml").is_file())
     others = ", ".join(f"'file://{root}'" for root in roots if root != first)
     search = [f"hydra.searchpath=[{others}]"] if others else []
     try:
@@ -210,6 +210,15 @@ def _compose_files(name: str, choices: list[str], config_dir: Path | None) -> di
     if not isinstance(composed, dict):
         raise ConfigError(f"{name}.yaml: expected a mapping of settings")
     return {str(key): value for key, value in composed.items()}
+
+
+def _over_defaults(files: dict[str, Any]) -> dict[str, Any]:
+    """The schema's defaults under what files say; old keys as their present ones."""
+    old = take_old(files)
+    tree = _merge(asdict(RunConfig()), files)
+    for path, value in old.items():
+        _assign(tree, path, value)
+    return tree
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,8 +235,7 @@ def _assign(tree: dict[str, Any], path: str, value: Any) -> str | None:
     parts = path.split(".")
     node: Any = tree
     for depth, part in enumerate(parts):
-        last = depth == len(parts) - 1
-        where = ".".join(parts[:depth])
+        last, where = depth == len(parts) - 1, ".".join(parts[:depth])
         if isinstance(node, list):
             if not part.isdigit() or int(part) >= len(node):
                 return f"{path}: {where} is a list of {len(node)}; its entries are numbered from 0"
@@ -254,7 +262,5 @@ def _assign(tree: dict[str, Any], path: str, value: Any) -> str | None:
 
 def _one_line(error: BaseException) -> str:
     """Hydra's first line says what is wrong; a YAML error needs all of its lines, for the place."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return "; ".join(lines) if type(error).__module__.startswith("yaml") else lines[0]

@@ -31,9 +31,7 @@ class CriticConfig:
     """The value head."""
 
     hidden_dims: list[Int] = opt([256, 128], "Widths of the hidden layers.", min_length=1)
-    inputs: Literal["features", "privileged", "both"] = opt(
-        "features", "The expert's suffix features, the simulator's privileged state, or both side by side."
-    )
+    inputs: Literal["features", "privileged", "both"] = opt("features", "Suffix features, privileged state, or both.")
     value_at: Literal["first", "all"] = opt(
         "first", "Features of the first denoise step, or the mean over all that draw, as published (docs/algorithm.md)."
     )
@@ -102,12 +100,8 @@ class TrainConfig:
 class GuardConfig:
     """What warns of a run that goes wrong, refuses it, or stops it (exit 3) before more is lost."""
 
-    probe_episodes: Int = opt(
-        32, "Episodes of the probe of model.path before the first update, with noise and without; 0: none.", ge=0
-    )
-    min_noisy_success: Float = opt(
-        0.05, "Refuse to train where the probe's success with noise is less.", ge=0.0, le=1.0
-    )
+    probe_episodes: Int = opt(32, "Episodes that probe model.path at first, with noise and without; 0: none.", ge=0)
+    min_noisy_success: Float = opt(0.05, "Refuse to train where the probe with noise succeeds less.", ge=0.0, le=1.0)
     max_success_drop: Float | None = opt(
         0.2, "Stop this far below the best evaluation, where 95 % intervals are apart; null: never.", gt=0.0, le=1.0
     )
@@ -133,8 +127,6 @@ class SftConfig:
     max_grad_norm: Float = opt(1.0, "Gradient clipping norm.", gt=0.0)
     max_skipped_updates: Int = opt(5, "Non-finite steps skipped in a row before the run stops (exit 3).", ge=1)
     train_expert_only: Bool = opt(False, "Freeze the VLM (prefix under no_grad).")
-    cache_prefix: Bool | None = opt(
-        None, "Encode each frame once, if the VLM is frozen; null: where all fit in memory."
-    )
+    cache_prefix: Bool | None = opt(None, "Encode each frame once, if the VLM is frozen; null: where all fit memory.")
     log_freq: Int = opt(50, "Log every N steps.", ge=1)
     save_freq: Int = opt(0, "Save a checkpoint every N steps, to resume from; 0 only at the end.", ge=0)

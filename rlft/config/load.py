@@ -17,18 +17,15 @@ from rlft.errors import ConfigError
 
 
 def load(
-    entry: str,
-    overrides: Sequence[str] = (),
-    config_dir: str | Path | None = None,
-    config_name: str | None = None,
+    entry: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None, config_name: str | None = None
 ) -> RunConfig:
     """Load the settings of one entry point.
 
     Args:
-        entry: ``collect_demos``, ``train_sft``, ``train_rl``, ``evaluate`` or ``report``.
+        entry: ``collect_demos``, ``train_sft``, ``train_rl``, ``evaluate``, ``report`` or ``plan``: a file in configs/.
         overrides: ``key=value`` and ``group=choice``.
         config_dir: a directory of one's own, searched before configs/.
-        config_name: a file to use instead of the entry's own.
+        config_name: a file there or in configs/ to use instead of the entry's own.
 
     Raises:
         ConfigError: with every problem found.
@@ -38,20 +35,12 @@ def load(
 
 
 def load_file(path: str | Path, entry: str = "train_rl") -> RunConfig:
-    """Load the config.yaml of a run.
-
-    Raises:
-        ConfigError: with every problem found.
-    """
+    """Load the config.yaml of a run; errors as of :func:`load`."""
     return from_tree(read_tree(Path(path)), entry)
 
 
 def from_tree(tree: Mapping[str, Any], entry: str = "train_rl") -> RunConfig:
-    """Type, complete and check a resolved tree of settings. Nothing changes them afterwards.
-
-    Raises:
-        ConfigError: with every problem found.
-    """
+    """Type, complete and check a resolved tree of settings. Nothing changes them afterwards; errors as above."""
     cfg = typed(RunConfig, tree)
     if problems := list(policy_family(cfg)):
         raise ConfigError(problems)
@@ -64,14 +53,13 @@ def from_tree(tree: Mapping[str, Any], entry: str = "train_rl") -> RunConfig:
 
 def changed(cfg: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     """A copy of the settings with some changed, by their dotted keys; they are not checked against each other."""
-    out: Any = cfg
     for key, value in changes.items():
-        out = _with(out, key.split("."), value)
-    return out
+        cfg = _with(cfg, key, value)
+    return cfg
 
 
-def _with(section: Any, path: Sequence[str], value: Any) -> Any:
-    name, *below = path
+def _with(section: Any, path: str, value: Any) -> Any:
+    name, _, below = path.partition(".")
     return replace(section, **{name: _with(vars(section)[name], below, value) if below else value})
 
 

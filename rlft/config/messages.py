@@ -22,10 +22,10 @@ UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
 def typed[T](cls: type[T], tree: Mapping[str, Any], prefix: str = "") -> T:
-    """Build an object of settings.
+    """Build an object of settings, of a dataclass or model of pydantic or a plain dataclass.
 
     Args:
-        cls: a dataclass or model of pydantic, or a plain dataclass.
+        cls: its class.
         tree: resolved values; missing keys take their defaults.
         prefix: dotted path of the section with its final dot, or an empty string at the root.
 

@@ -14,10 +14,8 @@ from rlft.errors import ConfigError
 def parse_options[T](cls: type[T], mapping: Mapping[str, Any], prefix: str) -> T:
     """A plug-in's options, checked as strictly as settings of the schema.
 
-    Args:
-        cls: its ``Options``: a dataclass, plain or of pydantic, whose fields may carry limits and meaning.
-        mapping: what the settings say.
-        prefix: where they say it, for instance ``env.options``.
+    ``cls`` is its ``Options``: a dataclass, plain or of pydantic, whose fields may carry limits and meaning; ``prefix``
+    says where the settings say it, for instance ``env.options``.
 
     Raises:
         ConfigError: an unknown key, a wrong type, a value out of range; every one is named.
@@ -26,11 +24,7 @@ def parse_options[T](cls: type[T], mapping: Mapping[str, Any], prefix: str) -> T
 
 
 def check_options(cfg: RunConfig) -> None:
-    """Refuse options that the chosen plug-in does not declare; it is imported only where there are some.
-
-    Raises:
-        ConfigError: with every problem found.
-    """
+    """Refuse options that the chosen plug-in does not declare; it is imported only where there are some."""
     problems = []
     for kind, key, name, mapping in (
         ("simulators", "env", cfg.env.simulator, cfg.env.options),

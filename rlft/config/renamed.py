@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,36 +28,21 @@ def current_path(path: str) -> str:
 
 def advice(path: str) -> str | None:
     """What to use instead of a key that has gone, by the longest entry that covers it; None for an unknown key."""
-    parts = path.split(".")
-    covering = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-    key = next((key for key in covering if key in REPLACED), None)
-    return None if key is None else f"{path}: not a setting here: {REPLACED[key]}"
+    key = path
+    while key and key not in REPLACED:
+        key = key.rpartition(".")[0]
+    return f"{path}: not a setting here: {REPLACED[key]}" if key else None
 
 
-def with_current_paths(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a tree of settings in which every accepted old key stands under its present name."""
-    moved: dict[str, Any] = {}
-    out = _without_old(tree, "", moved)
-    for path, value in moved.items():
-        *sections, name = path.split(".")
-        node = out
-        for section in sections:
-            if not isinstance(node.get(section), dict):
-                node[section] = {}
-            node = node[section]
-        node[name] = value
-    return out
-
-
-def _without_old(tree: Mapping[str, Any], prefix: str, moved: dict[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
+def take_old(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Take every accepted old key out of a tree of settings; present path -> value."""
+    old: dict[str, Any] = {}
+    for key, value in list(tree.items()):
         path = f"{prefix}{key}"
         if path in ALIASES:
-            moved[current_path(path)] = value
-        elif isinstance(value, Mapping) and value:
-            if kept := _without_old(value, f"{path}.", moved):  # a section that only held old keys goes with them
-                out[str(key)] = kept
-        else:
-            out[str(key)] = value
-    return out
+            old[current_path(path)] = tree.pop(key)
+        elif isinstance(value, dict) and value:
+            old |= take_old(value, f"{path}.")
+            if not value:  # a section that only held old keys goes with them
+                del tree[key]
+    return old

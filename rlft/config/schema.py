@@ -71,9 +71,7 @@ class SimConfig:
     backend: Literal["auto", "cpu", "gpu"] = opt("auto", "Of physics; auto: gpu where sim.device is CUDA, else cpu.")
     render_backend: str | None = opt(None, "The simulator's name of the rendering device; null for its default.")
     num_workers: Int | None = opt(None, "Processes of CPU physics; null: one per core, 0: in this process.", ge=0)
-    overlap: Bool | None = opt(
-        None, "Simulate a group of environments while the policy decides for another; null: where that can save time."
-    )
+    overlap: Bool | None = opt(None, "Simulate one group while the policy decides for another; null: where that helps.")
     num_groups: Int | None = opt(None, "Groups of environments decided in turn; null: 2 with overlap, else 1.", ge=1)
     step_timeout_s: Float = opt(120.0, "A worker silent for longer is restarted, seconds.", gt=0.0)
     max_restarts: Int = opt(3, "Restarts allowed per worker before the run stops.", ge=0)
@@ -98,9 +96,7 @@ class ModelConfig:
     path: str | None = opt(None, "Checkpoint (pretrained_model/), of which train_sft takes the weights; null: random.")
     device: str = opt("cpu", "Device of the policy: cpu, or cuda:N.")
     dtype: Literal["float32", "bfloat16"] = opt("float32", "Weights' type.")
-    matmul: Literal["highest", "high"] = opt(
-        "highest", "float32 products; high: in TF32 on a GPU, several times faster."
-    )
+    matmul: Literal["highest", "high"] = opt("highest", "float32 products; high: TF32 on a GPU, several times faster.")
     train_vlm: Bool = opt(False, "Also train the vision-language prefix during PPO; false freezes it.")
     tokenizer_path: str | None = opt(None, "Tokenizer directory or hub name; null: the small one, or the checkpoint's.")
     gradient_checkpointing: Bool = opt(False, "Recompute activations in the backward pass.")
@@ -164,7 +160,7 @@ class WandbConfig:
 class RunConfig:
     """The root of every configuration file and command line."""
 
-    name: str = opt("${env.id}_seed${seed}", "Run name.")
+    name: str = opt("${plain:${env.id}}_seed${seed}", "Run name; plain: signs that no file name has become _.")
     seed: Int = opt(0, "Seed of everything that is drawn.", ge=0)
     act_steps: Int = opt(5, "A, environment steps executed per chunk decision.", ge=1)
     n_action_steps: Int = opt(5, "H, steps predicted per chunk decision.", ge=1)

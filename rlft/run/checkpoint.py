@@ -40,26 +40,17 @@ class CheckpointError(RlftError):
 
 
 def save(
-    directory: Path,
-    step: int,
-    write_pretrained: Callable[[Path], None],
-    state: Mapping[str, Any],
-    keep: int,
-    *,
-    best: bool = False,
+    directory: Path, step: int, write: Callable[[Path], None], state: Mapping[str, Any], keep: int, best: bool = False
 ) -> Path:
-    """Write one checkpoint and remove the oldest ones.
+    """Write one checkpoint and remove the oldest ones; answers where it is.
 
     Args:
         directory: the directory of all checkpoints of a stage; made where it is missing.
         step: its number; an existing checkpoint of that step is replaced.
-        write_pretrained: writes the policy into the (existing, empty) directory that it is given.
+        write: writes the policy into the (existing, empty) directory that it is given.
         state: nested dicts, lists and tuples of tensors and plain values.
         keep: how many of the newest stay, at least 1; the best one stays as well.
         best: this one is the best so far.
-
-    Returns:
-        the checkpoint's directory.
 
     Raises:
         CheckpointError: it cannot be written (disk full, read-only); earlier checkpoints are untouched.
@@ -70,7 +61,7 @@ def save(
     temporary = directory / f"{TMP}{target.name}-{os.getpid()}"
     try:
         (temporary / MODEL).mkdir(parents=True)
-        write_pretrained(temporary / MODEL)
+        write(temporary / MODEL)
         write_state(temporary / STATE, state)
         write_manifest(temporary)
         for path in (*temporary.rglob("*"), temporary):
@@ -101,8 +92,8 @@ def _refuse_non_finite(target: Path, state: Any, name: str = "training_state") -
         for key, value in state.items():
             _refuse_non_finite(target, value, f"{name}.{key}")
     elif isinstance(state, list | tuple):
-        for index, value in enumerate(state):
-            _refuse_non_finite(target, value, f"{name}[{index}]")
+        for i, value in enumerate(state):
+            _refuse_non_finite(target, value, f"{name}[{i}]")
     elif isinstance(state, torch.Tensor) and state.is_floating_point() and not bool(torch.isfinite(state).all()):
         raise DivergedError(f"{target}: not written, because {name} holds NaN or infinity; the last whole one stands")
 
@@ -112,24 +103,14 @@ def newest_valid(directory: Path) -> Path | None:
     directory = Path(directory)
     clean(directory)
     for path in _steps(directory):
-        try:
-            verify(path)
-        except CheckpointError as error:
-            log.warning("skipping a broken checkpoint: %s", error)
-        else:
+        if (reason := find_damage(path)) is None:
             return path
+        log.warning("skipping a broken checkpoint: %s: %s", path, reason)
     return None
 
 
 def find_resume(resume: str | None, directory: Path) -> Path | None:
-    """The checkpoint that the setting ``resume`` means.
-
-    Args:
-        resume: None, ``auto``, or a checkpoint's directory.
-        directory: the run's checkpoints.
-
-    Returns:
-        its directory; None to start anew (always for None, and for ``auto`` where there is no whole one).
+    """The checkpoint that the setting ``resume`` means; None to start anew, as for ``auto`` where none is whole.
 
     Raises:
         CheckpointError: the named directory is no whole checkpoint.
@@ -166,9 +147,7 @@ def file_hashes(path: Path) -> dict[str, str]:
 
 def clean(directory: Path) -> None:
     """Remove what a kill left behind, and bring back a checkpoint whose replacement never arrived."""
-    if not directory.is_dir():
-        return
-    for path in sorted(directory.iterdir()):
+    for path in sorted(directory.glob("*")):
         if path.name.startswith(REPLACED):
             target = directory / path.name.removeprefix(REPLACED)
             if target.exists():
@@ -182,11 +161,8 @@ def clean(directory: Path) -> None:
 
 def _steps(directory: Path) -> list[Path]:
     """Checkpoint directories, highest step first."""
-    return (
-        sorted((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: -int(p.name))
-        if directory.is_dir()
-        else []
-    )
+    found = (p for p in directory.glob("*") if p.name.isdigit())
+    return sorted(found, key=lambda p: -int(p.name))
 
 
 def _swap_in(temporary: Path, target: Path) -> None:

@@ -39,7 +39,7 @@ def check_probe(probe: Probe, guard: GuardConfig) -> None:
     cause = (
         "the noise is too much for it: lower exploration.std_min and std_max (flow_noise) or exploration.noise_level"
         if probe.clean >= guard.min_noisy_success
-        else "it hardly succeeds without noise either: check model.path, the statistics and the task, or warm up longer"
+        else "it hardly succeeds without noise either: check model.path, the statistics and the task, or do more SFT"
     )
     raise DivergedError(
         f"{found}; guard.min_noisy_success = {guard.min_noisy_success:g} refuses to train this policy. {cause}. Where "
@@ -47,41 +47,37 @@ def check_probe(probe: Probe, guard: GuardConfig) -> None:
     )
 
 
-class HealthWarnings:
-    """Says what an iteration's numbers mean where they leave what is healthy; once, until they are healthy again.
+MEANINGS = {  # scalar of an iteration -> the setting of its limit, and what it means beyond
+    "update/clip_fraction": (
+        "warn_clip_fraction",
+        "steps are too large or too many; lower train.actor_optimizer.lr, train.update_epochs or train.target_kl, or "
+        "raise train.batch_size",
+    ),
+    "rollout/clipped_actions": (
+        "warn_clipped_actions",
+        "the simulator clips what the policy sends; the statistics do not fit the controller, or the exploration noise "
+        "is too wide",
+    ),
+}
 
-    Args:
-        guard: the limits.
-    """
+
+class HealthWarnings:
+    """Says what an iteration's numbers mean where they leave what is healthy; once, until they are healthy again."""
 
     def __init__(self, guard: GuardConfig) -> None:
-        self._limits = {
-            "update/clip_fraction": (
-                "guard.warn_clip_fraction",
-                guard.warn_clip_fraction,
-                "steps are too large or too many; lower train.actor_optimizer.lr, train.update_epochs or "
-                "train.target_kl, or raise train.batch_size",
-            ),
-            "rollout/clipped_actions": (
-                "guard.warn_clipped_actions",
-                guard.warn_clipped_actions,
-                "the simulator clips what the policy sends; the statistics do not fit the controller, or the "
-                "exploration noise is too wide",
-            ),
-        }
+        self._limits: dict[str, float | None] = vars(guard)
         self._said: set[str] = set()
 
     def look(self, iteration: int, scalars: Mapping[str, float]) -> None:
         """Take in the numbers of an iteration."""
-        for name, (setting, limit, meaning) in self._limits.items():
-            value = scalars.get(name, math.nan)  # not every objective has ratios
+        for name, (setting, meaning) in MEANINGS.items():
+            limit, value = self._limits[setting], scalars.get(name, math.nan)  # not every objective has ratios
             if limit is None or not value > limit:
                 self._said.discard(name)
             elif name not in self._said:
                 self._said.add(name)
-                log.warning(
-                    "iteration %d: %s = %.2f, above %s = %g: %s", iteration, name, value, setting, limit, meaning
-                )
+                found = f"{name} = {value:.2f}, above guard.{setting} = {limit:g}"
+                log.warning("iteration %d: %s: %s", iteration, found, meaning)
 
 
 @dataclass

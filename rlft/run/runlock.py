@@ -43,13 +43,10 @@ def run_lock(run_dir: Path) -> Iterator[None]:
             f"{path.parent}: in use by process {holder}; wait, or give this run another name or output.dir"
         ) from None
     except OSError as error:
-        raise RlftError(
-            f"output.dir = {path.parent}: cannot be written or locked ({error.strerror}); choose another one"
-        ) from error
+        reason = f"cannot be written or locked ({error.strerror}); choose another one"
+        raise RlftError(f"output.dir = {path.parent}: {reason}") from error
     with held:
         if free < FREE_BYTES:
-            raise RlftError(
-                f"output.dir = {path.parent}: only {free / 2**20:.0f} MiB free, {FREE_BYTES / 2**20:.0f} MiB are "
-                "needed; free some, or choose another output.dir"
-            )
+            few = f"only {free / 2**20:.0f} MiB free, {FREE_BYTES / 2**20:.0f} MiB are needed"
+            raise RlftError(f"output.dir = {path.parent}: {few}; free some, or choose another output.dir")
         yield

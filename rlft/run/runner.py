@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
 
 from rlft.config.schema import RunConfig
@@ -38,40 +38,25 @@ class RunState:
     best: BestEvaluation = field(default_factory=BestEvaluation)  # best evaluation so far
 
 
+@dataclass(eq=False)
 class Runner:
-    """Runs an objective with injected parts; it owns the order of things and nothing else.
+    """Runs an objective with injected parts; it owns the order of things and nothing else."""
 
-    Args:
-        cfg: the run's settings.
-        objective: what is optimised; the policy is in it.
-        sampler: collects rollouts.
-        updater: applies the objective.
-        store: what the rollout keeps, and why.
-        evaluate: evaluates the current policy under a label.
-        probe: plays episodes with exploration noise and without.
-        save: writes a checkpoint of the given state; with True it is the best one as well.
-        tracker: receives every iteration's scalars.
-        progress: shows how far the run is.
-    """
+    cfg: RunConfig
+    objective: Objective  # what is optimised; the policy is in it
+    sampler: RolloutSampler
+    updater: Updater
+    _: KW_ONLY
+    store: StoreChoice  # what the rollout keeps, and why
+    evaluate: Callable[[str], EvalResult]  # evaluates the current policy under a label
+    probe: Callable[[int], Probe]  # plays so many episodes with exploration noise and without
+    save: Callable[[RunState, bool], None]  # writes a checkpoint of the state; with True it is the best one as well
+    tracker: Tracker
+    progress: Progress
+    state: RunState = field(default_factory=RunState)
 
-    def __init__(
-        self,
-        cfg: RunConfig,
-        objective: Objective,
-        sampler: RolloutSampler,
-        updater: Updater,
-        *,
-        store: StoreChoice,
-        evaluate: Callable[[str], EvalResult],
-        probe: Callable[[int], Probe],
-        save: Callable[[RunState, bool], None],
-        tracker: Tracker,
-        progress: Progress,
-    ) -> None:
-        self.cfg, self.objective, self.sampler, self.updater, self.store = cfg, objective, sampler, updater, store
-        self.evaluate, self.probe, self.save = evaluate, probe, save
-        self.tracker, self.progress = tracker, progress
-        self.state, self._health = RunState(), HealthWarnings(cfg.guard)
+    def __post_init__(self) -> None:
+        self._health = HealthWarnings(self.cfg.guard)
 
     def run(self) -> RunState:
         """Train to ``train.n_train_itr`` iterations, from wherever the state stands."""
@@ -91,22 +76,18 @@ class Runner:
 
     def _look_before_training(self) -> None:
         """Measure what there is to begin with, and refuse what cannot learn."""
-        train = self.cfg.train
-        rows = self.sampler.T * self.sampler.E
-        steps = -(-rows // train.batch_size) * train.update_epochs
+        train, guard, rows = self.cfg.train, self.cfg.guard, self.sampler.T * self.sampler.E
         log.info(
             "an iteration is %d decisions and %d optimiser steps (train.update_epochs = %d, train.batch_size = %d)",
-            *(rows, steps, train.update_epochs, train.batch_size),
+            *(rows, -(-rows // train.batch_size) * train.update_epochs, train.update_epochs, train.batch_size),
         )
         if not train.skip_initial_eval:
             result = self._evaluate("sft")
             self.state.best.beaten_by(result.success, result.ci95, 0)
-        if (
-            self.cfg.guard.probe_episodes and self.cfg.model.path is not None
-        ):  # of random weights nobody expects success
-            probe = self.probe(self.cfg.guard.probe_episodes)
+        if guard.probe_episodes and self.cfg.model.path is not None:  # of random weights nobody expects success
+            probe = self.probe(guard.probe_episodes)
             self.tracker.log("probe", 0, probe.scalars())
-            check_probe(probe, self.cfg.guard)
+            check_probe(probe, guard)
 
     def _collect(self) -> tuple[Rollout, dict[str, float]]:
         started = time.perf_counter()
@@ -127,8 +108,7 @@ class Runner:
         started = time.perf_counter()
         generator = generator_for(self.cfg.seed, "minibatches", self.state.iteration)
         losses = self.updater.update(rollout, self.state.iteration, generator)
-        seconds = time.perf_counter() - started
-        samples = int(losses["samples"])
+        seconds, samples = time.perf_counter() - started, int(losses["samples"])
         self.state.update_seconds += seconds
         self.state.update_samples += samples
         named = {f"update/{name}": value for name, value in losses.items()}
@@ -136,17 +116,15 @@ class Runner:
 
     def _log(self, scalars: Mapping[str, float]) -> None:
         self._health.look(self.state.iteration, scalars)
-        done, total = self.state.iteration, self.cfg.train.n_train_itr
-        episodes = int(scalars["rollout/episodes"])
-        self.tracker.log("rl", done, {**scalars, "env_steps_total": float(self.state.env_steps)})
-        self.progress.update(
-            done,
-            total,
-            success=scalars["rollout/success"],
-            ci95=wilson_interval(round(scalars["rollout/success"] * episodes), episodes) if episodes else (0.0, 1.0),
-            kl=scalars.get("update/kl", math.nan),
-            steps_per_s=scalars["throughput/env_steps_per_s"],
-        )
+        self.tracker.log("rl", self.state.iteration, {**scalars, "env_steps_total": float(self.state.env_steps)})
+        success, episodes = scalars["rollout/success"], int(scalars["rollout/episodes"])
+        figures: dict[str, float | tuple[float, float]] = {
+            "success": success,
+            "ci95": wilson_interval(round(success * episodes), episodes) if episodes else (0.0, 1.0),
+            "kl": scalars.get("update/kl", math.nan),
+            "steps_per_s": scalars["throughput/env_steps_per_s"],
+        }
+        self.progress.update(self.state.iteration, self.cfg.train.n_train_itr, **figures)
 
     @property
     def _last(self) -> bool:
@@ -158,7 +136,6 @@ class Runner:
         return result
 
     def _save(self, result: EvalResult | None) -> None:
-        """Save where it is due, and where an evaluation is the best so far."""
         best = result is not None and self.state.best.beaten_by(result.success, result.ci95, self.state.iteration)
         if best or self._due(self.cfg.train.save_model_freq):
             self.save(self.state, best)

@@ -23,16 +23,15 @@ def write_state(directory: Path, state: Mapping[str, Any]) -> None:
     """
     directory.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, torch.Tensor] = {}
-    skeleton = _encode(state, "", tensors)
+    skeleton = json.dumps(_encode(state, "", tensors), allow_nan=False)
     save_file(tensors, directory / TENSORS)
-    (directory / SKELETON).write_text(json.dumps(skeleton, allow_nan=False), encoding="utf-8")
+    (directory / SKELETON).write_text(skeleton, encoding="utf-8")
 
 
 def read_state(directory: Path) -> dict[str, Any]:
     """Read what :func:`write_state` wrote: the same types, key types included; tensors on the CPU."""
-    skeleton = json.loads((directory / SKELETON).read_text(encoding="utf-8"))
-    state: dict[str, Any] = _decode(skeleton, load_file(directory / TENSORS))
-    return state
+    skeleton = (directory / SKELETON).read_text(encoding="utf-8")
+    return dict(_decode(json.loads(skeleton), load_file(directory / TENSORS)))
 
 
 def _encode(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
@@ -55,9 +54,8 @@ def _encode(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
         return {MARK: "float", "value": repr(value)}
     if value is None or type(value) in (bool, int, float, str):
         return value
-    raise TypeError(
-        f"training state {path or '/'}: a {type(value).__name__} cannot be saved; use plain values or tensors"
-    )
+    kind = type(value).__name__
+    raise TypeError(f"training state {path or '/'}: a {kind} cannot be saved; use plain values or tensors")
 
 
 def _decode(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -65,13 +63,13 @@ def _decode(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
         return [_decode(item, tensors) for item in value]
     if not isinstance(value, dict):
         return value
-    kind = value.get(MARK)
-    if kind is None:
-        return {key: _decode(item, tensors) for key, item in value.items()}
-    if kind == "tensor":
-        return tensors[value["name"]]
-    if kind == "items":
-        return {_decode(key, tensors): _decode(item, tensors) for key, item in value["items"]}
-    if kind == "tuple":
-        return tuple(_decode(item, tensors) for item in value["items"])
-    return float(value["value"])
+    match value.get(MARK):
+        case "tensor":
+            return tensors[value["name"]]
+        case "items":
+            return {_decode(key, tensors): _decode(item, tensors) for key, item in value["items"]}
+        case "tuple":
+            return tuple(_decode(item, tensors) for item in value["items"])
+        case "float":
+            return float(value["value"])
+    return {key: _decode(item, tensors) for key, item in value.items()}

@@ -8,10 +8,10 @@ import math
 import netrc
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from rlft.config.load import dump
@@ -24,13 +24,8 @@ METRICS = "metrics.jsonl"
 RESERVED = {"time", "stage", "step"}
 
 
-class Tracker:
-    """Writes scalars; nothing that goes wrong with the remote part reaches the caller.
-
-    Args:
-        run_dir: the run directory; made where it is missing.
-        remote: a started wandb run, or None.
-    """
+class Tracker(AbstractContextManager["Tracker"]):
+    """Writes scalars; nothing that goes wrong with the remote part, a started wandb run, reaches the caller."""
 
     def __init__(self, run_dir: Path, remote: Any = None) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -46,17 +41,17 @@ class Tracker:
         write_text_atomically(run_dir / "config.yaml", dump(cfg))
         remote = None
         if cfg.wandb is not None:
-            settings = cfg.wandb
-            remote = _attempt("start", lambda: start_wandb(settings, cfg, run_dir))
+            with _going_on("start"):
+                remote = start_wandb(cfg.wandb, cfg, run_dir)
         return cls(run_dir, remote)
 
     def log(self, stage: str, step: int, scalars: Mapping[str, float]) -> None:
-        """Append one line.
+        """Append one line; a value that is not finite is written as ``"nan"``, ``"inf"`` or ``"-inf"``.
 
         Args:
             stage: ``sft``, ``rl``, ``probe`` or ``eval``.
             step: counts within the stage.
-            scalars: name -> value; a non-finite value is written as ``"nan"``, ``"inf"`` or ``"-inf"``.
+            scalars: name -> value.
         """
         values = {name: float(value) for name, value in scalars.items()}
         if reserved := RESERVED & set(values):
@@ -66,13 +61,17 @@ class Tracker:
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         if self._remote is not None:
-            self._send({f"{stage}/step": step, **{f"{stage}/{name}": value for name, value in values.items()}})
+            taken = False
+            with _going_on("log"):
+                self._remote.log({f"{stage}/{name}": value for name, value in ({"step": step} | values).items()})
+                taken = True
+            self._remote = self._remote if taken else None  # one failure is enough
 
     def drop_after(self, stage: str, step: int) -> int:
         """Forget the lines of a stage beyond a step, when training resumes there. Returns how many were dropped."""
         self._file.close()
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if not _is_after(line, stage, step)]
+        kept = [line for line in lines if (x := json.loads(line))["stage"] != stage or x["step"] <= step]
         if len(kept) != len(lines):
             write_text_atomically(self.path, "".join(kept))
         self._file = self.path.open("a", encoding="utf-8")
@@ -83,27 +82,12 @@ class Tracker:
         self._file.close()
         if self._remote is not None:
             remote, self._remote = self._remote, None
-            _attempt("finish", remote.finish)
+            with _going_on("finish"):
+                remote.finish()
 
-    def __enter__(self) -> Self:
-        """Nothing to do: tracking has started."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End tracking."""
         self.close()
-
-    def _send(self, named: dict[str, float]) -> None:
-        remote = self._remote
-
-        def send() -> bool:
-            remote.log(named)
-            return True
-
-        if not _attempt("log", send):
-            self._remote = None
 
     def _mend(self) -> None:
         """Cut off a last line that a kill left unfinished, so that every line stays valid JSON."""
@@ -115,16 +99,6 @@ class Tracker:
             log.warning("%s: cut off an unfinished last line", self.path)
             with self.path.open("r+b") as file:
                 file.truncate(end)
-
-
-def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """All lines of metrics.jsonl, non-finite values as floats again; an empty list where there is no file."""
-    path = Path(run_dir) / METRICS
-    if not path.exists():
-        return []
-    restored = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    return [{k: restored.get(v, v) if isinstance(v, str) and k != "stage" else v for k, v in x.items()} for x in lines]
 
 
 def wandb_mode(settings: WandbConfig) -> Literal["online", "offline"]:
@@ -159,15 +133,9 @@ def _has_wandb_key() -> bool:
         return False
 
 
-def _attempt(what: str, action: Callable[[], Any]) -> Any:
-    """Run a remote action; a failure gives one warning and None, whatever it is."""
+@contextmanager
+def _going_on(what: str) -> Iterator[None]:
     try:
-        return action()
+        yield
     except Exception as error:  # a tracker must never stop training
         log.warning("Weights & Biases failed to %s (%s: %s); going on without it", what, type(error).__name__, error)
-        return None
-
-
-def _is_after(line: str, stage: str, step: int) -> bool:
-    record = json.loads(line)
-    return bool(record["stage"] == stage and record["step"] > step)

@@ -10,7 +10,10 @@ from rlft.config.load import changed, load
 from rlft.errors import RlftError
 from rlft.policy import pretrained
 from rlft.report.build import build_report
-from rlft.run import assembly, stages
+from rlft.run import stages
+from rlft.run.assembly.evaluation import build_eval_env, member_settings
+from rlft.run.assembly.learner import build_placement
+from rlft.run.assembly.policy import build_policy
 
 SMALL = (
     "task=toy",
@@ -26,10 +29,10 @@ SMALL = (
 def checkpoint(tmp_path_factory):
     """A policy of random weights, as training would leave it."""
     cfg = load("evaluate", SMALL)
-    env = assembly.build_eval_env(cfg)
+    env = build_eval_env(cfg)
     path = tmp_path_factory.mktemp("checkpoint") / "pretrained_model"
     path.mkdir()
-    pretrained.save_pretrained(assembly.build_policy(cfg, env.spec, assembly.build_placement(cfg)), path)
+    pretrained.save_pretrained(build_policy(cfg, env.spec, build_placement(cfg)), path)
     return path
 
 
@@ -163,7 +166,7 @@ def test_the_published_suite_loads_and_every_member_is_of_the_family():
     assert [m.group for m in members].count("vision") == 5
     assert [m.group for m in members].count("semantics") == 5
     assert [m.group for m in members].count("execution") == 3
-    digits = {m.name: assembly.member_settings(cfg, m).env for m in members}
+    digits = {m.name: member_settings(cfg, m).env for m in members}
     assert {env.make_kwargs["obj_set"] for env in digits.values()} == {"train", "test"}
 
 

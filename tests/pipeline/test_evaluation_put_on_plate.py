@@ -9,7 +9,10 @@ from assets_at import assets_root
 from rlft.config.load import changed, load
 from rlft.policy.pretrained import save_pretrained
 from rlft.report.build import build_report
-from rlft.run import assembly, stages
+from rlft.run import stages
+from rlft.run.assembly.evaluation import build_eval_env
+from rlft.run.assembly.learner import build_placement
+from rlft.run.assembly.policy import build_policy
 
 pytestmark = pytest.mark.simulator
 
@@ -33,9 +36,9 @@ def run(tmp_path_factory):
     root, directory = assets_root(), tmp_path_factory.mktemp("ood")
     fresh = load("evaluate", [*SMALL, f"assets.root={root}"], config_name="put_on_plate_cpu")
     fresh = changed(fresh, {"eval.suite": None})
-    env = assembly.build_eval_env(fresh)
+    env = build_eval_env(fresh)
     (directory / "pretrained_model").mkdir()
-    policy = assembly.build_policy(fresh, env.spec, assembly.build_placement(fresh))
+    policy = build_policy(fresh, env.spec, build_placement(fresh))
     save_pretrained(policy, directory / "pretrained_model")
     env.close()
     more = [f"assets.root={root}", f"model.path={directory / 'pretrained_model'}", f"output.dir={directory / 'run'}"]

@@ -2,9 +2,10 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.metrics import read_metrics
 
 from rlft.config.load import load
-from rlft.run.tracking import Tracker, read_metrics
+from rlft.run.tracking import Tracker
 
 pytest.importorskip("wandb")
 

@@ -1,4 +1,4 @@
-"""The composition root: what a warm-up starts from."""
+"""The composition root: what SFT starts from, and the groups of a rollout."""
 
 import dataclasses
 
@@ -14,7 +14,9 @@ from rlft.data.normalize import NormStats
 from rlft.errors import RlftError
 from rlft.policy.pi0.policy import Pi0Policy
 from rlft.policy.pretrained import save_pretrained
-from rlft.run import assembly
+from rlft.run.assembly.envs import build_rollout_envs, env_settings, overlaps
+from rlft.run.assembly.learner import build_placement
+from rlft.run.assembly.policy import demo_stats, fresh_policy
 
 CPU = torch.device("cpu")
 STATS = NormStats(
@@ -32,23 +34,23 @@ def settings(**model):
     return load("train_sft", ["task=toy", *(f"model.{key}={value}" for key, value in model.items())])
 
 
-def test_a_warm_up_takes_weights_from_a_base_and_statistics_from_its_own_data(tmp_path):
-    base = assembly.fresh_policy(settings(), STATS, CPU)
+def test_sft_takes_weights_from_a_base_and_statistics_from_its_own_data(tmp_path):
+    base = fresh_policy(settings(), STATS, CPU)
     with torch.no_grad():
         base.model.action_in_proj.bias.add_(1.0)
     save_pretrained(base, tmp_path)
     other = dataclasses.replace(STATS, state_mean=(5.0, 5.0))
-    warm = assembly.fresh_policy(settings(path=tmp_path), other, CPU)
-    assert all(torch.equal(value, base.state_dict()[key]) for key, value in warm.state_dict().items())
-    assert warm.stats == other
+    trained = fresh_policy(settings(path=tmp_path), other, CPU)
+    assert all(torch.equal(value, base.state_dict()[key]) for key, value in trained.state_dict().items())
+    assert trained.stats == other
 
 
 def test_a_base_of_other_sizes_is_refused_by_name(tmp_path):
-    save_pretrained(assembly.fresh_policy(settings(), STATS, CPU), tmp_path)
+    save_pretrained(fresh_policy(settings(), STATS, CPU), tmp_path)
     cfg = settings(path=tmp_path)
     cfg.model.small["vlm_width"] = 128
     with pytest.raises(RlftError, match="paligemma"):
-        assembly.fresh_policy(cfg, STATS, CPU)
+        fresh_policy(cfg, STATS, CPU)
 
 
 def toy_demos(**origin):
@@ -79,7 +81,7 @@ def toy_demos(**origin):
     ],
 )
 def test_statistics_are_those_of_the_kind_unless_the_setting_says_otherwise(words, method):
-    stats = assembly.demo_stats(load("train_sft", [*words, "env.state_terms=[tcp_pos]"]), toy_demos())
+    stats = demo_stats(load("train_sft", [*words, "env.state_terms=[tcp_pos]"]), toy_demos())
     assert stats.method == method
     low, high = np.quantile(toy_demos().state.double().numpy(), [0.01, 0.99], axis=0)
     assert (np.allclose(stats.state_mean, (low + high) / 2)) is (method == "quantiles")
@@ -89,11 +91,11 @@ def test_statistics_of_a_file_are_taken_where_they_are_of_this_dataset(tmp_path)
     given = NormStats.from_demos(toy_demos(), method="quantiles")
     given.save(tmp_path / "stats.json")
     words = ["task=toy", f"dataset_stats={tmp_path / 'stats.json'}"]
-    assert assembly.demo_stats(load("train_sft", words), toy_demos()) == given
+    assert demo_stats(load("train_sft", words), toy_demos()) == given
     with pytest.raises(RlftError, match="fingerprint is 'abc' in the statistics and 'def' here"):
-        assembly.demo_stats(load("train_sft", words), toy_demos(fingerprint="def"))
+        demo_stats(load("train_sft", words), toy_demos(fingerprint="def"))
     with pytest.raises(RlftError, match=r"dataset\.stats_method = mean_std.*in use are quantiles"):
-        assembly.demo_stats(load("train_sft", [*words, "dataset.stats_method=mean_std"]), toy_demos())
+        demo_stats(load("train_sft", [*words, "dataset.stats_method=mean_std"]), toy_demos())
 
 
 def rollout_groups(monkeypatch, *overrides):
@@ -102,7 +104,7 @@ def rollout_groups(monkeypatch, *overrides):
 
     monkeypatch.setattr(rlft_envs.make, "make_vec_env", lambda settings: settings)
     cfg = load("train_rl", ["task=toy", *overrides])
-    return assembly.build_rollout_envs(cfg), assembly.overlaps(cfg)
+    return build_rollout_envs(cfg), overlaps(cfg)
 
 
 def test_with_two_workers_environments_are_decided_in_two_groups(monkeypatch):
@@ -131,7 +133,7 @@ def test_groups_follow_the_settings(monkeypatch, overrides, overlap, sizes):
 
 def test_a_missing_base_is_refused_by_name(tmp_path):
     with pytest.raises(RlftError, match=r"model\.safetensors"):
-        assembly.fresh_policy(settings(path=tmp_path / "nowhere"), STATS, CPU)
+        fresh_policy(settings(path=tmp_path / "nowhere"), STATS, CPU)
 
 
 def test_building_the_placement_names_the_policys_gpu(monkeypatch):
@@ -139,7 +141,7 @@ def test_building_the_placement_names_the_policys_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", named.append)
-    placement = assembly.build_placement(settings(device="cuda:1"))
+    placement = build_placement(settings(device="cuda:1"))
     assert named == [placement.policy] == [torch.device("cuda:1")]
 
 
@@ -155,4 +157,4 @@ def test_a_compiled_policy_gets_even_batches(compiled, monkeypatch):
     [((), True), (("env.reward.mode=sparse",), False), (("train.gamma_per=step",), False)],
 )
 def test_the_dense_reward_is_computed_once_a_chunk_where_only_its_sum_counts(overrides, once):
-    assert assembly.env_settings(load("train_rl", ["task=toy", *overrides]), 1).reward_per_chunk is once
+    assert env_settings(load("train_rl", ["task=toy", *overrides]), 1).reward_per_chunk is once

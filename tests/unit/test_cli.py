@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,18 @@ def test_the_package_lists_its_commands_and_runs_them(monkeypatch, capsys):
     assert "rlft-assets" not in run("completion", "bash")[1].out
 
 
+def test_the_installed_commands_are_the_packages():
+    scripts = tomllib.loads((SCRIPTS.parent / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {f"rlft-{name}": f"rlft.cli:{name.replace('-', '_')}" for name in cli.COMMANDS}
+
+
+@pytest.mark.parametrize(("called", "name"), [("/usr/bin/rlft-assets", "rlft-assets"), ("x.py", "x.py")])
+def test_the_command_of_the_assets_says_its_name(called, name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [called])
+    assert cli.assets(["--only", "nothing"]) == 2
+    assert capsys.readouterr().err.startswith(f"{name}: ")
+
+
 def test_an_error_for_the_user_has_no_traceback_and_its_own_status(capsys):
     class DivergedError(RlftError):
         exit_code = 3
@@ -169,9 +182,9 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_the_simulator_does_not_know_is_an_error_of_the_settings(workers):
-    from rlft.run.assembly import build_env, simulator_errors
+    from rlft.run.assembly.envs import env_settings, simulator_errors, start_env
 
     cfg = load("evaluate", ["task=toy", "env.id=ToyRech-v0", f"sim.num_workers={workers}"])
     said = r"env.id = 'ToyRech-v0' is not known; did you mean ToyReach-v0\?"
     with pytest.raises(ConfigError, match=said), simulator_errors():
-        build_env(cfg, 2)
+        start_env(env_settings(cfg, 2))

@@ -80,4 +80,4 @@ def test_a_file_that_is_no_result_at_all_is_refused(content, tmp_path):
 
 def test_a_missing_package_names_the_extra():
     assert "matplotlib" in str(missing_extra("report", "matplotlib"))
-    assert "pip install 'rlft[report]'" in str(missing_extra("report", "matplotlib"))
+    assert "pip install 'rlft-flow[report]'" in str(missing_extra("report", "matplotlib"))

@@ -86,7 +86,7 @@ HEALTHY = Probe(8, noisy=0.5, clean=0.5)
 TRAIN = {"n_critic_warmup_itr": 0, "batch_size": 10, "update_epochs": 1, "save_model_freq": 0, "val_freq": 1}
 
 
-def run(successes, *, probe=HEALTHY, env=None, path="warm", **changes):
+def run(successes, *, probe=HEALTHY, env=None, path="trained", **changes):
     torch.set_num_threads(1)
     cfg = changed(settings(**(TRAIN | changes)), {"model.path": path})
     model, recorder = toy_model(cfg=cfg), Recorder(successes)

@@ -11,7 +11,7 @@ from rlft.config.load import changed, load
 from rlft.errors import ConfigError, RlftError
 from rlft.placement import Placement, allocate, physics_backend, prefetched, select_rows, torch_threads
 from rlft.rows import TensorRows
-from rlft.run.assembly import env_settings
+from rlft.run.assembly.envs import env_settings
 
 CPU = torch.device("cpu")
 META = torch.device("meta")  # a device that is not the CPU, on every machine

@@ -13,7 +13,8 @@ from rlft.config.load import load
 from rlft.data.normalize import NormStats
 from rlft.manifest import write_manifest
 from rlft.policy.pretrained import save_pretrained
-from rlft.run import assembly, stages
+from rlft.run import stages
+from rlft.run.assembly.policy import fresh_policy
 
 STATS = NormStats(
     state_mean=(0.0, 0.0),
@@ -43,9 +44,7 @@ def no_simulator(monkeypatch):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    save_pretrained(
-        assembly.fresh_policy(load("train_rl", ["task=toy"]), STATS, torch.device("cpu")), tmp_path / "checkpoint"
-    )
+    save_pretrained(fresh_policy(load("train_rl", ["task=toy"]), STATS, torch.device("cpu")), tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
 
 
@@ -152,8 +151,27 @@ def test_a_wrong_path(entry, tmp_path, capsys):
 def test_videos_that_nothing_can_encode(entry, words, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     status, said = say(entry, tmp_path, capsys, "model.path=nowhere", *words)
-    assert "this needs av, which is not installed; install it with: pip install 'rlft[report]'" in said
+    assert "this needs av, which is not installed; install it with: pip install 'rlft-flow[report]'" in said
     assert status == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "hidden", "extra", "words"),
+    [
+        ("train_rl", "mani_skill", "maniskill", ["env.simulator=maniskill", "env.id=PushCube-v1"]),
+        ("evaluate", "sapien", "maniskill", ["env.simulator=maniskill", "env.id=PushCube-v1"]),
+        ("collect_demos", "mani_skill", "maniskill", ["env.simulator=maniskill", "env.id=PushCube-v1"]),
+        ("train_rl", "wandb", "wandb", ["wandb.project=x"]),
+        ("train_sft", "wandb", "wandb", ["wandb.project=x"]),
+    ],
+)
+def test_a_package_that_is_not_installed(entry, hidden, extra, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, hidden, None)
+    argv = ["task=toy", f"output.dir={tmp_path / 'run'}", *words]
+    assert cli.main(entry, vars(stages)[entry], None, argv) == 1
+    assert f"this needs {hidden}, which is not installed; install it with: pip install 'rlft-flow[{extra}]'" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_wrong_device_is_told_before_a_wrong_checkpoint(tmp_path, capsys):

@@ -21,71 +21,12 @@ def driver():
     return load_script("install_driver")
 
 
-ONE_LINE = """\
-# a comment
-deb http://mirror.example.org/debian bookworm main contrib
-deb-src http://mirror.example.org/debian bookworm main
-deb [arch=amd64 signed-by=/usr/share/keyrings/k.gpg] https://other.example.org/debian/ trixie main
-"""
-DEB822 = """\
-Types: deb
-# a comment between fields
-URIs: http://mirror.example.org/debian
-Suites: bookworm bookworm-updates
-Components: main
-Signed-By: /usr/share/keyrings/k.gpg
-
-Types: deb-src
-URIs: http://mirror.example.org/debian
-Suites: bookworm
-Components: main
-
-Enabled: no
-Types: deb
-URIs: http://off.example.org/debian
-Suites: bookworm
-
-Types: deb deb-src
-URIs: http://a.example.org/d http://b.example.org/d
-Suites: bookworm-security
-Signed-By:
- -----BEGIN PGP PUBLIC KEY BLOCK-----
- .
- mQINBGRf
- -----END PGP PUBLIC KEY BLOCK-----
-"""
+LISTED = "bookworm http://mirror.example.org/debian/\nbookworm-updates http://other.example.org/debian/\n"
 
 
-def test_both_formats_of_apt_sources_are_read(driver, tmp_path):
-    (tmp_path / "sources.list").write_text(ONE_LINE)
-    (tmp_path / "sources.list.d").mkdir()
-    (tmp_path / "sources.list.d" / "debian.sources").write_text(DEB822)
-    (tmp_path / "sources.list.d" / "old.list.disabled").write_text("deb http://no.example.org/ x main\n")
-    found = driver.apt_sources(tmp_path)
-    assert [(s.uri, s.suites) for s in found] == [
-        ("http://mirror.example.org/debian", ("bookworm",)),
-        ("https://other.example.org/debian/", ("trixie",)),
-        ("http://mirror.example.org/debian", ("bookworm", "bookworm-updates")),
-        ("http://a.example.org/d", ("bookworm-security",)),
-        ("http://b.example.org/d", ("bookworm-security",)),
-    ]
-    assert dict(found[1].options) == {"Signed-By": "/usr/share/keyrings/k.gpg"}
-
-
-def test_the_backports_source_is_the_releases_own_mirror_with_its_key(driver):
-    source = driver.backports_source(driver.parse_deb822(DEB822), "bookworm")
-    assert source.suite_stanza("bookworm-backports") == (
-        "Types: deb\nURIs: http://mirror.example.org/debian\nSuites: bookworm-backports\nComponents: main\n"
-        "Signed-By: /usr/share/keyrings/k.gpg\n"
-    )
-    assert driver.backports_source(driver.parse_deb822(DEB822), "trixie") is None
-
-
-def test_a_key_within_the_file_survives(driver):
-    source = driver.backports_source(driver.parse_deb822(DEB822), "bookworm-security")
-    again = driver.parse_deb822(source.suite_stanza("x"))[0]
-    assert again.options == source.options
-    assert "mQINBGRf" in source.suite_stanza("x")
+def test_the_archive_is_that_of_the_release_itself(driver):
+    assert driver.archive(LISTED, "bookworm") == "http://mirror.example.org/debian/"
+    assert driver.archive(LISTED, "trixie") is driver.archive("", "bookworm") is None
 
 
 @pytest.mark.parametrize(
@@ -101,13 +42,13 @@ class Apt:
 
     def __init__(self, driver, monkeypatch, tmp_path, candidate: str, release: str, fail_at: str = ""):
         self.asked, self.sources_seen, self.fail_at = [], [], fail_at
-        self.file = tmp_path / "rlft-backports.sources"
+        self.file = tmp_path / "rlft-backports.list"
         monkeypatch.setattr(driver, "SOURCES", self.file)
         monkeypatch.setattr(driver, "apt", self.apt)
         monkeypatch.setattr(driver, "release", lambda: dict(line.split("=") for line in release.split()))
-        monkeypatch.setattr(driver, "apt_sources", lambda: driver.parse_one_line(ONE_LINE))
-        done = subprocess.CompletedProcess([], 0, stdout=f"  Candidate: {candidate}\n")
-        monkeypatch.setattr(driver.subprocess, "run", lambda *_args, **_kwargs: done)
+        answers = {"apt-cache": f"  Candidate: {candidate}\n", "apt-get": LISTED}
+        monkeypatch.setattr(driver, "asked", lambda command, *_words: answers[command])
+        monkeypatch.setattr(driver.subprocess, "run", lambda *_args, **_kwargs: None)
 
     def apt(self, *arguments):
         self.asked.append(arguments)
@@ -127,7 +68,8 @@ def test_an_old_mesa_is_replaced_from_backports_and_the_source_is_removed(driver
     apt = Apt(driver, monkeypatch, tmp_path, "22.3.6-1", "ID=debian VERSION_CODENAME=bookworm")
     driver.install()
     assert apt.asked[-1][:5] == ("install", "-y", "--no-install-recommends", "-t", "bookworm-backports")
-    assert "URIs: http://mirror.example.org/debian\nSuites: bookworm-backports\n" in apt.sources_seen[-1]
+    line = f"deb [signed-by={driver.KEYS}] http://mirror.example.org/debian/ bookworm-backports main\n"
+    assert apt.sources_seen[-1] == line
     assert not apt.file.exists()
 
 

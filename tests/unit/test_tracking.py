@@ -5,11 +5,12 @@ import sys
 import types
 
 import pytest
+from helpers.metrics import read_metrics
 
 from rlft.config.load import load, load_file
 from rlft.config.schema import WandbConfig
 from rlft.run import tracking
-from rlft.run.tracking import Tracker, read_metrics, start_wandb, wandb_mode
+from rlft.run.tracking import Tracker, start_wandb, wandb_mode
 
 
 class Remote:
@@ -22,6 +23,8 @@ class Remote:
         self.calls += 1
         if self.fail_at == "log":
             raise ConnectionError("no route")
+        if self.fail_at == "interrupt":
+            raise KeyboardInterrupt
         self.logged.append(values)
 
     def finish(self):
@@ -35,14 +38,7 @@ def test_every_line_is_on_disk_at_once_and_valid_json(tmp_path):
     tracker.log("rl", 1, {"loss": 1.5, "kl": math.nan, "up": math.inf, "down": -math.inf})
     text = (tmp_path / "run" / "metrics.jsonl").read_text()
     line = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert (line["stage"], line["step"], line["loss"], line["kl"], line["up"], line["down"]) == (
-        "rl",
-        1,
-        1.5,
-        "nan",
-        "inf",
-        "-inf",
-    )
+    assert line.items() >= {"stage": "rl", "step": 1, "loss": 1.5, "kl": "nan", "up": "inf", "down": "-inf"}.items()
     back = read_metrics(tmp_path / "run")[0]
     assert math.isnan(back["kl"])
     assert (back["up"], back["down"]) == (math.inf, -math.inf)
@@ -104,6 +100,13 @@ def test_a_failing_wandb_gives_one_warning_and_stops_nothing(tmp_path, caplog):
     assert len(caplog.records) == 1
     assert "ConnectionError: no route" in caplog.text
     assert len(read_metrics(tmp_path)) == 5
+
+
+def test_an_interrupt_while_wandb_logs_stops_the_run_and_finishes_it(tmp_path):
+    remote = Remote("interrupt")
+    with pytest.raises(KeyboardInterrupt), Tracker(tmp_path, remote) as tracker:
+        tracker.log("rl", 0, {"kl": 0.5})
+    assert remote.finished
 
 
 def test_a_wandb_that_fails_to_finish_stops_nothing(tmp_path, caplog):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from rlft.errors import require_extra
 from rlft.types import EnvSettings, VecEnv
 from rlft_envs.assets import point_maniskill_at
 from rlft_envs.maniskill.devices import physics_device, render_device
@@ -37,7 +38,7 @@ class ManiSkill(Simulator):
 
     def check(self, settings: EnvSettings) -> None:
         """See :meth:`Simulator.check`."""
-        check_vulkan()
+        _check_machine()
         point_maniskill_at(settings)
         super().check(settings)
         task = task_of(settings)
@@ -54,7 +55,12 @@ class ManiSkill(Simulator):
 
     def resolved(self, settings: EnvSettings) -> EnvSettings:
         """See :meth:`Simulator.resolved`."""
-        check_vulkan()
+        _check_machine()
         settings = replace(settings, render_backend=render_device(settings))
         log.info("ManiSkill: %s renders on %s", physics_device(settings), settings.render_backend)
         return settings
+
+
+def _check_machine() -> None:
+    require_extra("maniskill", "mani_skill", "sapien")
+    check_vulkan()

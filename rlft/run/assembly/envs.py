@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from rlft.assets.root import assets_root
-from rlft.config.schema import RunConfig
+from rlft.config.schema import CameraConfig, RunConfig
 from rlft.errors import ConfigError, RlftError
 from rlft.placement import parse_device, physics_backend
 from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings, RewardSettings, VecEnv
@@ -26,10 +26,7 @@ def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
         num_envs=num_envs,
         max_episode_steps=e.max_episode_len,
         control_mode=e.control_mode,
-        cameras=tuple(
-            CameraSettings(c.name, c.height or 0, c.width or 0, c.fov, _triple(c.eye), _triple(c.target))
-            for c in e.cameras
-        ),
+        cameras=tuple(_camera(camera) for camera in e.cameras),
         state_terms=tuple(e.state_terms),
         privileged=cfg.critic.inputs != "features",
         instruction=e.instruction,
@@ -50,8 +47,9 @@ def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
     )
 
 
-def _triple(values: list[float] | None) -> tuple[float, float, float] | None:
-    return None if values is None else (values[0], values[1], values[2])
+def _camera(c: CameraConfig) -> CameraSettings:
+    eye, target = (None if point is None else (point[0], point[1], point[2]) for point in (c.eye, c.target))
+    return CameraSettings(c.name, c.height or 0, c.width or 0, c.fov, eye, target)
 
 
 def _worker_count(cfg: RunConfig) -> int:
@@ -82,34 +80,25 @@ def _group_count(cfg: RunConfig) -> int:
 
 
 def build_rollout_envs(cfg: RunConfig) -> list[VecEnv]:
-    """The rollout's environments in their groups, started together; errors as in :func:`build_env`."""
-    from rlft_envs.make import make_vec_env
-
-    groups = _group_count(cfg)
-    workers = _worker_count(cfg)
+    """The rollout's environments in their groups, started together; errors as in :func:`start_env`."""
+    groups, workers = _group_count(cfg), _worker_count(cfg)
     settings = []
     for envs in np.array_split(np.arange(cfg.env.num_envs), groups):
-        one = env_settings(cfg, len(envs))
         share = min(len(envs), -(-workers // groups))
-        settings.append(replace(one, num_workers=share, first_env=int(envs[0])))
+        settings.append(replace(env_settings(cfg, len(envs)), num_workers=share, first_env=int(envs[0])))
     if workers == 0 or physics_backend(cfg) == "gpu":
-        return [make_vec_env(one) for one in settings]
+        return [start_env(one) for one in settings]
     with ThreadPoolExecutor(groups) as pool:  # worker processes take seconds to start: let them start side by side
-        started = [pool.submit(make_vec_env, one) for one in settings]
-    if any(future.exception() for future in started):
-        for future in started:
-            if not future.exception():
-                future.result().close()
+        started = [pool.submit(start_env, one) for one in settings]
+    whole = [future.result() for future in started if not future.exception()]
+    if len(whole) < groups:
+        for env in whole:
+            env.close()
     return [future.result() for future in started]
 
 
-def build_env(cfg: RunConfig, num_envs: int) -> VecEnv:
-    """The environments, started; see :func:`simulator_errors` for what can go wrong."""
-    return start_env(env_settings(cfg, num_envs))
-
-
 def start_env(settings: EnvSettings) -> VecEnv:
-    """The environments of these settings, started; errors as in :func:`build_env`."""
+    """The environments of these settings, started; see :func:`simulator_errors` for what can go wrong."""
     from rlft_envs.make import make_vec_env
 
     return make_vec_env(settings)

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 def build_protocol(cfg: RunConfig, numbered: ConfigurationSpace | None = None) -> Protocol:
-    """What an evaluation has to keep equal to be comparable.
-
-    Args:
-        cfg: settings.
-        numbered: the task's numbered configurations, where it has them; see :func:`configuration_space`.
+    """What an evaluation has to keep equal to be comparable; see :func:`configuration_space` for ``numbered``.
 
     Raises:
         RlftError: the task cannot give the episodes that are asked for.
@@ -46,7 +42,7 @@ def build_protocol(cfg: RunConfig, numbered: ConfigurationSpace | None = None) -
 
 
 def build_eval_env(cfg: RunConfig) -> VecEnv:
-    """Environments for evaluation, started; errors as in :func:`rlft.run.assembly.envs.build_env`."""
+    """Environments for evaluation, started; errors as in :func:`rlft.run.assembly.envs.start_env`."""
     e = cfg.eval
     return start_env(_settings(cfg, e.num_envs if e.select == "all" else min(e.num_envs, e.episodes)))
 
@@ -93,10 +89,7 @@ def member_settings(cfg: RunConfig, member: SuiteMemberConfig) -> RunConfig:
 
 
 def member_protocols(settings: Mapping[str, RunConfig]) -> dict[str, Protocol]:
-    """The protocol of every member of a suite; nothing has been started yet when one of them cannot be had.
-
-    Args:
-        settings: member name -> :func:`member_settings`.
+    """The protocol of every member of a suite, by name; nothing has been started yet when one cannot be had.
 
     Raises:
         ConfigError: names every member that does not exist, lacks assets, or has too few configurations.

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from rlft.assets.root import assets_root
+from rlft.config.randomization import enabled_effects
 from rlft.config.schema import RunConfig
 from rlft.placement import Placement
 from rlft.run.assembly.envs import overlaps, policy_threads
 from rlft.run.assembly.evaluation import build_evaluator
 from rlft.run.assembly.policy import build_policy
-from rlft.run.assembly.randomization import build_randomizer
 from rlft.types import EnvSpec, VecEnv
 
 if TYPE_CHECKING:
+    from rlft.data.randomize.randomizer import ImageRandomizer
     from rlft.evaluate import EvalResult, Evaluator
     from rlft.objective.base import Objective
     from rlft.policy.base import FlowPolicy
@@ -62,14 +64,8 @@ def build_runner(
 ) -> Runner:
     """The runner with all its parts.
 
-    Args:
-        cfg: settings.
-        envs: training environments, in their groups.
-        eval_env: evaluation environments; others than the training ones.
-        tracker: receives scalars.
-        progress: shows how far the run is.
-        evaluate: evaluates a policy under a label and keeps the result.
-        verified: see :func:`rlft.policy.pretrained.load_pretrained`.
+    ``envs`` are the training environments in their groups, ``eval_env`` others; ``evaluate`` evaluates a policy under a
+    label and keeps the result; for ``verified`` see :func:`rlft.policy.pretrained.load_pretrained`.
     """
     from rlft.learn.updater import Updater
     from rlft.objective.build import build_objective
@@ -82,11 +78,13 @@ def build_runner(
     spec = envs[0].spec
     policy = build_policy(cfg, spec, placement, verified=verified)
     objective = build_objective(cfg, policy, spec.privileged_dim)
-    store = rollout_store(cfg, placement, policy, spec)
     evaluator = build_evaluator(cfg, eval_env, placement)
+    store = rollout_store(cfg, placement, policy, spec)
 
     def probe(episodes: int) -> Probe:
-        shorter = build_evaluator(probe_settings(cfg, episodes), eval_env, placement)
+        select = "stratified" if cfg.eval.select == "all" else cfg.eval.select
+        fewer = replace(cfg.eval, episodes=min(episodes, cfg.eval.episodes), select=select)
+        shorter = build_evaluator(replace(cfg, eval=fewer), eval_env, placement)
         clean, noisy = (shorter.run(policy, "probe", explore=how) for how in (None, objective.actor))
         return Probe(clean.episodes, noisy.success, clean.success)
 
@@ -110,12 +108,6 @@ def build_runner(
     return runner
 
 
-def probe_settings(cfg: RunConfig, episodes: int) -> RunConfig:
-    """The settings of a probe: evaluation's own, with fewer episodes."""
-    select = "stratified" if cfg.eval.select == "all" else cfg.eval.select
-    return replace(cfg, eval=replace(cfg.eval, episodes=min(episodes, cfg.eval.episodes), select=select))
-
-
 def build_sampler(
     cfg: RunConfig, envs: Sequence[VecEnv], objective: Objective, placement: Placement, store: StoreChoice
 ) -> RolloutSampler:
@@ -132,7 +124,7 @@ def build_sampler(
         reset_each_rollout=cfg.env.reset_at_iteration,
         overlap=overlaps(cfg),
         policy_threads=policy_threads(cfg),
-        randomizer=build_randomizer(cfg, "rollout", placement, run_dir(cfg)),
+        randomizer=build_randomizer(cfg, "rollout", placement),
         even_batches=cfg.model.compile,
     )
 
@@ -148,12 +140,31 @@ def rollout_store(cfg: RunConfig, placement: Placement, policy: FlowPolicy, spec
         store: rollout_bytes(cfg, policy, store=store, privileged_dim=spec.privileged_dim, tokens=tokens)
         for store in ("prefix", "images")
     }
-    choice = choose_store(
-        cfg.buffer.store,
-        train_vlm=cfg.model.train_vlm,
-        needed=needed,
-        free=free_bytes(placement.buffer),
-        device=str(placement.buffer),
-    )
+    free, device = free_bytes(placement.buffer), str(placement.buffer)
+    choice = choose_store(cfg.buffer.store, train_vlm=cfg.model.train_vlm, needed=needed, free=free, device=device)
     log.info("the rollout stores %s: %s", choice.store, choice.reason)
     return choice
+
+
+def build_randomizer(cfg: RunConfig, stage: str, placement: Placement) -> ImageRandomizer | None:
+    """What changes the images of a stage, or None where the settings leave them as they are.
+
+    ``rollout`` or ``sft`` names the random numbers and the contact sheet. Images are changed on the policy's device.
+
+    Raises:
+        ConfigError: a folder or an image of the settings cannot be read.
+    """
+    section = cfg.domain_randomization
+    if section is None or not {"rollout": section.rollout, "sft": section.sft}[stage]:
+        return None
+    from rlft.data.randomize.randomizer import ImageRandomizer
+
+    log.info("images of %s are randomised: %s", stage, ", ".join(enabled_effects(section)))
+    return ImageRandomizer(
+        section,
+        seed=cfg.seed,
+        purpose="domain-randomization" if stage == "rollout" else "domain-randomization-sft",
+        device=placement.policy,
+        assets=assets_root(cfg.assets.root),
+        sheet=run_dir(cfg) / f"randomization_{stage}.png",
+    )

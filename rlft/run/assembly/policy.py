@@ -25,11 +25,10 @@ log = logging.getLogger(__name__)
 
 
 def preflight(cfg: RunConfig) -> None:
-    """Check objective, checkpoint, statistics and task against the settings, in seconds.
+    """Check objective, video encoder, checkpoint, statistics and task against the settings, in seconds.
 
     Raises:
-        RlftError: videos are asked for, and what encodes them is not installed.
-        ConfigError: the objective cannot do what the settings say; errors of the two checks that it calls.
+        RlftError: what does not fit, or is not installed.
     """
     if problems := plugins.load("objectives", cfg.train.objective, "train.objective").problems(cfg):
         raise ConfigError(problems)
@@ -52,7 +51,7 @@ def check_checkpoint(cfg: RunConfig, *, other_task: bool = False) -> None:
 
     facts = None if cfg.model.path is None else inspect_pretrained(cfg.model.path, cfg.model)
     if facts is not None:
-        check_horizon(cfg, facts["horizon"])
+        _check_horizon(cfg, facts["horizon"])
     if cfg.dataset_stats is not None:
         stats = NormStats.load(cfg.dataset_stats)
     elif facts is not None:
@@ -60,21 +59,14 @@ def check_checkpoint(cfg: RunConfig, *, other_task: bool = False) -> None:
     else:
         return  # an untrained policy: the environment's bounds
     check_method(cfg, stats)
-    stats.check_origin(
-        stats.env_id if other_task else cfg.env.id,
-        cfg.env.control_mode,
-        [camera.name for camera in cfg.env.cameras],
-        state_terms=cfg.env.state_terms,
-        allow_mismatch=cfg.allow_stats_mismatch,
-    )
+    env_id = stats.env_id if other_task else cfg.env.id
+    cameras, terms = [camera.name for camera in cfg.env.cameras], cfg.env.state_terms
+    allow = cfg.allow_stats_mismatch
+    stats.check_origin(env_id, cfg.env.control_mode, cameras, state_terms=terms, allow_mismatch=allow)
 
 
 def check_base(cfg: RunConfig) -> None:
-    """Check the keys and shapes of the weights that train_sft starts from, without reading them.
-
-    Raises:
-        WeightsError: the file is missing, damaged, or of another architecture.
-    """
+    """Check the keys and shapes of the weights that train_sft starts from, without reading them."""
     from rlft.policy.pretrained import family_of
 
     if cfg.model.path is not None:
@@ -86,30 +78,27 @@ def build_policy(
 ) -> FlowPolicy:
     """The policy for an environment: from ``model.path`` by a strict load, or fresh with random weights.
 
-    Args:
-        cfg: settings.
-        spec: the environment that it will act in.
-        placement: where its weights go.
-        other_task: see :func:`check_stats`.
-        verified: see :func:`rlft.policy.pretrained.load_pretrained`.
+    For ``other_task`` see :func:`check_stats`, for ``verified`` :func:`rlft.policy.pretrained.load_pretrained`.
 
     Raises:
         ConfigError: the checkpoint does not fit the settings or the environment.
     """
+    from rlft.data.normalize import NormStats
     from rlft.policy.pretrained import load_pretrained
 
+    stats = None if cfg.dataset_stats is None else NormStats.load(Path(cfg.dataset_stats))
+    if stats is not None:
+        check_stats(cfg, stats, spec, other_task=other_task)
     if cfg.model.path is None:
         log.warning(
             "model.path=null: the policy starts from random weights and will hardly ever succeed; "
             "run scripts/train_sft.py first and pass model.path=<run>/sft/checkpoints/last/pretrained_model"
         )
-        policy = fresh_policy(cfg, initial_stats(cfg, spec), placement.policy)
+        policy = fresh_policy(cfg, stats or NormStats.from_spec(spec), placement.policy)
     else:
-        stats = None if cfg.dataset_stats is None else initial_stats(cfg, spec, other_task=other_task)
-        policy = load_pretrained(
-            cfg.model.path, device=placement.policy, model=cfg.model, stats=stats, verified=verified
-        )
-        check_horizon(cfg, policy.horizon)
+        device, path = placement.policy, cfg.model.path
+        policy = load_pretrained(path, device=device, model=cfg.model, stats=stats, verified=verified)
+        _check_horizon(cfg, policy.horizon)
         check_stats(cfg, policy.stats, spec, other_task=other_task)
         _warn_of_small_images(policy, spec)
     policy.prefix_dtype = None if cfg.buffer.prefix_dtype == "auto" else getattr(torch, cfg.buffer.prefix_dtype)
@@ -133,14 +122,8 @@ def fresh_policy(cfg: RunConfig, stats: NormStats, device: torch.device) -> Flow
     )
 
 
-def exact_products(cfg: RunConfig) -> bool:
-    """Whether every product is rounded to float32, so that batches of different shapes agree to rounding."""
-    return cfg.model.dtype == "float32" and cfg.model.matmul == "highest"
-
-
 def _warn_of_small_images(policy: FlowPolicy, spec: EnvSpec) -> None:
-    """The checkpoint brings its own resolution, the settings the cameras': say where the two do not belong together."""
-    side = policy.image_size
+    side = policy.image_size  # the checkpoint's own; the cameras' is of the settings
     for camera in spec.cameras:
         if max(camera.height, camera.width) < side:
             log.warning(
@@ -151,8 +134,7 @@ def _warn_of_small_images(policy: FlowPolicy, spec: EnvSpec) -> None:
             )
 
 
-def check_horizon(cfg: RunConfig, horizon: int) -> None:
-    """Refuse, with both numbers, a checkpoint that predicts another number of steps than the settings say."""
+def _check_horizon(cfg: RunConfig, horizon: int) -> None:
     if cfg.n_action_steps != horizon:
         raise ConfigError(
             f"n_action_steps={cfg.n_action_steps}, but the checkpoint {cfg.model.path} predicts H={horizon} "
@@ -171,32 +153,13 @@ def check_method(cfg: RunConfig, stats: NormStats) -> None:
 
 
 def check_stats(cfg: RunConfig, stats: NormStats, spec: EnvSpec, *, other_task: bool = False) -> None:
-    """Refuse statistics (a policy's, or a file's) that are not of the environment's cameras, state and actions.
+    """Refuse statistics that are not of the environment's cameras, state and actions; errors name the remedy.
 
-    Args:
-        cfg: settings.
-        stats: what the policy was made with.
-        spec: the environment.
-        other_task: the task may be another, as the members of a suite are on purpose; nothing else may.
-
-    Raises:
-        StatsError: names what differs and the remedy.
-        ConfigError: see :func:`check_method`.
+    With ``other_task`` the task may be another, as the members of a suite are on purpose; nothing else may.
     """
     check_method(cfg, stats)
     known = replace(spec, env_id=stats.env_id) if other_task else spec
     stats.check(known, state_terms=cfg.env.state_terms, allow_mismatch=cfg.allow_stats_mismatch)
-
-
-def initial_stats(cfg: RunConfig, spec: EnvSpec, *, other_task: bool = False) -> NormStats:
-    """Statistics of a policy without a checkpoint: the named file, or the environment's bounds."""
-    from rlft.data.normalize import NormStats
-
-    if cfg.dataset_stats is None:
-        return NormStats.from_spec(spec)
-    stats = NormStats.load(Path(cfg.dataset_stats))
-    check_stats(cfg, stats, spec, other_task=other_task)
-    return stats
 
 
 def demo_stats(cfg: RunConfig, demos: DemoSet) -> NormStats:

@@ -1,40 +1,34 @@
-"""What every stage shares: the run directory held, the command on record, environments closed."""
+"""What every stage shares: the run directory held, and the command on record."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rlft.config.load import dump
 from rlft.config.schema import RunConfig
-from rlft.errors import RlftError
+from rlft.errors import RlftError, require_extra
 from rlft.files import write_text_atomically
 from rlft.report.provenance import record_command
-from rlft.run import assembly, checkpoint
+from rlft.run import checkpoint
+from rlft.run.assembly.envs import simulator_errors
+from rlft.run.assembly.learner import run_dir
 from rlft.run.runlock import run_lock
-from rlft.types import VecEnv
 
 
 @contextmanager
 def stage(cfg: RunConfig, name: str) -> Iterator[Path]:
     """The run directory, held by this process, with the command on record."""
-    run = assembly.run_dir(cfg)
-    with run_lock(run), assembly.simulator_errors():
+    if cfg.wandb is not None and name in ("sft", "rl"):
+        require_extra("wandb", "wandb")
+    run = run_dir(cfg)
+    with run_lock(run), simulator_errors():
         record_command(run, name)
         (run / "settings").mkdir(exist_ok=True)
         label = f"eval_{cfg.eval.label}" if name == "eval" else name
         write_text_atomically(run / "settings" / f"{label}.yaml", dump(cfg))
         yield run
-
-
-@contextmanager
-def closing_all(envs: Sequence[VecEnv]) -> Iterator[Sequence[VecEnv]]:
-    """Close every group of environments, whatever happens."""
-    with ExitStack() as stack:
-        for env in envs:
-            stack.enter_context(closing(env))
-        yield envs
 
 
 def resumed_from(cfg: RunConfig, directory: Path) -> Path | None:

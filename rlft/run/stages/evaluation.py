@@ -19,7 +19,15 @@ from rlft.files import read_stage, write_stage, write_text_atomically
 from rlft.placement import Placement
 from rlft.progress import Progress
 from rlft.report.rundir import list_videos
-from rlft.run import assembly
+from rlft.run.assembly.evaluation import (
+    build_eval_env,
+    build_evaluator,
+    member_protocols,
+    member_settings,
+    policy_fingerprint,
+)
+from rlft.run.assembly.learner import build_placement, run_dir
+from rlft.run.assembly.policy import build_policy, check_checkpoint, check_stats, preflight
 from rlft.run.stages.common import stage
 from rlft.statistics import wilson_interval
 
@@ -34,15 +42,15 @@ BEFORE = "sft"  # label of the evaluation before PPO
 def evaluate(cfg: RunConfig) -> None:
     """Evaluate ``model.path`` closed-loop: ``eval_<label>.json`` and videos, or the table of a whole suite."""
     with stage(cfg, "eval") as run:
-        placement = assembly.build_placement(cfg)
+        placement = build_placement(cfg)
         if cfg.eval.suite is not None:
             _evaluate_suite(cfg, cfg.eval.suite, run, placement)
             return
-        assembly.preflight(cfg)
-        with closing(assembly.build_eval_env(cfg)) as env:
-            policy = assembly.build_policy(cfg, env.spec, placement)
-            evaluator = assembly.build_evaluator(cfg, env, placement)
-            fingerprint = assembly.policy_fingerprint(cfg)
+        preflight(cfg)
+        with closing(build_eval_env(cfg)) as env:
+            policy = build_policy(cfg, env.spec, placement)
+            evaluator = build_evaluator(cfg, env, placement)
+            fingerprint = policy_fingerprint(cfg)
             result = evaluate_policy(run, evaluator, policy, cfg.eval.label, cfg.eval.num_videos, fingerprint)
         if tables := strata_text(result):
             log.info("success by stratum, with 95 %% intervals\n%s", tables)
@@ -54,10 +62,10 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
 
     if cfg.eval.num_videos:
         require_extra("report", "av")
-    assembly.check_checkpoint(cfg, other_task=True)
-    settings = {member.name: assembly.member_settings(cfg, member) for member in suite.members}
-    hashes = {name: protocol.hash for name, protocol in assembly.member_protocols(settings).items()}
-    fingerprint = assembly.policy_fingerprint(cfg)
+    check_checkpoint(cfg, other_task=True)
+    settings = {member.name: member_settings(cfg, member) for member in suite.members}
+    hashes = {name: protocol.hash for name, protocol in member_protocols(settings).items()}
+    fingerprint = policy_fingerprint(cfg)
     if fingerprint is None:
         raise ConfigError("eval.suite with model.path = null: give the checkpoint that the table is about")
     directory = run / "suites" / cfg.eval.label
@@ -66,18 +74,17 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
     def evaluate_member(name: str) -> EvalResult:
         one = settings[name]
         log.info("%s: member %d of %d, %s", name, 1 + list(settings).index(name), len(settings), one.env.id)
-        with closing(assembly.build_eval_env(one)) as env:
+        with closing(build_eval_env(one)) as env:
             nonlocal policy
-            policy = policy or assembly.build_policy(one, env.spec, placement, other_task=True)
-            assembly.check_stats(one, policy.stats, env.spec, other_task=True)
-            evaluator = assembly.build_evaluator(one, env, placement)
+            policy = policy or build_policy(one, env.spec, placement, other_task=True)
+            check_stats(one, policy.stats, env.spec, other_task=True)
+            evaluator = build_evaluator(one, env, placement)
             return evaluate_policy(directory, evaluator, policy, name, one.eval.num_videos, fingerprint)
 
     results = run_members(hashes, fingerprint, directory, evaluate_member)
     table = make_table(cfg.eval.label, suite.name, fingerprint, [(m.name, m.group) for m in suite.members], results)
     write_stage(run, f"eval_suite_{cfg.eval.label}", table.to_dict())
-    text = markdown(table)
-    write_text_atomically(run / f"eval_suite_{cfg.eval.label}.md", text)
+    write_text_atomically(run / f"eval_suite_{cfg.eval.label}.md", text := markdown(table))
     log.info("%s", text)
 
 
@@ -85,7 +92,7 @@ def report(cfg: RunConfig) -> None:
     """Gather the run directory into ``summary.json``, ``report.html`` and ``report.png``."""
     from rlft.report.build import build_report
 
-    log.info("report: %s", build_report(assembly.run_dir(cfg)))
+    log.info("report: %s", build_report(run_dir(cfg)))
 
 
 def evaluate_policy(
@@ -93,14 +100,12 @@ def evaluate_policy(
 ) -> EvalResult:
     """Evaluate, with a result file, and videos of failures first."""
     with Progress(f"evaluate {label}") as progress:
-        result = evaluator.run(
-            policy,
-            label,
-            fingerprint=fingerprint,
-            on_progress=lambda done, total, wins: progress.update(
-                done, total, success=wins / max(1, done), ci95=wilson_interval(wins, done) if done else (0.0, 1.0)
-            ),
-        )
+
+        def on_progress(done: int, total: int, wins: int) -> None:
+            interval = wilson_interval(wins, done) if done else (0.0, 1.0)
+            progress.update(done, total, success=wins / max(1, done), ci95=interval)
+
+        result = evaluator.run(policy, label, fingerprint=fingerprint, on_progress=on_progress)
     started = time.perf_counter()
     _record_videos(run, evaluator, policy, result, num_videos)
     result.seconds += time.perf_counter() - started

@@ -5,22 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlft.config.schema import RunConfig
 from rlft.files import write_stage
 from rlft.progress import Progress
-from rlft.run import assembly, checkpoint
-from rlft.run.stages.common import closing_all, resumed_from, stage
+from rlft.run import checkpoint
+from rlft.run.assembly.envs import build_rollout_envs, check_task, env_settings, simulator_errors
+from rlft.run.assembly.evaluation import build_eval_env
+from rlft.run.assembly.learner import build_placement, build_randomizer, build_runner, dataset_dir
+from rlft.run.assembly.policy import check_base, check_method, demo_stats, fresh_policy, preflight
+from rlft.run.stages.common import resumed_from, stage
 from rlft.run.stages.evaluation import evaluate_policy
 from rlft.run.tracking import Tracker
 
 if TYPE_CHECKING:
-    from rlft.data.dataset import DemoSet
     from rlft.run.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -33,21 +35,17 @@ def collect_demos(cfg: RunConfig) -> None:
     from rlft.data.collect import collect
     from rlft.data.dataset import DemoSet
 
-    with assembly.simulator_errors():
-        assembly.check_task(cfg)  # before a run directory is made
+    with simulator_errors():
+        check_task(cfg)  # before a run directory is made
     with stage(cfg, "collect") as run, Progress("collect") as progress:
-        result = collect(cfg, assembly.env_settings(cfg, 1), run, assembly.dataset_dir(cfg), progress)
+        result = collect(cfg, env_settings(cfg, 1), run, dataset_dir(cfg), progress)
         if cfg.collect.save_video and cfg.env.cameras:
-            _sample_video(run / "demos.mp4", DemoSet.load(assembly.dataset_dir(cfg), 1))
+            from rlft.report.video import write_video
+
+            demos = DemoSet.load(dataset_dir(cfg), 1)
+            frames = int(demos.lengths[:SAMPLE_EPISODES].sum())  # one after the other, as the first camera saw them
+            write_video(run / "demos.mp4", next(iter(demos.images.values()))[:frames].numpy(), fps=demos.meta.fps)
         write_stage(run, "collect", result.to_dict())
-
-
-def _sample_video(path: Path, demos: DemoSet) -> None:
-    """The first demonstrations, one after the other, as the first camera saw them."""
-    from rlft.report.video import write_video
-
-    frames = int(demos.lengths[:SAMPLE_EPISODES].sum())
-    write_video(path, next(iter(demos.images.values()))[:frames].numpy(), fps=demos.meta.fps)
 
 
 def train_sft(cfg: RunConfig) -> None:
@@ -58,20 +56,19 @@ def train_sft(cfg: RunConfig) -> None:
 
     started = time.perf_counter()
     with stage(cfg, "sft") as run, Tracker.open(cfg, run) as tracker, Progress("sft") as progress:
-        placement = assembly.build_placement(cfg)
+        placement = build_placement(cfg)
         directory = run / "sft" / "checkpoints"
         resumed = resumed_from(cfg, directory)
         if resumed is None:
-            assembly.check_base(cfg)
-        demos = DemoSet.load(assembly.dataset_dir(cfg), cfg.n_action_steps)
+            check_base(cfg)
+        demos = DemoSet.load(dataset_dir(cfg), cfg.n_action_steps)
         if resumed is None:
-            policy = assembly.fresh_policy(cfg, assembly.demo_stats(cfg, demos), placement.policy)
+            policy = fresh_policy(cfg, demo_stats(cfg, demos), placement.policy)
         else:
-            policy = load_pretrained(
-                resumed / checkpoint.MODEL, device=placement.policy, model=cfg.model, verified=True
-            )
-            assembly.check_method(cfg, policy.stats)
-        randomizer = assembly.build_randomizer(cfg, "sft", placement, run)
+            path = resumed / checkpoint.MODEL
+            policy = load_pretrained(path, device=placement.policy, model=cfg.model, verified=True)
+            check_method(cfg, policy.stats)
+        randomizer = build_randomizer(cfg, "sft", placement)
         trainer = SftTrainer(policy, demos, cfg.sft, cfg.seed, randomizer)
         if resumed is not None:
             trainer.load_state_dict(checkpoint.load_state(resumed))
@@ -105,42 +102,39 @@ def train_rl(cfg: RunConfig) -> None:
     """Fine-tune by PPO: ``rl/checkpoints/``, ``rl.json``, and ``eval_rl.json`` of the final policy."""
     started = time.perf_counter()
     with stage(cfg, "rl") as run:
-        assembly.build_placement(cfg)  # wrong devices are told first
+        build_placement(cfg)  # wrong devices are told first
         resumed = resumed_from(cfg, run / "rl" / "checkpoints")
         if resumed is not None:
             cfg = replace(cfg, model=replace(cfg.model, path=str(resumed / checkpoint.MODEL)))
-        assembly.preflight(cfg)
-        with (
-            closing_all(assembly.build_rollout_envs(cfg)) as envs,
-            closing(assembly.build_eval_env(cfg)) as eval_env,
-            Tracker.open(cfg, run) as tracker,
-            Progress("rl") as progress,
-        ):
+        preflight(cfg)
+        with ExitStack() as stack:
+            envs = [stack.enter_context(closing(env)) for env in build_rollout_envs(cfg)]
+            eval_env = stack.enter_context(closing(build_eval_env(cfg)))
+            tracker = stack.enter_context(Tracker.open(cfg, run))
+            progress = stack.enter_context(Progress("rl"))
             evaluate_now = partial(evaluate_policy, run, num_videos=cfg.eval.num_videos)
-            runner = assembly.build_runner(
-                cfg, envs, eval_env, tracker, progress, evaluate_now, verified=resumed is not None
-            )
-            with closing(runner.sampler):
-                if resumed is not None:
-                    runner.load_state_dict(checkpoint.load_state(resumed))
-                    tracker.drop_after("rl", runner.state.iteration)
-                    tracker.drop_after("eval", runner.state.iteration)
-                    log.info("resumed from %s after %d iterations", resumed, runner.state.iteration)
-                if runner.state.iteration >= cfg.train.n_train_itr:
-                    log.warning("already complete: train.n_train_itr=%d iterations are done", cfg.train.n_train_itr)
-                    return
-                runner.run()
-        write_stage(run, "rl", _rl_facts(runner, time.perf_counter() - started))
+            verified = resumed is not None
+            runner = build_runner(cfg, envs, eval_env, tracker, progress, evaluate_now, verified=verified)
+            stack.enter_context(closing(runner.sampler))
+            if resumed is not None:
+                runner.load_state_dict(checkpoint.load_state(resumed))
+                tracker.drop_after("rl", runner.state.iteration)
+                tracker.drop_after("eval", runner.state.iteration)
+                log.info("resumed from %s after %d iterations", resumed, runner.state.iteration)
+            if runner.state.iteration >= cfg.train.n_train_itr:
+                log.warning("already complete: train.n_train_itr=%d iterations are done", cfg.train.n_train_itr)
+                return
+            runner.run()
+        write_stage(run, "rl", _rl_facts(runner) | {"seconds": time.perf_counter() - started})
 
 
-def _rl_facts(runner: Runner, seconds: float) -> dict[str, Any]:
+def _rl_facts(runner: Runner) -> dict[str, Any]:
     state = runner.state
     return {
         "iterations": state.iteration,
         "env_steps": state.env_steps,
         "precision": precision(runner.cfg),
         "buffer": {"store": runner.store.store, "reason": runner.store.reason},
-        "seconds": seconds,
         "trained_parameters": sum(p.numel() for p in runner.objective.parameters() if p.requires_grad),
         "env_steps_per_s": state.env_steps / max(state.rollout_seconds, 1e-9),
         "samples_per_s_update": state.update_samples / max(state.update_seconds, 1e-9),

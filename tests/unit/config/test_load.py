@@ -205,6 +205,25 @@ def test_a_missing_value_mark_is_told(tmp_path):
     assert only_problem(config_dir=tmp_path, config_name="mine") == "model.path = '???': must be given"
 
 
+@pytest.mark.parametrize(
+    ("env_id", "name"),
+    [
+        ("PushCube-v1", "PushCube-v1_seed2"),
+        ("package.module:Id", "package.module_Id_seed2"),
+        ("gym_aloha/AlohaInsertion-v0", "gym_aloha_AlohaInsertion-v0_seed2"),
+        ("_own:π", "own_seed2"),
+        ("x" * 200, "x" * 80 + "_seed2"),
+    ],
+)
+def test_a_run_without_a_name_gets_one_that_can_name_a_directory(env_id, name):
+    assert load("train_rl", ["task=toy", f"env.id='{env_id}'", "seed=2"]).name == name
+
+
+def test_a_missing_id_is_said_once(tmp_path):
+    (tmp_path / "mine.yaml").write_text("env: {simulator: toy}\n")
+    assert only_problem(config_dir=tmp_path, config_name="mine") == "env.id = '???': must be given"
+
+
 def test_an_environment_variable_is_read(monkeypatch):
     monkeypatch.setenv("RLFT_TEST_NAME", "from-env")
     assert load("train_rl", ["name=${oc.env:RLFT_TEST_NAME}"]).name == "from-env"

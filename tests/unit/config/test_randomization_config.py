@@ -64,6 +64,6 @@ def test_what_would_do_nothing_or_harm_is_refused(overrides, text):
     assert text in problems(*overrides)
 
 
-def test_a_kept_prefix_is_fine_where_the_warm_up_is_not_randomised():
+def test_a_kept_prefix_is_fine_where_sft_is_not_randomised():
     words = ["randomization=light", "sft.cache_prefix=true", "sft.train_expert_only=true"]
     assert load("train_sft", [*words, "domain_randomization.sft=false"]).sft.cache_prefix is True

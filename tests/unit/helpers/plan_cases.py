@@ -7,7 +7,8 @@ from helpers.learners import judge
 
 from rlft.config.load import load
 from rlft.errors import RlftError
-from rlft.run import assembly
+from rlft.run.assembly.envs import build_rollout_envs
+from rlft.run.assembly.learner import build_runner
 
 torch.set_num_threads(1)  # the models are too small to share
 
@@ -32,8 +33,8 @@ def toy_runner(cfg):
     def evaluate(*_):
         raise RlftError("nothing is evaluated here")
 
-    envs = assembly.build_rollout_envs(cfg)
-    return assembly.build_runner(cfg, envs, envs[0], None, None, evaluate), envs[0].spec
+    envs = build_rollout_envs(cfg)
+    return build_runner(cfg, envs, envs[0], None, None, evaluate), envs[0].spec
 
 
 def toy_rollout(runner):

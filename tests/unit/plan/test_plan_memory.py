@@ -14,7 +14,7 @@ from rlft.data.dataset import DemoMeta, DemoSet
 from rlft.learn.sft import SftTrainer
 from rlft.plan.memory import HOST, Assumptions, plan_rl, plan_sft, simulator_bytes
 from rlft.plan.rollout import pinned_blocks
-from rlft.run import assembly
+from rlft.run.assembly.policy import demo_stats, fresh_policy
 from rlft_envs.simulator import Simulator
 
 CPU = torch.device("cpu")
@@ -111,7 +111,7 @@ def test_supervised_training(kind, expert_only):
     words = [f"policy={kind}", f"sft.train_expert_only={expert_only}", "sft.cache_prefix=false", "sft.batch_size=8"]
     cfg = load("train_sft", ["task=toy", *words, "n_action_steps=10"])
     demos = demonstrations(24, 10)
-    trainer = SftTrainer(assembly.fresh_policy(cfg, assembly.demo_stats(cfg, demos), CPU), demos, cfg.sft, seed=0)
+    trainer = SftTrainer(fresh_policy(cfg, demo_stats(cfg, demos), CPU), demos, cfg.sft, seed=0)
     trainer.step()
     held = [peak_bytes(trainer.step) for _ in range(2)][1]  # the last step's gradients are there, and go first
     plan = plan_sft(cfg, Assumptions(tokens=trainer.policy.prompt_length, frames=24), "images")

@@ -11,7 +11,8 @@ from rlft.objective.surrogate import Advantage
 from rlft.plan.meter import Meter
 from rlft.policy.pi0.policy import Pi0Prefix
 from rlft.rollout.buffer import ChunkRows, Rollout
-from rlft.run import assembly
+from rlft.run.assembly.envs import build_rollout_envs
+from rlft.run.assembly.learner import build_runner
 
 CPU = torch.device("cpu")
 
@@ -99,8 +100,8 @@ def test_two_iterations_of_the_loop_hold_one_rollout(monkeypatch):
 
     monkeypatch.setattr(Rollout, "__init__", begin)
     monkeypatch.setattr(Rollout, "complete", complete)
-    envs, tracker = assembly.build_rollout_envs(cfg), Tracker()
-    runner = assembly.build_runner(cfg, envs, envs[0], tracker, Progress(), StoppedError)
+    envs, tracker = build_rollout_envs(cfg), Tracker()
+    runner = build_runner(cfg, envs, envs[0], tracker, Progress(), StoppedError)
     with Meter() as held, pytest.raises(StoppedError):
         runner.run()
     assert alive == [1, 1]
