@@ -26,29 +26,19 @@ FLAGS = ("terminated", "truncated", "success", "success_now", "invalid")
 
 @dataclass
 class EnvArrays:
-    """Observations of n environments, and where each stands: the fields of :class:`rlft.types.ChunkStep`.
+    """Observations of n environments, and where each stands: the fields of :class:`rlft.types.ChunkStep`."""
 
-    Attributes:
-        images: camera name -> uint8 ``[n, height, width, 3]``.
-        state: float32 ``[n, S]``.
-        privileged: float32 ``[n, P]``; P may be 0.
-        n_executed: int64 ``[n]``, of the last chunk.
-        terminated: bool ``[n]``; the other flags likewise.
-        metrics: float32 ``[n, MAX_METRICS]``, of which the first columns are named.
-        metric_names: the names; they come with the first step.
-    """
-
-    images: dict[str, np.ndarray]
-    state: np.ndarray
-    privileged: np.ndarray
-    n_executed: np.ndarray
-    terminated: np.ndarray
+    images: dict[str, np.ndarray]  # camera name -> uint8 `[n, height, width, 3]`
+    state: np.ndarray  # float32 `[n, S]`
+    privileged: np.ndarray  # float32 `[n, P]`; P may be 0
+    n_executed: np.ndarray  # int64 `[n]`, of the last chunk
+    terminated: np.ndarray  # bool `[n]`; the other flags likewise
     truncated: np.ndarray
     success: np.ndarray
     success_now: np.ndarray
     invalid: np.ndarray
-    metrics: np.ndarray
-    metric_names: list[str] = field(default_factory=list, init=False)
+    metrics: np.ndarray  # float32 `[n, MAX_METRICS]`, of which the first columns are named
+    metric_names: list[str] = field(default_factory=list, init=False)  # they come with the first step
 
     def part(self, rows: slice) -> EnvArrays:
         """The same memory, of some environments only."""
@@ -75,21 +65,13 @@ class EnvArrays:
             values[slots] = 0
 
     def write_metrics(self, slot: int, metrics: Mapping[str, float]) -> None:
-        """Keep an environment's task metrics of its last executed step.
-
-        Raises:
-            EnvSetupError: other names than at the first step, or too many.
-        """
+        """Keep an environment's task metrics of its last executed step; errors as of :meth:`name_metrics`."""
         if self.metric_names != list(metrics):
             self.name_metrics(metrics)
         self.metrics[slot, : len(metrics)] = list(metrics.values())
 
     def name_metrics(self, names: Iterable[str]) -> None:
-        """Say what the columns of the metrics are.
-
-        Raises:
-            EnvSetupError: they are something else already, or there are too many.
-        """
+        """Say what the columns of the metrics are; EnvSetupError where they are something else already, or too many."""
         new, old = list(names), self.metric_names
         if len(new) > MAX_METRICS:
             raise EnvSetupError(f"the task reports {len(new)} metrics; at most {MAX_METRICS} can be kept: {new}")
@@ -126,11 +108,6 @@ def shared_arrays(descriptor: int, spec: EnvSpec, act_steps: int) -> tuple[EnvAr
 
     What does not depend on A comes first: it stays where it is when A changes.
 
-    Args:
-        descriptor: of the memory.
-        spec: says what E, d and the cameras are.
-        act_steps: A of the chunk that is laid out.
-
     Returns:
         the arrays; a chunk's actions, float32 ``[E, A, d]``; its rewards, float32 ``[E, A]``.
     """
@@ -150,10 +127,9 @@ def shared_arrays(descriptor: int, spec: EnvSpec, act_steps: int) -> tuple[EnvAr
     if os.fstat(descriptor).st_size < starts[-1]:
         os.ftruncate(descriptor, starts[-1])
     memory = mmap.mmap(descriptor, starts[-1])
-    arrays: dict[str, Any] = {
-        name: np.ndarray(shape, dtype, buffer=memory, offset=start)
-        for (name, shape, dtype), start in zip(layout, starts)
-    }
+    arrays: dict[str, Any] = {}
+    for (name, shape, dtype), start in zip(layout, starts):
+        arrays[name] = np.ndarray(shape, dtype, buffer=memory, offset=start)
     actions, rewards = arrays.pop("actions"), arrays.pop("rewards")
     images = {camera.name: arrays.pop(f"image/{camera.name}") for camera in spec.cameras}
     return EnvArrays(images, **arrays), actions, rewards
