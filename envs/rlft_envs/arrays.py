@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rlft.types import ChunkStep, EnvSpec, Observation
+from rlft.types import ChunkStep, EnvSpec, Observation, map_rows
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.single import ObservationRow
 
@@ -42,9 +42,8 @@ class EnvArrays:
 
     def part(self, rows: slice) -> EnvArrays:
         """The same memory, of some environments only."""
-        images = {name: image[rows] for name, image in self.images.items()}
-        others = {x.name: getattr(self, x.name)[rows] for x in fields(self) if x.init and x.name != "images"}
-        return EnvArrays(images, **others)
+        arrays = {x.name: getattr(self, x.name) for x in fields(self) if x.init}
+        return EnvArrays(**map_rows(lambda array: array[rows], arrays))
 
     @property
     def ended(self) -> np.ndarray:
@@ -76,31 +75,21 @@ class EnvArrays:
         if len(new) > MAX_METRICS:
             raise EnvSetupError(f"the task reports {len(new)} metrics; at most {MAX_METRICS} can be kept: {new}")
         if old and new != old:
-            raise EnvSetupError(
-                f"the task's metrics were {old} and are {new} now; a task has to report the same ones, in the same "
-                "order, at every step and in every environment"
-            )
+            rule = "a task has to report the same ones, in the same order, at every step and in every environment"
+            raise EnvSetupError(f"the task's metrics were {old} and are {new} now; {rule}")
         self.metric_names = new
 
     def observation(self, slots: Sequence[int], tasks: Sequence[str]) -> Observation:
         """A copy of the named rows; ``tasks`` are the instructions of all n environments."""
-        rows = list(slots)
-        return Observation(
-            images={name: image[rows] for name, image in self.images.items()},
-            state=self.state[rows],
-            task=[tasks[row] for row in rows],
-            privileged=self.privileged[rows] if self.privileged.shape[1] else None,
-        )
+        rows, privileged = list(slots), self.privileged if self.privileged.shape[1] else None
+        return map_rows(lambda array: array[rows], Observation(self.images, self.state, list(tasks), privileged))
 
     def chunk_step(self, rewards: np.ndarray, tasks: Sequence[str]) -> ChunkStep:
         """A copy of everything; ``rewards`` are those of the chunk, float32 ``[n, A]``."""
-        return ChunkStep(
-            obs=self.observation(range(len(tasks)), tasks),
-            rewards=rewards.copy(),
-            n_executed=self.n_executed.copy(),
-            metrics={name: self.metrics[:, column].copy() for column, name in enumerate(self.metric_names)},
-            **{name: getattr(self, name).copy() for name in FLAGS},
-        )
+        metrics = {name: self.metrics[:, column] for column, name in enumerate(self.metric_names)}
+        others = {name: getattr(self, name) for name in ("n_executed", *FLAGS)}
+        copied = map_rows(np.copy, {"rewards": rewards, "metrics": metrics, **others})
+        return ChunkStep(obs=self.observation(range(len(tasks)), tasks), **copied)
 
 
 def shared_arrays(descriptor: int, spec: EnvSpec, act_steps: int) -> tuple[EnvArrays, np.ndarray, np.ndarray]:

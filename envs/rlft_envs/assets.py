@@ -29,10 +29,7 @@ def own_download(settings: EnvSettings) -> str:
 def point_maniskill_at(settings: EnvSettings) -> None:
     """Let ManiSkill look under ``<assets root>/maniskill``, unless MS_ASSET_DIR names a place of the user's own.
 
-    ManiSkill reads that variable when it is imported, so this comes before.
-
-    Raises:
-        EnvSetupError: it was imported already, with another place.
+    ManiSkill reads that variable when it is imported, so this comes before, or raises EnvSetupError.
     """
     if settings.assets_root is None:
         return
@@ -46,11 +43,7 @@ def point_maniskill_at(settings: EnvSettings) -> None:
 
 
 def folder_of(settings: EnvSettings, name: str) -> Path:
-    """The directory ``<assets root>/<name>``.
-
-    Raises:
-        EnvSetupError: it is not there; says how to get it.
-    """
+    """The directory ``<assets root>/<name>``; EnvSetupError, which says how to get it, where it is not there."""
     folder = None if settings.assets_root is None else Path(settings.assets_root) / name
     if folder is not None and folder.is_dir():
         return folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class EnvSetupError(ValueError):
@@ -30,3 +30,10 @@ def unknown(what: str, given: str, allowed: Iterable[str]) -> EnvSetupError:
     near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(names)}"
     return EnvSetupError(f"{what} = {given!r} is not known; {hint}")
+
+
+def check_known(what: str, given: Iterable[str], allowed: Collection[str]) -> None:
+    """Raise the :func:`unknown` error of the first name that is not allowed."""
+    for name in given:
+        if name not in allowed:
+            raise unknown(what, name, allowed)

@@ -106,13 +106,9 @@ def record(
 ) -> DemoRecording:
     """Reset the environment by the attempt's seed and let the expert solve it.
 
-    Every failure is classified and returned, none is raised, but for one that no other seed would change.
-
-    Raises:
-        EnvSetupError: the task or control mode has no expert.
+    Every failure is classified and returned; EnvSetupError alone, which no other seed would change, is raised.
     """
-    out = DemoRecording(attempt, "executed_not_solved")
-    started = time.perf_counter()
+    out, started = DemoRecording(attempt, "executed_not_solved"), time.perf_counter()
     try:
         env.reset(attempt.seed)
         out.instruction = env.instruction
@@ -144,8 +140,7 @@ def _run(env: SingleEnv, expert: Expert, out: DemoRecording, settings: RecordSet
             out.images.setdefault(name, []).append(np.array(image))
         out.states.append(np.array(seen.state, dtype=np.float32))
         out.actions.append(action)
-        executed = action.copy()
-        noisy = list(expert.noisy_dims)
+        executed, noisy = action.copy(), list(expert.noisy_dims)
         if settings.action_noise > 0.0 and out.success_step is None and noisy:
             executed[noisy] += settings.action_noise * rng.standard_normal(len(noisy), dtype=np.float32)
             executed = np.clip(executed, low, high)
@@ -157,5 +152,4 @@ def _run(env: SingleEnv, expert: Expert, out: DemoRecording, settings: RecordSet
             out.outcome = SUCCESS if success else "executed_not_solved"
             out.message = "" if success else f"solved at step {out.success_step}, but not {held} steps later"
             return
-    out.outcome = "too_slow"
-    out.message = f"not solved within {settings.max_steps} steps"
+    out.outcome, out.message = "too_slow", f"not solved within {settings.max_steps} steps"

@@ -19,11 +19,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def single(self, settings: EnvSettings) -> SingleEnv:
-        """Build one environment with CPU physics.
-
-        Raises:
-            EnvSetupError: the settings cannot be built; says what to change.
-        """
+        """Build one environment with CPU physics; EnvSetupError, which says what to change, where that fails."""
 
     def batched(self, settings: EnvSettings) -> VecEnv:
         """Build all environments as one object with GPU physics; EnvSetupError where the simulator has none."""

@@ -56,10 +56,8 @@ class SingleEnv(ABC):
 
     def __init__(self, settings: EnvSettings) -> None:
         if settings.reward_per_chunk and settings.reward.mode != "dense_difference":
-            raise EnvSetupError(
-                f"reward_per_chunk goes with env.reward.mode=dense_difference, not with {settings.reward.mode!r}: "
-                "only differences add up to the same sum when steps are left out"
-            )
+            wrong = f"reward_per_chunk goes with env.reward.mode=dense_difference, not with {settings.reward.mode!r}"
+            raise EnvSetupError(f"{wrong}: only differences add up to the same sum when steps are left out")
         self.settings = settings
         self.seed: int | None = None  # of the running episode; None before the first reset
         self.episode_id: int | None = None  # the numbered configuration that was asked for; None: the seed decided

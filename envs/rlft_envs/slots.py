@@ -29,10 +29,6 @@ Answer = tuple[Mapping[str, Any], bytes]
 """What an operation answers: plain data, and raw bytes that go with it."""
 
 
-class EnvStepError(RuntimeError):
-    """A simulator raised; the message names the environment, its seed and its step."""
-
-
 class EnvSlots:
     """n of the E environments, and where each stands. A slot is a position among the n.
 
@@ -62,7 +58,6 @@ class EnvSlots:
         self.envs[0].observe()  # the first image compiles shaders for seconds; let that be part of starting
         self.spec: EnvSpec = replace(self.envs[0].spec, num_envs=settings.num_envs)
         self._arrays, self._actions, self._rewards = self._shared(act_steps=0)
-        self._started = np.zeros(len(self._ids), dtype=bool)
         self._frames: dict[int, list[np.ndarray]] = {}
         if source is not None:
             self.reset([0], [0], [None])
@@ -81,21 +76,15 @@ class EnvSlots:
                 self._observe(slot)
             except Exception as error:
                 where = f"environment {self._ids[slot]} raised in reset, seed {seed}, episode id {episode_id}"
-                raise EnvStepError(where) from error
-            self._started[slot] = True
+                raise RuntimeError(where) from error
         return {"tasks": [self.envs[slot].instruction for slot in slots]}, b""
 
     def step(self, act_steps: int) -> Answer:
-        """Execute up to A actions, which lie in the shared memory, in every environment whose episode runs.
-
-        Raises:
-            EnvSetupError: the task's metrics are not always the same.
-            EnvStepError: a simulator raised.
-        """
+        """Execute up to A actions, which lie in the shared memory, in every environment whose episode runs."""
         if act_steps != self._actions.shape[1]:
             _, self._actions, self._rewards = self._shared(act_steps)
         self._rewards[:], self._arrays.n_executed[:] = 0.0, 0
-        for slot in np.flatnonzero(self._started & ~self._arrays.ended).tolist():
+        for slot in np.flatnonzero(~self._arrays.ended).tolist():
             env = self.envs[slot]
             try:
                 self._run_chunk(slot, env)
@@ -103,7 +92,7 @@ class EnvSlots:
                 raise
             except Exception as error:
                 where = f"environment {self._ids[slot]} raised in step {env.elapsed}, seed {env.seed}"
-                raise EnvStepError(where) from error
+                raise RuntimeError(where) from error
         return {"metrics": self._arrays.metric_names}, b""
 
     def record(self, slots: Sequence[int]) -> Answer:

@@ -47,13 +47,10 @@ class Task:
     def hook(self, name: str) -> Callable[..., Any] | None:
         """The function of a field, imported where it is named (EnvSetupError: it is not there); None for none."""
         found: Hook | None = vars(self)[name]
-        if not isinstance(found, str):
-            return found
         try:
-            function: Callable[..., Any] = plugins.imported(found, f"{name} of the task {self.ids[0]}")
+            return plugins.imported(found, f"{name} of the task {self.ids[0]}") if isinstance(found, str) else found
         except ConfigError as error:
             raise EnvSetupError(error.problems[0]) from error
-        return function
 
 
 def local_id(env_id: str) -> str:
@@ -62,11 +59,7 @@ def local_id(env_id: str) -> str:
 
 
 def task_of(settings: EnvSettings) -> Task:
-    """The task that the settings name; an empty one where nobody describes it.
-
-    Raises:
-        EnvSetupError: the module in ``env.id`` cannot be imported.
-    """
+    """The task that the settings name (EnvSetupError: its module fails); an empty one where nobody describes it."""
     module, _, own = settings.env_id.rpartition(":")
     try:
         described = getattr(plugins.imported(module, "env.id"), "TASKS", ()) if module else _declared()
@@ -88,12 +81,11 @@ def _declared() -> tuple[Task, ...]:
 
 def expert_of(settings: EnvSettings) -> Callable[..., Any]:
     """What makes an episode's expert from its environment; EnvSetupError, with the tasks that have one, if none."""
-    make: Callable[..., Any] | None = task_of(settings).hook("expert")
+    make = task_of(settings).hook("expert")
     if make is None:
-        raise EnvSetupError(
-            f"env.id = {settings.env_id!r} has no planner; tasks with one: {', '.join(ids_with('expert'))}. Record "
-            "demonstrations elsewhere and name them in dataset.path, or give its Task an expert (docs/adding_a_task.md)"
-        )
+        remedy = "name them in dataset.path, or give its Task an expert (docs/adding_a_task.md)"
+        wrong = f"env.id = {settings.env_id!r} has no planner; tasks with one: {', '.join(ids_with('expert'))}"
+        raise EnvSetupError(f"{wrong}. Record demonstrations elsewhere and {remedy}")
     return make
 
 
@@ -103,10 +95,6 @@ def make_expert(env: Any) -> Any:
 
 
 def configuration_space(settings: EnvSettings) -> ConfigurationSpace | None:
-    """The configurations that ``reset(..., episode_ids)`` addresses; None where the task has no numbers.
-
-    Raises:
-        EnvSetupError: its assets are missing, or the settings name what it does not have.
-    """
+    """The configurations that ``reset(..., episode_ids)`` addresses; None where the task has no numbers."""
     find = task_of(settings).hook("configurations")
     return None if find is None else find(settings)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings, EnvSpec
-from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.errors import EnvSetupError, check_known
 from rlft_envs.simulator import Simulator
 from rlft_envs.single import ObservationRow, Outcome, SingleEnv
 
@@ -86,11 +86,10 @@ class ToyEnv(SingleEnv):
         extra = dict(settings.make_kwargs)
         fault: Mapping[str, Any] | None = extra.pop("fault", None)
         self._numbered = bool(extra.pop("numbered", False))
-        if extra:
-            raise unknown("env.make_kwargs", next(iter(extra)), ["fault", "numbered"])
-        if fault is not None and fault["kind"] not in FAULT_KINDS:
-            raise unknown("env.make_kwargs.fault.kind", fault["kind"], FAULT_KINDS)
+        check_known("env.make_kwargs", extra, ("fault", "numbered"))
         self._fault = None if fault is None else Fault(**fault)
+        if self._fault is not None:
+            check_known("env.make_kwargs.fault.kind", [self._fault.kind], FAULT_KINDS)
         self._pos, self._goal = np.zeros((2, 2))
         self._reward_is_broken = False
         self.spec = EnvSpec(
@@ -168,13 +167,9 @@ class ToyEnv(SingleEnv):
     @staticmethod
     def check(settings: EnvSettings) -> None:
         """EnvSetupError for what the toy does not know, which says what it does."""
-        for name, value, allowed in (
-            ("env.id", settings.env_id, ENV_IDS),
-            ("env.control_mode", settings.control_mode, CONTROL_MODES),
-            *(("env.state_terms", term, STATE_TERMS) for term in settings.state_terms),
-        ):
-            if value not in allowed:
-                raise unknown(name, value, allowed)
+        check_known("env.id", [settings.env_id], ENV_IDS)
+        check_known("env.control_mode", [settings.control_mode], CONTROL_MODES)
+        check_known("env.state_terms", settings.state_terms, STATE_TERMS)
         for camera in settings.cameras:
             if camera.eye is not None or camera.target is not None or camera.fov is not None:
                 raise EnvSetupError(f"camera {camera.name!r}: the toy's cameras take a name and a size only")

@@ -50,9 +50,8 @@ class ManiSkillGpuVecEnv:
         self.spec = describe(self._env, settings)
         self._task = instructions(self._env, settings)
         E, device = settings.num_envs, self._env.device
-        self._terminated, self._truncated, self._success, self._success_now, self._invalid = torch.zeros(
-            5, E, dtype=torch.bool, device=device
-        )
+        flags = torch.zeros(5, E, dtype=torch.bool, device=device)
+        self._terminated, self._truncated, self._success, self._success_now, self._invalid = flags
         self._unstarted = set(range(E))
         self._elapsed = torch.zeros(E, dtype=torch.int64, device=device)
         self._dense = torch.zeros(E, device=device)
@@ -167,9 +166,7 @@ class ManiSkillGpuVecEnv:
         self._last_action = torch.where(running[:, None], action, self._last_action)
         _, dense, _, _, info = self._env.step(self._last_action)
         dense = dense.float()
-        nothing = torch.zeros_like(running)
-        success = info["success"].bool() if "success" in info else nothing
-        fail = info["fail"].bool() if "fail" in info else nothing
+        success, fail = (info.get(name, torch.zeros_like(running)).bool() for name in ("success", "fail"))
         reward = step_reward(self._settings.reward, dense, self._dense, (success & ~self._success).float())
         self._invalid |= running & ~torch.isfinite(reward)
         self._dense = torch.where(running, dense, self._dense)
@@ -199,13 +196,12 @@ class ManiSkillGpuVecEnv:
     def _restore_ended(self) -> None:
         """Put environments whose episode is over back to the state in which it ended."""
         ids = self._ended.nonzero()[:, 0]
-        if len(ids) == 0:
-            return
-        final = _take(self._final_state, ids)
-        controllers = map_rows(torch.clone, self._env.agent.get_controller_state())
-        _put(controllers, ids, final["controller"])
-        self._env.agent.set_controller_state(controllers)
-        self._env.set_state_dict(final, ids)
+        if len(ids):
+            final = _take(self._final_state, ids)
+            controllers = map_rows(torch.clone, self._env.agent.get_controller_state())
+            _put(controllers, ids, final["controller"])
+            self._env.agent.set_controller_state(controllers)
+            self._env.set_state_dict(final, ids)
 
     def _observe(self) -> Observation:
         return Observation(

@@ -19,11 +19,7 @@ GPU_NAMES = ("gpu", "cuda", "sapien_cuda")  # what ManiSkill calls a rendering G
 
 
 def physics_device(settings: EnvSettings) -> str:
-    """``physx_cpu``, or ``physx_cuda:N``: always with the index, since "cuda" would be whichever comes first.
-
-    Raises:
-        EnvSetupError: an unknown backend, or GPU physics on what is no GPU.
-    """
+    """``physx_cpu``, or ``physx_cuda:N``: always with the index, since "cuda" would be whichever comes first."""
     return "physx_cpu" if (gpu := _gpu(settings)) is None else f"physx_cuda:{gpu}"
 
 
@@ -46,13 +42,11 @@ def render_device(settings: EnvSettings) -> str:
 
         return "sapien_cuda:0" if torch.cuda.device_count() else "sapien_cpu"
     name, _, index = asked.partition(":")
-    if name in GPU_NAMES:
-        if index and gpu is not None and index != str(gpu):
-            raise _elsewhere(asked, gpu)
-        return f"sapien_cuda:{index or gpu or 0}"
-    if gpu is not None and not (name == "none" and not settings.cameras):
-        raise _elsewhere(asked, gpu)
-    return asked
+    fits = index in ("", str(gpu)) if name in GPU_NAMES else name == "none" and not settings.cameras
+    if gpu is not None and not fits:
+        where = f"GPU physics on sim.device=cuda:{gpu} renders on that GPU"
+        raise EnvSetupError(f"sim.render_backend = {asked!r}, but {where}; leave sim.render_backend out")
+    return f"sapien_cuda:{index or gpu or 0}" if name in GPU_NAMES else asked
 
 
 def on_gpu(device: torch.device) -> AbstractContextManager[object]:
@@ -74,17 +68,9 @@ def _gpu(settings: EnvSettings) -> int | None:
         return None
     found = re.fullmatch(r"cuda(?::(\d+))?", settings.sim_device)
     if found is None:
-        raise EnvSetupError(
-            f"sim.device = {settings.sim_device!r} runs no GPU physics (sim.backend=gpu); name a GPU, such as cuda:0"
-        )
+        wrong = f"sim.device = {settings.sim_device!r} runs no GPU physics (sim.backend=gpu)"
+        raise EnvSetupError(f"{wrong}; name a GPU, such as cuda:0")
     return int(found[1] or 0)
-
-
-def _elsewhere(asked: str, gpu: int) -> EnvSetupError:
-    return EnvSetupError(
-        f"sim.render_backend = {asked!r}, but GPU physics on sim.device=cuda:{gpu} renders on that GPU; leave "
-        "sim.render_backend out"
-    )
 
 
 def check_vulkan() -> None:

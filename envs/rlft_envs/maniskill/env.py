@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import sapien
 import torch
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils import common
 
 from rlft.types import EnvSettings, EnvSpec
 from rlft_envs.maniskill.control import ControlStep
-from rlft_envs.maniskill.physics import renew_physics
 from rlft_envs.maniskill.reading import read_privileged, read_state, render_cameras, render_human_view, task_metrics
 from rlft_envs.maniskill.setup import build_base_env, instructions
 from rlft_envs.single import ObservationRow, Outcome, SingleEnv
@@ -38,6 +38,27 @@ def describe(env: BaseEnv, settings: EnvSettings) -> EnvSpec:
 def episode_options(episode_id: int | None) -> dict[str, torch.Tensor]:
     """The reset options that ask for a numbered configuration; none where the seed decides."""
     return {} if episode_id is None else {"episode_id": torch.tensor([episode_id])}
+
+
+def renew_physics(env: BaseEnv) -> None:
+    """Move everything into a new, empty physics scene, so that the past cannot reach the next episode (CPU only).
+
+    PhysX keeps its contact pairs in pools whose order depends on every contact there ever was, and the order decides in
+    which sequence the solver sums: after a reset, the same episode differs in the last bits from the moment the robot
+    touches something, and visibly soon after. A new scene with the same bodies in the same order costs a millisecond;
+    rebuilding the task would cost 200.
+    """
+    old = env.scene.sub_scenes[0]
+    env._set_scene_config()  # these defaults are global to the process, and another task may have changed them
+    physics = sapien.physx.PhysxCpuSystem()
+    physics.timestep = env.scene.px.timestep
+    new = sapien.Scene([physics, old.render_system] if env.scene.can_render() else [physics])
+    entities = list(old.entities)
+    for entity in entities:
+        entity.remove_from_scene()
+    for entity in entities:
+        new.add_entity(entity)
+    env.scene.px, env.scene.sub_scenes[0] = physics, new
 
 
 class ManiSkillEnv(SingleEnv):

@@ -10,7 +10,7 @@ from mani_skill.agents.base_agent import BaseAgent
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils.structs import Link
 
-from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.errors import EnvSetupError, check_known
 
 
 def _goal_pos(env: BaseEnv) -> torch.Tensor:
@@ -28,11 +28,7 @@ def _gripper(env: BaseEnv) -> torch.Tensor:
 
 
 def tool_link(agent: BaseAgent) -> Link:
-    """The link that a robot's tool poses are about: its ``tcp``, or WidowX's ``ee_gripper_link``.
-
-    Raises:
-        EnvSetupError: the robot has neither.
-    """
+    """The link that a robot's tool poses are about: its ``tcp``, or WidowX's ``ee_gripper_link``."""
     link = getattr(agent, "tcp", None) or agent.robot.links_map.get("ee_gripper_link")
     if link is None:
         raise EnvSetupError(f"the robot {agent.uid} has no tool link: neither tcp nor ee_gripper_link")
@@ -53,14 +49,8 @@ for tasks that hide it from the cameras)."""
 
 
 def read_state(env: BaseEnv, terms: tuple[str, ...]) -> torch.Tensor:
-    """The policy's state vector, float32 ``[E, S]``: the terms side by side, in order.
-
-    Raises:
-        EnvSetupError: a term does not exist, or not for this robot or task.
-    """
-    for term in terms:
-        if term not in STATE_TERMS:
-            raise unknown("env.state_terms", term, STATE_TERMS)
+    """The policy's state vector, float32 ``[E, S]``: the terms side by side; EnvSetupError where one is not there."""
+    check_known("env.state_terms", terms, STATE_TERMS)
     return torch.cat([STATE_TERMS[term](env).float() for term in terms], dim=1)
 
 
@@ -108,10 +98,7 @@ def composer(env: BaseEnv) -> Callable[[str, torch.Tensor, torch.Tensor], torch.
 def render_human_view(env: BaseEnv) -> torch.Tensor:
     """The task's own render camera, with goal markers shown: uint8 ``[E, height, width, 3]``.
 
-    A task that composes its images shows the first camera's instead.
-
-    Raises:
-        EnvSetupError: the environment was built without a renderer.
+    A task that composes its images shows the first camera's instead. EnvSetupError where nothing renders.
     """
     if composer(env) is not None and env.scene.sensors:
         name = next(iter(env.scene.sensors))

@@ -15,7 +15,7 @@ from mani_skill.agents.registration import REGISTERED_AGENTS, AgentSpec
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils.structs import Pose
 
-from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.errors import EnvSetupError, check_known
 
 SETTING = "env.make_kwargs.robot"
 CONTROLLERS: Mapping[str, type] = {
@@ -46,21 +46,13 @@ class Robot:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any] | None) -> Robot | None:
-        """Check what the settings say; None where they say nothing.
-
-        Raises:
-            EnvSetupError: an unknown field or robot, a missing file, a part without a controller.
-        """
+        """Check what the settings say (EnvSetupError where they are wrong); None where they say nothing."""
         if not values:
             return None
-        names = [entry.name for entry in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise unknown(SETTING, name, names)
+        check_known(SETTING, values, [entry.name for entry in fields(cls)])
         given: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
         robot = cls(**given)
-        if robot.like is not None and robot.like not in REGISTERED_AGENTS:
-            raise unknown(f"{SETTING}.like", robot.like, REGISTERED_AGENTS)
+        check_known(f"{SETTING}.like", [] if robot.like is None else [robot.like], REGISTERED_AGENTS)
         if robot.like is None and (robot.urdf is None or robot.rest is None or robot.tool_link is None):
             raise EnvSetupError(f"{SETTING}: without like, urdf, rest and tool_link are needed")
         if robot.urdf is not None and not Path(robot.urdf).is_file():
@@ -90,8 +82,7 @@ class Robot:
             def _after_init(self) -> None:
                 super()._after_init()
                 if described.tool_link is not None:
-                    if described.tool_link not in self.robot.links_map:
-                        raise unknown(f"{SETTING}.tool_link", described.tool_link, self.robot.links_map)
+                    check_known(f"{SETTING}.tool_link", [described.tool_link], self.robot.links_map)
                     self.tcp = self.robot.links_map[described.tool_link]
 
         Described.uid, Described.__name__ = uid, f"Robot_{uid}"
@@ -147,20 +138,15 @@ def _controller(own: Mapping[str, Any], where: str, values: Mapping[str, Any]) -
     changes = dict(values)
     if "control" in changes:
         kind = changes.pop("control")
-        if kind not in CONTROLLERS:
-            raise unknown(f"{where}.control", kind, CONTROLLERS)
+        check_known(f"{where}.control", [kind], CONTROLLERS)
         made, before = CONTROLLERS[kind], None
     else:
         source = str(changes.pop("from"))
         groups = {mode: parts for mode, parts in own.items() if isinstance(parts, dict)}
         known = {f"{mode}.{part}": config for mode, parts in groups.items() for part, config in parts.items()}
-        if source not in known:
-            raise unknown(f"{where}.from", source, known)
+        check_known(f"{where}.from", [source], known)
         made, before = type(known[source]), known[source]
-    allowed = [entry.name for entry in fields(made)]
-    for name in changes:
-        if name not in allowed:
-            raise unknown(where, name, allowed)
+    check_known(where, changes, [entry.name for entry in fields(made)])
     try:
         return made(**changes) if before is None else replace(before, **changes)
     except TypeError as error:

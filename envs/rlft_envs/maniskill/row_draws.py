@@ -88,15 +88,11 @@ def drawing_by_row(task: type) -> type:
 
 
 class RowDraws(TorchFunctionMode):
-    """While entered, row k of what torch draws without a ``generator`` comes from a CPU generator of seed k.
-
-    Attributes:
-        streams: the generators, one per row.
-    """
+    """While entered, row k of what torch draws without a ``generator`` comes from a CPU generator of seed k."""
 
     def __init__(self, seeds: Sequence[int], task: str) -> None:
         super().__init__()
-        self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]  # one per row
         self._task = task  # named in errors
         self._token: Any = None
 
@@ -116,7 +112,9 @@ class RowDraws(TorchFunctionMode):
         if name in IN_PLACE:
             return self._in_place(func, name, *args, **kwargs)
         if name in LIKE:
-            return self._like(name, *args, **kwargs)
+            like, kwargs = args[0], {k: v for k, v in kwargs.items() if k != "memory_format"}
+            kwargs = {"dtype": like.dtype, "device": like.device, **kwargs, "size": like.shape}
+            return self._sized(LIKE[name], name, args[1:], kwargs)
         if name in SIZED or not any(isinstance(value, torch.Tensor) for value in (*args, *kwargs.values())):
             return self._sized(func, name, args, kwargs)
         return self._by_value(func, name, args, kwargs)
@@ -135,11 +133,6 @@ class RowDraws(TorchFunctionMode):
         device, one = kwargs.pop("device", None), (1, *shape[1:])
         drawn = [func(*args, size=one, generator=stream, device=stream.device, **kwargs) for stream in self.streams]
         return torch.cat(drawn).to(device)
-
-    def _like(self, name: str, like: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        kwargs.pop("memory_format", None)
-        kwargs = {"dtype": like.dtype, "device": like.device, **kwargs, "size": like.shape}
-        return self._sized(LIKE[name], name, args, kwargs)
 
     def _in_place(self, func: Callable, name: str, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         self._check(name, tuple(tensor.shape))

@@ -7,13 +7,12 @@ of the registry would only stand between us and the simulator. Imported lazily; 
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from rlft.types import EnvSettings
-from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.errors import EnvSetupError, check_known, unknown
 from rlft_envs.rewards import needs_dense
 from rlft_envs.task import local_id, task_of
 
@@ -31,8 +30,6 @@ from rlft_envs.maniskill.devices import check_vulkan, physics_device, render_dev
 from rlft_envs.maniskill.robots import Robot, with_robot
 from rlft_envs.maniskill.row_draws import drawing_by_row
 from rlft_envs.maniskill.variations import Variation, varied
-
-log = logging.getLogger(__name__)
 
 HUMAN_VIEW_SIZE = 256
 
@@ -82,7 +79,11 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
         env = task(**kwargs)
     except (RuntimeError, FileNotFoundError, TypeError, AttributeError, KeyError, AssertionError) as error:
         raise EnvSetupError(_explain(settings, error)) from error
-    _check_built(env, settings)
+    check_known("env.cameras name", [camera.name for camera in settings.cameras], env.scene.sensors)
+    for camera in settings.cameras:
+        if camera.eye is not None and env.scene.sensors[camera.name].entity is not None:
+            raise EnvSetupError(f"camera {camera.name!r} is mounted on the robot; it takes no eye and target")
+    instructions(env, settings)  # there has to be one
     if visual_cell is not None:
         coarsen_robot(env, visual_cell)
     return env
@@ -116,11 +117,7 @@ def _keeping_views(task: type) -> type:
 
 
 def instructions(env: Any, settings: EnvSettings) -> list[str]:
-    """Every environment's language instruction: the setting, or what the task says, or our default for it.
-
-    Raises:
-        EnvSetupError: there is none.
-    """
+    """Every environment's instruction: the setting, the task's own, or our default; EnvSetupError if none."""
     own, text = getattr(env, "get_language_instruction", None), settings.instruction
     if text is None and own is not None:
         texts = list(own())
@@ -179,15 +176,6 @@ def _sensor_configs(settings: EnvSettings) -> dict[str, Any]:
         if camera.eye is not None:
             config["pose"] = sapien_utils.look_at(camera.eye, camera.target)
     return configs
-
-
-def _check_built(env: BaseEnv, settings: EnvSettings) -> None:
-    for camera in settings.cameras:
-        if camera.name not in env.scene.sensors:
-            raise unknown("env.cameras name", camera.name, env.scene.sensors)
-        if camera.eye is not None and env.scene.sensors[camera.name].entity is not None:
-            raise EnvSetupError(f"camera {camera.name!r} is mounted on the robot; it takes no eye and target")
-    instructions(env, settings)
 
 
 def _explain(settings: EnvSettings, error: Exception) -> str:

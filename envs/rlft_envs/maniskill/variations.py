@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.errors import EnvSetupError, check_known
 from rlft_envs.task import Task, ids_with
 
 Region = tuple[tuple[float, float], tuple[float, float]]  # `[[x_low, x_high], [y_low, y_high]]`, metres; uniform in it
@@ -35,14 +35,8 @@ class Variation:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any] | None) -> Variation | None:
-        """Check and freeze the mapping of a configuration; None or an empty one means no variation.
-
-        Raises:
-            EnvSetupError: an unknown field, or a value of the wrong form.
-        """
-        for name in values or ():
-            if name not in _SHAPES:
-                raise unknown("env.make_kwargs.variation", name, _SHAPES)
+        """Check (EnvSetupError) and freeze a configuration's mapping; None or an empty one means no variation."""
+        check_known("env.make_kwargs.variation", values or (), _SHAPES)
         given = {name: _checked(name, value) for name, value in (values or {}).items() if value is not None}
         return cls(**given) if values else None
 

@@ -50,12 +50,10 @@ class DemoPool:
         while True:
             try:
                 ready = self._links[0].wait_ready()
-                break
+                source = {**ready["source"], "frozen_action_dims": tuple(ready["source"]["frozen_action_dims"])}
+                return DemoSource(protocol.unpack_spec(ready["spec"]), **source)
             except WorkerFaultError as fault:
                 self._restart(self._links[0], fault, "while starting")
-        source = ready["source"]
-        frozen = tuple(source["frozen_action_dims"])
-        return DemoSource(protocol.unpack_spec(ready["spec"]), source["planner"], source["versions"], frozen)
 
     def run(self, next_attempt: Callable[[int], DemoAttempt | None]) -> Iterator[AttemptRecord]:
         """Work until ``next_attempt`` has nothing more and every attempt is answered.
@@ -80,8 +78,7 @@ class DemoPool:
             connections = [link.connection for link in self._owed if link.connection is not None]
             readable, now = wait(connections, max(0.0, patience)), time.monotonic()
             for link in [link for link in self._owed if link.connection in readable or link.deadline <= now]:
-                found = self._listen(link)
-                if found is not None:
+                if (found := self._listen(link)) is not None:
                     del self._owed[link]
                     yield found
 
