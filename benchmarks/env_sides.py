@@ -170,7 +170,7 @@ class BareLoop:
 def _bare_loop(connection: Connection, settings: EnvSettings, actions: np.ndarray, seeds: Sequence[int]) -> None:
     import torch
 
-    from rlft_envs.maniskill.physics import renew_physics
+    from rlft_envs.maniskill.env import renew_physics
     from rlft_envs.maniskill.reading import render_cameras
     from rlft_envs.maniskill.setup import build_base_env
 

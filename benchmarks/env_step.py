@@ -45,7 +45,7 @@ def _compare(side: int, what: str, pairs: int) -> Row:
         """The same environment, stepped by ManiSkill."""
 
         def _advance(self, action: np.ndarray) -> Outcome:
-            _, reward, _, _, info = self.env.step(torch.as_tensor(action)[None])
+            _, reward, _, _, info = self.unwrapped.step(torch.as_tensor(action)[None])
             self.reward = float(reward)
             return Outcome(bool(info["success"]))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rlft.types import ChunkStep, EnvSpec, Observation
+from rlft.types import ChunkStep, EnvSpec, Observation, map_rows
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.single import ObservationRow
 
@@ -26,35 +26,24 @@ FLAGS = ("terminated", "truncated", "success", "success_now", "invalid")
 
 @dataclass
 class EnvArrays:
-    """Observations of n environments, and where each stands: the fields of :class:`rlft.types.ChunkStep`.
+    """Observations of n environments, and where each stands: the fields of :class:`rlft.types.ChunkStep`."""
 
-    Attributes:
-        images: camera name -> uint8 ``[n, height, width, 3]``.
-        state: float32 ``[n, S]``.
-        privileged: float32 ``[n, P]``; P may be 0.
-        n_executed: int64 ``[n]``, of the last chunk.
-        terminated: bool ``[n]``; the other flags likewise.
-        metrics: float32 ``[n, MAX_METRICS]``, of which the first columns are named.
-        metric_names: the names; they come with the first step.
-    """
-
-    images: dict[str, np.ndarray]
-    state: np.ndarray
-    privileged: np.ndarray
-    n_executed: np.ndarray
-    terminated: np.ndarray
+    images: dict[str, np.ndarray]  # camera name -> uint8 `[n, height, width, 3]`
+    state: np.ndarray  # float32 `[n, S]`
+    privileged: np.ndarray  # float32 `[n, P]`; P may be 0
+    n_executed: np.ndarray  # int64 `[n]`, of the last chunk
+    terminated: np.ndarray  # bool `[n]`; the other flags likewise
     truncated: np.ndarray
     success: np.ndarray
     success_now: np.ndarray
     invalid: np.ndarray
-    metrics: np.ndarray
-    metric_names: list[str] = field(default_factory=list, init=False)
+    metrics: np.ndarray  # float32 `[n, MAX_METRICS]`, of which the first columns are named
+    metric_names: list[str] = field(default_factory=list, init=False)  # they come with the first step
 
     def part(self, rows: slice) -> EnvArrays:
         """The same memory, of some environments only."""
-        images = {name: image[rows] for name, image in self.images.items()}
-        others = {x.name: getattr(self, x.name)[rows] for x in fields(self) if x.init and x.name != "images"}
-        return EnvArrays(images, **others)
+        arrays = {x.name: getattr(self, x.name) for x in fields(self) if x.init}
+        return EnvArrays(**map_rows(lambda array: array[rows], arrays))
 
     @property
     def ended(self) -> np.ndarray:
@@ -75,61 +64,38 @@ class EnvArrays:
             values[slots] = 0
 
     def write_metrics(self, slot: int, metrics: Mapping[str, float]) -> None:
-        """Keep an environment's task metrics of its last executed step.
-
-        Raises:
-            EnvSetupError: other names than at the first step, or too many.
-        """
+        """Keep an environment's task metrics of its last executed step; errors as of :meth:`name_metrics`."""
         if self.metric_names != list(metrics):
             self.name_metrics(metrics)
         self.metrics[slot, : len(metrics)] = list(metrics.values())
 
     def name_metrics(self, names: Iterable[str]) -> None:
-        """Say what the columns of the metrics are.
-
-        Raises:
-            EnvSetupError: they are something else already, or there are too many.
-        """
+        """Say what the columns of the metrics are; EnvSetupError where they are something else already, or too many."""
         new, old = list(names), self.metric_names
         if len(new) > MAX_METRICS:
             raise EnvSetupError(f"the task reports {len(new)} metrics; at most {MAX_METRICS} can be kept: {new}")
         if old and new != old:
-            raise EnvSetupError(
-                f"the task's metrics were {old} and are {new} now; a task has to report the same ones, in the same "
-                "order, at every step and in every environment"
-            )
+            rule = "a task has to report the same ones, in the same order, at every step and in every environment"
+            raise EnvSetupError(f"the task's metrics were {old} and are {new} now; {rule}")
         self.metric_names = new
 
     def observation(self, slots: Sequence[int], tasks: Sequence[str]) -> Observation:
         """A copy of the named rows; ``tasks`` are the instructions of all n environments."""
-        rows = list(slots)
-        return Observation(
-            images={name: image[rows] for name, image in self.images.items()},
-            state=self.state[rows],
-            task=[tasks[row] for row in rows],
-            privileged=self.privileged[rows] if self.privileged.shape[1] else None,
-        )
+        rows, privileged = list(slots), self.privileged if self.privileged.shape[1] else None
+        return map_rows(lambda array: array[rows], Observation(self.images, self.state, list(tasks), privileged))
 
     def chunk_step(self, rewards: np.ndarray, tasks: Sequence[str]) -> ChunkStep:
         """A copy of everything; ``rewards`` are those of the chunk, float32 ``[n, A]``."""
-        return ChunkStep(
-            obs=self.observation(range(len(tasks)), tasks),
-            rewards=rewards.copy(),
-            n_executed=self.n_executed.copy(),
-            metrics={name: self.metrics[:, column].copy() for column, name in enumerate(self.metric_names)},
-            **{name: getattr(self, name).copy() for name in FLAGS},
-        )
+        metrics = {name: self.metrics[:, column] for column, name in enumerate(self.metric_names)}
+        others = {name: getattr(self, name) for name in ("n_executed", *FLAGS)}
+        copied = map_rows(np.copy, {"rewards": rewards, "metrics": metrics, **others})
+        return ChunkStep(obs=self.observation(range(len(tasks)), tasks), **copied)
 
 
 def shared_arrays(descriptor: int, spec: EnvSpec, act_steps: int) -> tuple[EnvArrays, np.ndarray, np.ndarray]:
     """The arrays of all E environments in memory that processes share, which grows where it is too small.
 
     What does not depend on A comes first: it stays where it is when A changes.
-
-    Args:
-        descriptor: of the memory.
-        spec: says what E, d and the cameras are.
-        act_steps: A of the chunk that is laid out.
 
     Returns:
         the arrays; a chunk's actions, float32 ``[E, A, d]``; its rewards, float32 ``[E, A]``.
@@ -150,10 +116,9 @@ def shared_arrays(descriptor: int, spec: EnvSpec, act_steps: int) -> tuple[EnvAr
     if os.fstat(descriptor).st_size < starts[-1]:
         os.ftruncate(descriptor, starts[-1])
     memory = mmap.mmap(descriptor, starts[-1])
-    arrays: dict[str, Any] = {
-        name: np.ndarray(shape, dtype, buffer=memory, offset=start)
-        for (name, shape, dtype), start in zip(layout, starts)
-    }
+    arrays: dict[str, Any] = {}
+    for (name, shape, dtype), start in zip(layout, starts):
+        arrays[name] = np.ndarray(shape, dtype, buffer=memory, offset=start)
     actions, rewards = arrays.pop("actions"), arrays.pop("rewards")
     images = {camera.name: arrays.pop(f"image/{camera.name}") for camera in spec.cameras}
     return EnvArrays(images, **arrays), actions, rewards

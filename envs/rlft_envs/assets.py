@@ -16,11 +16,7 @@ VISUALS = ("textured.dae", "textured.glb", "textured.obj", "collision.obj")
 
 
 def download_command(root: str | Path | None) -> str:
-    """What to type to get the assets.
-
-    Args:
-        root: where they are looked for; None where nothing says so, then they come to the default place.
-    """
+    """What to type to get the assets to where they are looked for; None: to the default place."""
     words = [".venv/bin/python", "scripts/download_assets.py", "--accept-licences"]
     return shlex.join(words if root is None else [*words, "--root", str(root)])
 
@@ -33,10 +29,7 @@ def own_download(settings: EnvSettings) -> str:
 def point_maniskill_at(settings: EnvSettings) -> None:
     """Let ManiSkill look under ``<assets root>/maniskill``, unless MS_ASSET_DIR names a place of the user's own.
 
-    ManiSkill reads that variable when it is imported, so this comes before.
-
-    Raises:
-        EnvSetupError: it was imported already, with another place.
+    ManiSkill reads that variable when it is imported, so this comes before, or raises EnvSetupError.
     """
     if settings.assets_root is None:
         return
@@ -45,29 +38,19 @@ def point_maniskill_at(settings: EnvSettings) -> None:
     if "mani_skill" in sys.modules and folder.is_dir() and named == str(folder):
         found = Path(sys.modules["mani_skill"].ASSET_DIR)
         if found != folder / "data":
-            raise EnvSetupError(
-                f"assets.root = {settings.assets_root!r}, but ManiSkill was loaded with {found} before; give the "
-                "setting before the first environment is built"
-            )
+            wrong = f"assets.root = {settings.assets_root!r}, but ManiSkill was loaded with {found} before"
+            raise EnvSetupError(f"{wrong}; give the setting before the first environment is built")
 
 
 def folder_of(settings: EnvSettings, name: str) -> Path:
-    """The directory ``<assets root>/<name>``.
-
-    Raises:
-        EnvSetupError: it is not there; says how to get it.
-    """
-    if settings.assets_root is None:
-        raise EnvSetupError(
-            f"{settings.env_id} needs assets, and assets.root is not set; download them with: {download_command(None)}"
-        )
-    folder = Path(settings.assets_root) / name
-    if not folder.is_dir():
-        raise EnvSetupError(
-            f"{settings.env_id} needs assets that are not under {folder} (assets.root, RLFT_ASSETS); "
-            f"download them with: {download_command(settings.assets_root)}"
-        )
-    return folder
+    """The directory ``<assets root>/<name>``; EnvSetupError, which says how to get it, where it is not there."""
+    folder = None if settings.assets_root is None else Path(settings.assets_root) / name
+    if folder is not None and folder.is_dir():
+        return folder
+    wrong = ", and assets.root is not set"
+    if folder is not None:
+        wrong = f" that are not under {folder} (assets.root, RLFT_ASSETS)"
+    raise EnvSetupError(f"{settings.env_id} needs assets{wrong}; download them with: {own_download(settings)}")
 
 
 def visual_mesh(folder: Path) -> Path:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from rlft.types import EnvSpec
+from rlft.types import Array, EnvSpec
 
 
 def check_env_ids(env_ids: Sequence[int], num_envs: int) -> None:
@@ -22,10 +22,9 @@ def check_env_ids(env_ids: Sequence[int], num_envs: int) -> None:
 def check_reset(
     env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None, spec: EnvSpec
 ) -> list[int | None]:
-    """Raise ValueError unless there is one valid seed, and one valid episode id, per distinct, existing environment.
+    """Return the episode ids, or None for each environment.
 
-    Returns:
-        the episode ids, or None for each environment.
+    Raise ValueError unless there is one valid seed, and one valid episode id, per distinct, existing environment.
     """
     check_env_ids(env_ids, spec.num_envs)
     if len(env_ids) != len(seeds):
@@ -45,31 +44,13 @@ def check_reset(
     return [int(i) for i in episode_ids]
 
 
-def check_action_shape(shape: tuple[int, ...], spec: EnvSpec) -> None:
-    """Raise ValueError unless the shape is ``[E, A, d]`` with A >= 1."""
+def check_actions(actions: Array, spec: EnvSpec) -> None:
+    """Raise ValueError unless actions are finite and of shape ``[E, A >= 1, d]``; names the first that is not."""
+    shape = tuple(actions.shape)
     if len(shape) != 3 or shape[::2] != (spec.num_envs, spec.act_dim) or shape[1] < 1:
         raise ValueError(f"actions have shape {shape}; [E={spec.num_envs}, A>=1, d={spec.act_dim}] is needed")
-
-
-def check_actions(actions: Any, spec: EnvSpec) -> np.ndarray:
-    """Check shape and values of a chunk of actions.
-
-    Args:
-        actions: ``[E, A, d]``, A >= 1.
-        spec: says what E and d are.
-
-    Returns:
-        the same, float32.
-
-    Raises:
-        ValueError: a wrong shape, or a NaN or infinite action (the first one's environment and step are named).
-    """
-    array = np.asarray(actions, dtype=np.float32)
-    check_action_shape(array.shape, spec)
-    finite = np.isfinite(array)
+    finite = abs(actions) < math.inf  # of a tensor as of an array; a NaN compares as false
     if not finite.all():
-        env, step, dim = np.argwhere(~finite)[0]
-        raise ValueError(
-            f"action of environment {env}, step {step} of the chunk, dimension {dim} is {array[env, step, dim]}"
-        )
-    return array
+        env, step, dim = np.argwhere(np.logical_not(finite.tolist()))[0]
+        where = f"action of environment {env}, step {step} of the chunk, dimension {dim}"
+        raise ValueError(f"{where} is {actions[env, step, dim]}")

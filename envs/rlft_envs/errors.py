@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class EnvSetupError(ValueError):
@@ -15,27 +15,25 @@ class WorkerError(RuntimeError):
 
 
 class PlanError(Exception):
-    """A planner gave up on one episode.
-
-    Attributes:
-        kind: ``ik`` (a waypoint has no joint solution), ``no_plan`` (no timed path, or the task cannot be done in
-            this control mode), ``not_grasped`` (the fingers never held the object) or ``dropped`` (they lost it).
-    """
+    """A planner gave up on one episode."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
+        # `ik` (a waypoint has no joint solution), `no_plan` (no timed path, or the task cannot be done in this control
+        # mode), `not_grasped` (the fingers never held the object) or `dropped` (they lost it)
         self.kind = kind
 
 
 def unknown(what: str, given: str, allowed: Iterable[str]) -> EnvSetupError:
-    """The error for a name that does not exist, with the nearest ones that do.
-
-    Args:
-        what: the setting, for instance ``env.id``.
-        given: its value.
-        allowed: every name that would have done.
-    """
+    """The error for a setting, for instance ``env.id``, whose name does not exist, with the nearest ones that do."""
     names = sorted(allowed)
     near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(names)}"
     return EnvSetupError(f"{what} = {given!r} is not known; {hint}")
+
+
+def check_known(what: str, given: Iterable[str], allowed: Collection[str]) -> None:
+    """Raise the :func:`unknown` error of the first name that is not allowed."""
+    for name in given:
+        if name not in allowed:
+            raise unknown(what, name, allowed)

@@ -10,15 +10,7 @@ from rlft_envs.errors import EnvSetupError
 
 
 def fit_image(image: str | Path | np.ndarray, height: int, width: int) -> np.ndarray:
-    """An image stretched to a size: bilinear, antialiased.
-
-    Args:
-        image: a file, or uint8 ``[h, w, 3]``.
-        height: rows, pixels.
-        width: columns, pixels.
-
-    Returns:
-        uint8 ``[height, width, 3]``, RGB.
+    """An image, a file or uint8 ``[h, w, 3]``, stretched to uint8 ``[height, width, 3]``, RGB: bilinear, antialiased.
 
     Raises:
         EnvSetupError: the file is missing or no image.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlft.types import EnvSettings, VecEnv
-from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.errors import EnvSetupError, check_known
 from rlft_envs.rewards import REWARD_MODES
 from rlft_envs.simulator import simulator_of
 
@@ -19,8 +19,7 @@ def make_vec_env(settings: EnvSettings) -> VecEnv:
         WorkerError: a worker process could not be started.
     """
     simulator = simulator_of(settings)
-    if settings.reward.mode not in REWARD_MODES:
-        raise unknown("env.reward.mode", settings.reward.mode, REWARD_MODES)
+    check_known("env.reward.mode", [settings.reward.mode], REWARD_MODES)
     if settings.num_envs < 1:
         raise EnvSetupError(f"env.num_envs = {settings.num_envs}; at least 1 is needed")
     if len({camera.name for camera in settings.cameras}) != len(settings.cameras):

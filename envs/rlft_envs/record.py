@@ -31,43 +31,33 @@ class Expert(Protocol):
     @property
     def frozen_action_dims(self) -> tuple[int, ...]:
         """Action dimensions that this task never changes (a gripper that stays closed)."""
-        ...
 
     @property
     def noisy_dims(self) -> tuple[int, ...]:
         """Action dimensions that may be disturbed on purpose at the step that :meth:`act` last gave."""
-        ...
 
     @property
     def success_counts(self) -> bool:
         """Whether a success after the action that :meth:`act` last gave ends the demonstration."""
-        ...
 
     def act(self) -> np.ndarray | None:
         """The action for the current state, float32 ``[d]``; None where the plan is over."""
-        ...
 
     def hold(self) -> np.ndarray:
         """An action that keeps the robot as it is, float32 ``[d]``."""
-        ...
 
 
 @dataclass(frozen=True)
 class RecordSettings:
-    """How attempts are recorded.
+    """How attempts are recorded."""
 
-    Attributes:
-        hold_steps: steps recorded after the first success that the expert may end with; the task must still be
-            solved after them.
-        action_noise: std of noise on executed, not recorded, actions until the first success, controller units.
-        max_steps: a plan that takes longer is given up.
-        keep_failures: an attempt that does not succeed is kept like one that does.
-    """
-
+    # steps recorded after the first success that the expert may end with; the task must still be solved after them
     hold_steps: int = 2
-    action_noise: float = 0.0
-    max_steps: int = 400
-    keep_failures: bool = False
+    action_noise: float = (
+        0.0  # std of noise on executed, not recorded, actions until the first success, controller units
+    )
+    max_steps: int = 400  # a plan that takes longer is given up
+    keep_failures: bool = False  # an attempt that does not succeed is kept like one that does
 
 
 @dataclass
@@ -88,10 +78,9 @@ class DemoRecording:
 
     def result(self) -> AttemptRecord:
         """The outcome, without the episode."""
-        steps, seed = len(self.actions), self.attempt.seed
-        return AttemptRecord(
-            self.attempt.number, seed, self.outcome, steps, self.success_step, self.seconds, self.message
-        )
+        attempt, steps = self.attempt, len(self.actions)
+        told = self.outcome, steps, self.success_step, self.seconds, self.message
+        return AttemptRecord(attempt.number, attempt.seed, *told)
 
     def save(self, path: Path) -> None:
         """Write the episode as an .npz file, whole or not at all; :meth:`rlft.data.episode.Episode.load` reads it."""
@@ -117,13 +106,9 @@ def record(
 ) -> DemoRecording:
     """Reset the environment by the attempt's seed and let the expert solve it.
 
-    Every failure is classified and returned, none is raised, but for one that no other seed would change.
-
-    Raises:
-        EnvSetupError: the task or control mode has no expert.
+    Every failure is classified and returned; EnvSetupError alone, which no other seed would change, is raised.
     """
-    out = DemoRecording(attempt, "executed_not_solved")
-    started = time.perf_counter()
+    out, started = DemoRecording(attempt, "executed_not_solved"), time.perf_counter()
     try:
         env.reset(attempt.seed)
         out.instruction = env.instruction
@@ -155,8 +140,7 @@ def _run(env: SingleEnv, expert: Expert, out: DemoRecording, settings: RecordSet
             out.images.setdefault(name, []).append(np.array(image))
         out.states.append(np.array(seen.state, dtype=np.float32))
         out.actions.append(action)
-        executed = action.copy()
-        noisy = list(expert.noisy_dims)
+        executed, noisy = action.copy(), list(expert.noisy_dims)
         if settings.action_noise > 0.0 and out.success_step is None and noisy:
             executed[noisy] += settings.action_noise * rng.standard_normal(len(noisy), dtype=np.float32)
             executed = np.clip(executed, low, high)
@@ -168,5 +152,4 @@ def _run(env: SingleEnv, expert: Expert, out: DemoRecording, settings: RecordSet
             out.outcome = SUCCESS if success else "executed_not_solved"
             out.message = "" if success else f"solved at step {out.success_step}, but not {held} steps later"
             return
-    out.outcome = "too_slow"
-    out.message = f"not solved within {settings.max_steps} steps"
+    out.outcome, out.message = "too_slow", f"not solved within {settings.max_steps} steps"

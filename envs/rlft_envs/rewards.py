@@ -34,19 +34,13 @@ def needs_dense(settings: RewardSettings) -> bool:
 
 
 def step_reward(settings: RewardSettings, dense: Array, previous_dense: Array, first_success: Array) -> Array:
-    """The reward of one executed step.
+    """The reward of one executed step, in the shape of ``first_success``; ValueError where there is no such mode.
 
     Args:
         settings: mode, scale and bonus.
         dense: normalised dense reward after the step, any shape; ignored when sparse.
         previous_dense: the same before the step; only ``dense_difference`` looks at it.
         first_success: 1 where this step is the episode's first success, else 0; float.
-
-    Returns:
-        the reward, in the shape of ``first_success``.
-
-    Raises:
-        ValueError: the mode does not exist.
     """
     bonus = settings.success_bonus * first_success
     if settings.mode == "dense_difference":

@@ -13,28 +13,16 @@ from rlft_envs.task import task_of
 
 
 class Simulator(ABC):
-    """A simulator, found by ``env.simulator``. Its module loads nothing heavy; what these methods need, they import.
+    """A simulator, found by ``env.simulator``. Its module loads nothing heavy; what these methods need, they import."""
 
-    Attributes:
-        packages: whose versions a dataset records, where they are installed.
-    """
-
-    packages: tuple[str, ...] = ("numpy",)
+    packages: tuple[str, ...] = ("numpy",)  # whose versions a dataset records, where they are installed
 
     @abstractmethod
     def single(self, settings: EnvSettings) -> SingleEnv:
-        """Build one environment with CPU physics.
-
-        Raises:
-            EnvSetupError: the settings cannot be built; says what to change.
-        """
+        """Build one environment with CPU physics; EnvSetupError, which says what to change, where that fails."""
 
     def batched(self, settings: EnvSettings) -> VecEnv:
-        """Build all environments as one object with GPU physics.
-
-        Raises:
-            EnvSetupError: as of :meth:`single`; or the simulator has none.
-        """
+        """Build all environments as one object with GPU physics; EnvSetupError where the simulator has none."""
         raise EnvSetupError(f"env.simulator = {settings.simulator!r} has no GPU physics; use sim.backend=cpu")
 
     def check(self, settings: EnvSettings) -> None:
@@ -64,11 +52,7 @@ class Simulator(ABC):
 
 
 def simulator_of(settings: EnvSettings) -> Simulator:
-    """The simulator that the settings name.
-
-    Raises:
-        EnvSetupError: there is none of that name.
-    """
+    """The simulator that the settings name; EnvSetupError where there is none of that name."""
     try:
         found = plugins.load("simulators", settings.simulator, "env.simulator")
     except ConfigError as error:

@@ -47,43 +47,29 @@ class ObservationRow:
 
     def is_finite(self) -> bool:
         """Whether state and privileged state hold numbers only."""
-        return bool(np.isfinite(self.state).all()) and (
-            self.privileged is None or bool(np.isfinite(self.privileged).all())
-        )
+        return all(np.isfinite(values).all() for values in (self.state, self.privileged) if values is not None)
 
 
 class SingleEnv(ABC):
-    """One environment, stepped one action at a time.
+    """One environment, stepped one action at a time."""
 
-    Attributes:
-        settings: what it was built from.
-        seed: the seed of the running episode; None before the first reset.
-        episode_id: the numbered configuration that was asked for; None where the seed decided.
-        elapsed: steps executed in the running episode.
-
-    Raises:
-        EnvSetupError: only the sums of a chunk's rewards are asked for, and the reward's mode has to see every step.
-    """
+    spec: EnvSpec  # the facts about it, with `num_envs` as in the settings; a simulator sets it when it is built
 
     def __init__(self, settings: EnvSettings) -> None:
         if settings.reward_per_chunk and settings.reward.mode != "dense_difference":
-            raise EnvSetupError(
-                f"reward_per_chunk goes with env.reward.mode=dense_difference, not with {settings.reward.mode!r}: "
-                "only differences add up to the same sum when steps are left out"
-            )
+            wrong = f"reward_per_chunk goes with env.reward.mode=dense_difference, not with {settings.reward.mode!r}"
+            raise EnvSetupError(f"{wrong}: only differences add up to the same sum when steps are left out")
         self.settings = settings
-        self.seed: int | None = None
-        self.episode_id: int | None = None
-        self.elapsed = 0
+        self.seed: int | None = None  # of the running episode; None before the first reset
+        self.episode_id: int | None = None  # the numbered configuration that was asked for; None: the seed decided
+        self.elapsed = 0  # steps executed in the running episode
         self._dense = 0.0
         self._succeeded = False
 
     def reset(self, seed: int, episode_id: int | None = None) -> None:
         """Start the episode that ``seed`` names: the same seed gives the same episode, whatever ran before.
 
-        Args:
-            seed: names everything that is drawn.
-            episode_id: in ``0..spec.num_episode_ids-1``: the configuration, which is then not drawn.
+        An ``episode_id`` in ``0..spec.num_episode_ids-1`` is the configuration, which is then not drawn.
         """
         self.seed, self.episode_id, self.elapsed, self._succeeded = seed, episode_id, 0, False
         self._start_episode(seed, episode_id)
@@ -97,9 +83,6 @@ class SingleEnv(ABC):
             reward_due: False leaves the dense reward to a later step unless the episode ends here. In mode
                 ``dense_difference`` that step then reports the whole difference: the sum is that of the steps between,
                 up to rounding, and a dense reward that is not a number is noticed only there.
-
-        Raises:
-            RuntimeError: no episode was started.
         """
         if self.seed is None:
             raise RuntimeError("step() before reset(seed)")
@@ -112,14 +95,8 @@ class SingleEnv(ABC):
             dense = self._dense_reward()
         first = float(outcome.success and not self._succeeded)
         reward = float(step_reward(self.settings.reward, dense, self._dense, first))
-        self._dense = dense
-        self._succeeded |= outcome.success
+        self._dense, self._succeeded = dense, self._succeeded or outcome.success
         return StepResult(reward, terminated, truncated, outcome.success, outcome.metrics)
-
-    @property
-    @abstractmethod
-    def spec(self) -> EnvSpec:
-        """The facts about this environment, with ``num_envs`` as in the settings."""
 
     @property
     @abstractmethod
@@ -132,7 +109,7 @@ class SingleEnv(ABC):
 
     @abstractmethod
     def human_view(self) -> np.ndarray:
-        """A picture for people, uint8 ``[height, width, 3]``."""
+        """An image for people, uint8 ``[height, width, 3]``."""
 
     @abstractmethod
     def close(self) -> None:

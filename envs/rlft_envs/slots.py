@@ -21,16 +21,12 @@ from rlft_envs.errors import EnvSetupError
 from rlft_envs.record import SIMULATOR_ERROR, SUCCESS, RecordSettings, package_versions, record
 from rlft_envs.simulator import build_single_env, simulator_of
 from rlft_envs.single import SingleEnv
-from rlft_envs.task import expert_name, make_expert
+from rlft_envs.task import expert_of, make_expert
 
 log = logging.getLogger(__name__)
 
 Answer = tuple[Mapping[str, Any], bytes]
 """What an operation answers: plain data, and raw bytes that go with it."""
-
-
-class EnvStepError(RuntimeError):
-    """A simulator raised; the message names the environment, its seed and its step."""
 
 
 class EnvSlots:
@@ -43,12 +39,6 @@ class EnvSlots:
             None where nobody else looks at them.
         demos: how demonstrations are recorded; None where none are wanted.
 
-    Attributes:
-        spec: the facts about one environment.
-        envs: the environments, by slot.
-        operations: name -> what answers it.
-        ready: what is to be known about the environments: the spec, their instructions, who demonstrates.
-
     Raises:
         EnvSetupError: the settings cannot be built, or nobody can demonstrate the task.
     """
@@ -56,71 +46,57 @@ class EnvSlots:
     def __init__(
         self, settings: EnvSettings, env_ids: Sequence[int], memory: int | None, demos: RecordSettings | None = None
     ) -> None:
-        source = (
-            None
-            if demos is None
-            else {"planner": expert_name(settings), "versions": package_versions(simulator_of(settings).packages)}
-        )
+        source: dict[str, Any] | None = None
+        if demos is not None:
+            expert, versions = expert_of(settings), package_versions(simulator_of(settings).packages)
+            source = {"planner": f"{expert.__module__}:{expert.__qualname__}", "versions": versions}
         self._settings, self._demos = settings, demos or RecordSettings()
         self._memory = os.memfd_create("rlft-slots") if memory is None else memory
         self._rows = slice(env_ids[0], env_ids[-1] + 1)
         self._ids = [settings.first_env + i for i in env_ids]
-        self.envs: list[SingleEnv] = [build_single_env(settings) for _ in self._ids]
+        self.envs = [build_single_env(settings) for _ in self._ids]
         self.envs[0].observe()  # the first image compiles shaders for seconds; let that be part of starting
         self.spec: EnvSpec = replace(self.envs[0].spec, num_envs=settings.num_envs)
         self._arrays, self._actions, self._rewards = self._shared(act_steps=0)
-        self._started = np.zeros(len(self._ids), dtype=bool)
         self._frames: dict[int, list[np.ndarray]] = {}
         if source is not None:
             self.reset([0], [0], [None])
             source["frozen_action_dims"] = make_expert(self.envs[0]).frozen_action_dims
+        # What is to be known about the environments, their instructions and who demonstrates.
         self.ready = {"spec": asdict(self.spec), "tasks": [env.instruction for env in self.envs], "source": source}
-        self.operations: dict[str, Callable[..., Answer]] = {
-            operation.__name__: operation
-            for operation in (self.reset, self.step, self.record, self.take_frames, self.demonstrate)
-        }
+        answers = (self.reset, self.step, self.record, self.take_frames, self.demonstrate)
+        self.operations: dict[str, Callable[..., Answer]] = {answer.__name__: answer for answer in answers}
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int | None]) -> Answer:
         """Start the episodes named by seed and id; their rows are written. Answers with the instructions."""
         for slot, seed, episode_id in zip(slots, seeds, episode_ids, strict=True):
-            env = self.envs[slot]
             try:
-                env.reset(int(seed), episode_id)
+                self.envs[slot].reset(int(seed), episode_id)
                 self._arrays.clear(slot)
                 self._observe(slot)
             except Exception as error:
                 where = f"environment {self._ids[slot]} raised in reset, seed {seed}, episode id {episode_id}"
-                raise EnvStepError(where) from error
-            self._started[slot] = True
+                raise RuntimeError(where) from error
         return {"tasks": [self.envs[slot].instruction for slot in slots]}, b""
 
     def step(self, act_steps: int) -> Answer:
-        """Execute up to A actions, which lie in the shared memory, in every environment whose episode runs.
-
-        Raises:
-            EnvSetupError: the task's metrics are not always the same.
-            EnvStepError: a simulator raised.
-        """
+        """Execute up to A actions, which lie in the shared memory, in every environment whose episode runs."""
         if act_steps != self._actions.shape[1]:
             _, self._actions, self._rewards = self._shared(act_steps)
         self._rewards[:], self._arrays.n_executed[:] = 0.0, 0
-        for slot in np.flatnonzero(self._started & ~self._arrays.ended).tolist():
+        for slot in np.flatnonzero(~self._arrays.ended).tolist():
             env = self.envs[slot]
             try:
-                self._run_chunk(slot, env, self._actions[slot], self._rewards[slot])
+                self._run_chunk(slot, env)
             except EnvSetupError:
                 raise
             except Exception as error:
                 where = f"environment {self._ids[slot]} raised in step {env.elapsed}, seed {env.seed}"
-                raise EnvStepError(where) from error
+                raise RuntimeError(where) from error
         return {"metrics": self._arrays.metric_names}, b""
 
     def record(self, slots: Sequence[int]) -> Answer:
-        """Keep a human-view frame per executed step of these environments from now on, and of no others.
-
-        Raises:
-            EnvSetupError: the environments have no renderer.
-        """
+        """Keep a human-view frame per executed step of these environments from now on, and of no others."""
         for slot in slots:
             self.envs[slot].human_view()  # fails here rather than inside an episode
         self._frames = {slot: self._frames.get(slot, []) for slot in slots}
@@ -154,9 +130,9 @@ class EnvSlots:
         arrays, actions, rewards = shared_arrays(self._memory, self.spec, act_steps)
         return arrays.part(self._rows), actions[self._rows], rewards[self._rows]
 
-    def _run_chunk(self, slot: int, env: SingleEnv, actions: np.ndarray, rewards: np.ndarray) -> None:
+    def _run_chunk(self, slot: int, env: SingleEnv) -> None:
         """Run one environment's chunk to its end, or to the end of its episode; render once."""
-        out = self._arrays
+        out, actions = self._arrays, self._actions[slot]
         for j, action in enumerate(actions):
             result = env.step(action, reward_due=not self._settings.reward_per_chunk or j + 1 == len(actions))
             out.n_executed[slot] = j + 1
@@ -166,11 +142,11 @@ class EnvSlots:
             out.write_metrics(slot, result.metrics)
             if slot in self._frames:
                 self._frames[slot].append(env.human_view())
-            if not math.isfinite(result.reward):
+            if math.isfinite(result.reward):
+                self._rewards[slot, j] = result.reward
+            else:
                 self._invalidate(slot, "reward")
-                break
-            rewards[j] = result.reward
-            if result.terminated or result.truncated:
+            if out.ended[slot]:
                 break
         self._observe(slot)
 

@@ -24,51 +24,34 @@ Hook = Callable[..., Any] | str
 
 @dataclass(frozen=True)
 class Task:
-    """One task, or a family whose members differ in their ids.
+    """One task, or a family whose members differ in their ids."""
 
-    Attributes:
-        ids: the simulator's ids that it is about; ``*`` stands for any text.
-        instruction: the language instruction where neither the settings nor the environment itself give one.
-        expert: ``(SingleEnv) -> Expert``: who demonstrates the episode that an environment has just started.
-        configurations: ``(EnvSettings) -> ConfigurationSpace | None``: what ``reset(..., episode_ids)`` addresses.
-        check: ``(EnvSettings) -> None``: refuses settings and missing assets, before anything is built.
-        module: imported before the id is looked up: it makes the environment known to its simulator.
-        adapt: ``(environment class, EnvSettings) -> (class, keyword arguments)``: mends what upstream lacks. With
-            Gymnasium ``(environment, EnvSettings) -> environment``.
-        download: ``(EnvSettings) -> str``: the command that fetches its assets.
-        movable: attributes of the environment that hold its object and its goal, where these can be varied.
-        goal_follows_object: whether the goal is placed relative to the object.
-    """
-
-    ids: tuple[str, ...]
-    instruction: str = ""
-    expert: Hook | None = None
+    ids: tuple[str, ...]  # the simulator's ids that it is about; `*` stands for any text
+    instruction: str = ""  # where neither the settings nor the environment itself give one
+    expert: Hook | None = None  # `(SingleEnv) -> Expert`: who demonstrates the episode that it has just started
+    # `(EnvSettings) -> ConfigurationSpace | None`: what `reset(..., episode_ids)` addresses
     configurations: Hook | None = None
-    check: Hook | None = None
-    module: str | None = None
+    check: Hook | None = None  # `(EnvSettings) -> None`: refuses settings and missing assets, before anything is built
+    module: str | None = None  # imported before the id is looked up: it makes it known to its simulator
+    # `(environment class, EnvSettings) -> (class, keyword arguments)`: mends what upstream lacks; with Gymnasium
+    # `(environment, EnvSettings) -> environment`
     adapt: Hook | None = None
-    download: Hook | None = None
+    download: Hook | None = None  # `(EnvSettings) -> str`: the command that fetches its assets
+    # attributes of the environment that hold its object and its goal, where these can be varied
     movable: tuple[str, str] | None = None
-    goal_follows_object: bool = True
+    goal_follows_object: bool = True  # whether the goal is placed relative to the object
 
     def serves(self, env_id: str) -> bool:
         """Whether an id is this task's."""
         return any(fnmatchcase(env_id, pattern) for pattern in self.ids)
 
     def hook(self, name: str) -> Callable[..., Any] | None:
-        """The function of a field, imported where it is named; None where the task has none.
-
-        Raises:
-            EnvSetupError: there is no such function.
-        """
+        """The function of a field, imported where it is named (EnvSetupError: it is not there); None for none."""
         found: Hook | None = vars(self)[name]
-        if not isinstance(found, str):
-            return found
         try:
-            function: Callable[..., Any] = plugins.imported(found, f"{name} of the task {self.ids[0]}")
+            return plugins.imported(found, f"{name} of the task {self.ids[0]}") if isinstance(found, str) else found
         except ConfigError as error:
             raise EnvSetupError(error.problems[0]) from error
-        return function
 
 
 def local_id(env_id: str) -> str:
@@ -77,11 +60,7 @@ def local_id(env_id: str) -> str:
 
 
 def task_of(settings: EnvSettings) -> Task:
-    """The task that the settings name; an empty one where nobody describes it.
-
-    Raises:
-        EnvSetupError: the module in ``env.id`` cannot be imported.
-    """
+    """The task that the settings name (EnvSetupError: its module fails); an empty one where nobody describes it."""
     module, _, own = settings.env_id.rpartition(":")
     try:
         described = getattr(plugins.imported(module, "env.id"), "TASKS", ()) if module else _declared()
@@ -102,17 +81,12 @@ def _declared() -> tuple[Task, ...]:
 
 
 def expert_of(settings: EnvSettings) -> Callable[..., Any]:
-    """What makes the expert of an episode (:class:`rlft_envs.record.Expert`) from its environment.
-
-    Raises:
-        EnvSetupError: the task has none; lists those that have.
-    """
-    make: Callable[..., Any] | None = task_of(settings).hook("expert")
+    """What makes an episode's expert from its environment; EnvSetupError, with the tasks that have one, if none."""
+    make = task_of(settings).hook("expert")
     if make is None:
-        raise EnvSetupError(
-            f"env.id = {settings.env_id!r} has no planner; tasks with one: {', '.join(ids_with('expert'))}. Record "
-            "demonstrations elsewhere and name them in dataset.path, or give its Task an expert (docs/extending.md)"
-        )
+        remedy = "name them in dataset.path, or give its Task an expert (docs/extending.md)"
+        wrong = f"env.id = {settings.env_id!r} has no planner; tasks with one: {', '.join(ids_with('expert'))}"
+        raise EnvSetupError(f"{wrong}. Record demonstrations elsewhere and {remedy}")
     return make
 
 
@@ -121,18 +95,7 @@ def make_expert(env: Any) -> Any:
     return expert_of(env.settings)(env)
 
 
-def expert_name(settings: EnvSettings) -> str:
-    """Who demonstrates, for the record."""
-    make = expert_of(settings)
-    return f"{make.__module__}:{make.__qualname__}"
-
-
 def configuration_space(settings: EnvSettings) -> ConfigurationSpace | None:
-    """The configurations that ``reset(..., episode_ids)`` addresses; None where the task has no numbers.
-
-    Raises:
-        EnvSetupError: its assets are missing, or the settings name what it does not have.
-    """
+    """The configurations that ``reset(..., episode_ids)`` addresses; None where the task has no numbers."""
     find = task_of(settings).hook("configurations")
-    found: ConfigurationSpace | None = None if find is None else find(settings)
-    return found
+    return None if find is None else find(settings)

@@ -1,4 +1,4 @@
-"""A task of a few numpy lines behind the same contract: move a disc to a goal that only the picture shows.
+"""A task of a few numpy lines behind the same contract: move a disc to a goal that only the image shows.
 
 It makes the whole pipeline run in seconds, in tests and on a laptop. The world is the square [-1, 1]^2, x to the right
 and y upwards. With ``make_kwargs: {fault: {...}}`` it fails on purpose; see :class:`Fault`. With
@@ -7,6 +7,7 @@ and y upwards. With ``make_kwargs: {fault: {...}}`` it fails on purpose; see :cl
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings, EnvSpec
-from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.errors import EnvSetupError, check_known
 from rlft_envs.simulator import Simulator
 from rlft_envs.single import ObservationRow, Outcome, SingleEnv
 
@@ -59,22 +60,25 @@ class Fault:
     at_step: int = 1  # after this many executed steps; 0 fails in reset
     marker: str | None = None  # a file; where given, the fault fires only while it does not exist, and creates it
 
-    def fires(self, seed: int, step: int) -> bool:
-        """Whether the fault happens here and now."""
-        if (seed, step) != (self.seed, self.at_step):
-            return False
+    def strike(self, seed: int | None, step: int) -> str | None:
+        """Fail if it is time; the kind of what only spoils numbers, which is the caller's to do."""
+        if (seed, step) != (self.seed, self.at_step) or (self.marker is not None and Path(self.marker).exists()):
+            return None
         if self.marker is not None:
-            if Path(self.marker).exists():
-                return False
             Path(self.marker).touch()
-        return True
+        if self.kind == "raise":
+            raise RuntimeError("the toy environment was told to fail")
+        if self.kind == "exit":
+            os._exit(7)
+        if self.kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.kind == "hang":
+            time.sleep(3600.0)
+        return self.kind
 
 
 class ToyEnv(SingleEnv):
-    """Reach the goal: an action is a displacement in units of ``MAX_STEP``, clipped to [-1, 1] per axis.
-
-    The privileged state is position and goal (4).
-    """
+    """An action is a displacement in units of ``MAX_STEP``, clipped to [-1, 1] per axis; privileged: disc, goal (4)."""
 
     def __init__(self, settings: EnvSettings) -> None:
         super().__init__(settings)
@@ -82,15 +86,13 @@ class ToyEnv(SingleEnv):
         extra = dict(settings.make_kwargs)
         fault: Mapping[str, Any] | None = extra.pop("fault", None)
         self._numbered = bool(extra.pop("numbered", False))
-        if extra:
-            raise unknown("env.make_kwargs", next(iter(extra)), ["fault", "numbered"])
-        if fault is not None and fault["kind"] not in FAULT_KINDS:
-            raise unknown("env.make_kwargs.fault.kind", fault["kind"], FAULT_KINDS)
+        check_known("env.make_kwargs", extra, ("fault", "numbered"))
         self._fault = None if fault is None else Fault(**fault)
-        self._pos: np.ndarray = np.zeros(2)
-        self._goal: np.ndarray = np.zeros(2)
+        if self._fault is not None:
+            check_known("env.make_kwargs.fault.kind", [self._fault.kind], FAULT_KINDS)
+        self._pos, self._goal = np.zeros((2, 2))
         self._reward_is_broken = False
-        self._spec = EnvSpec(
+        self.spec = EnvSpec(
             env_id=settings.env_id,
             num_envs=settings.num_envs,
             action_low=(-1.0, -1.0),
@@ -103,11 +105,6 @@ class ToyEnv(SingleEnv):
             privileged_dim=4 if settings.privileged else 0,
             num_episode_ids=len(STARTS) * len(GOALS) if self._numbered else 0,
         )
-
-    @property
-    def spec(self) -> EnvSpec:
-        """The facts about this environment."""
-        return self._spec
 
     @property
     def instruction(self) -> str:
@@ -125,7 +122,7 @@ class ToyEnv(SingleEnv):
         )
 
     def human_view(self) -> np.ndarray:
-        """A picture for people, uint8 ``[96, 96, 3]``."""
+        """An image for people, uint8 ``[96, 96, 3]``."""
         return self._draw(HUMAN_VIEW)
 
     def close(self) -> None:
@@ -135,7 +132,7 @@ class ToyEnv(SingleEnv):
         rng = np.random.default_rng(seed)
         self._pos, self._goal = rng.uniform(-0.8, 0.8, size=(2, 2))
         if self._numbered:
-            number = int(rng.integers(self._spec.num_episode_ids)) if episode_id is None else episode_id
+            number = int(rng.integers(self.spec.num_episode_ids)) if episode_id is None else episode_id
             start, goal = divmod(number, len(GOALS))
             centres = np.array([list(STARTS.values())[start], list(GOALS.values())[goal]])
             self._pos, self._goal = centres + rng.uniform(-JITTER, JITTER, size=(2, 2))
@@ -144,56 +141,35 @@ class ToyEnv(SingleEnv):
 
     def _advance(self, action: np.ndarray) -> Outcome:
         self._pos = np.clip(self._pos + MAX_STEP * np.clip(action, -1.0, 1.0), -1.0, 1.0)
-        self._reward_is_broken |= self._fail_if_told(self.seed, self.elapsed + 1) == "nan_reward"
+        self._fail_if_told(self.seed, self.elapsed + 1)
         distance = float(np.linalg.norm(self._pos - self._goal))
         return Outcome(success=distance < GOAL_RADIUS, metrics={"distance": distance})
 
     def _dense_reward(self) -> float:
-        if self._reward_is_broken:
-            return float("nan")
-        return float(1.0 - np.tanh(np.linalg.norm(self._pos - self._goal)))
+        return math.nan if self._reward_is_broken else float(1.0 - np.tanh(np.linalg.norm(self._pos - self._goal)))
 
-    def _fail_if_told(self, seed: int | None, step: int) -> str | None:
-        if self._fault is None or seed is None or not self._fault.fires(seed, step):
-            return None
-        if self._fault.kind == "raise":
-            raise RuntimeError("the toy environment was told to fail")
-        if self._fault.kind == "exit":
-            os._exit(7)
-        if self._fault.kind == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self._fault.kind == "hang":
-            time.sleep(3600.0)
-        if self._fault.kind == "nan_state":
+    def _fail_if_told(self, seed: int | None, step: int) -> None:
+        kind = None if self._fault is None else self._fault.strike(seed, step)
+        self._reward_is_broken |= kind == "nan_reward"
+        if kind == "nan_state":
             self._pos = np.full(2, np.nan)
-        return self._fault.kind
 
     def _draw(self, camera: CameraSettings) -> np.ndarray:
         """Goal in green, disc in blue on top, uint8 ``[height, width, 3]``."""
         y = np.linspace(1.0, -1.0, camera.height)[:, None]
         x = np.linspace(-1.0, 1.0, camera.width)[None, :]
         image = np.full((camera.height, camera.width, 3), 60, np.uint8)
-        for centre, radius, colour in (
-            (self._goal, GOAL_RADIUS, (40, 200, 80)),
-            (self._pos, DISC_RADIUS, (50, 90, 230)),
-        ):
+        discs = ((self._goal, GOAL_RADIUS, (40, 200, 80)), (self._pos, DISC_RADIUS, (50, 90, 230)))
+        for centre, radius, colour in discs:
             image[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2] = colour
         return image
 
     @staticmethod
     def check(settings: EnvSettings) -> None:
-        """Refuse what the toy does not know.
-
-        Raises:
-            EnvSetupError: names it, and what there is.
-        """
-        for name, value, allowed in (
-            ("env.id", settings.env_id, ENV_IDS),
-            ("env.control_mode", settings.control_mode, CONTROL_MODES),
-            *(("env.state_terms", term, STATE_TERMS) for term in settings.state_terms),
-        ):
-            if value not in allowed:
-                raise unknown(name, value, allowed)
+        """EnvSetupError for what the toy does not know, which says what it does."""
+        check_known("env.id", [settings.env_id], ENV_IDS)
+        check_known("env.control_mode", [settings.control_mode], CONTROL_MODES)
+        check_known("env.state_terms", settings.state_terms, STATE_TERMS)
         for camera in settings.cameras:
             if camera.eye is not None or camera.target is not None or camera.fov is not None:
                 raise EnvSetupError(f"camera {camera.name!r}: the toy's cameras take a name and a size only")

@@ -22,7 +22,7 @@ from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.envs.utils.randomization.batched_rng import BatchedRNG
 from torch.overrides import TorchFunctionMode
 
-from rlft_envs.maniskill.physics import renew_physics
+from rlft_envs.maniskill.env import renew_physics
 from rlft_envs.maniskill.row_draws import DRAWS, drawing_by_row
 from rlft_envs.maniskill.setup import build_base_env
 

@@ -74,7 +74,7 @@ class GymnasiumEnv(SingleEnv):
         self._reward = 0.0
         self._over = False
         row = self._probe()
-        self._spec = EnvSpec(
+        self.spec = EnvSpec(
             env_id=settings.env_id,
             num_envs=settings.num_envs,
             action_low=tuple(self._low.tolist()),
@@ -86,11 +86,6 @@ class GymnasiumEnv(SingleEnv):
             max_episode_steps=settings.max_episode_steps,
             privileged_dim=0 if row.privileged is None else len(row.privileged),
         )
-
-    @property
-    def spec(self) -> EnvSpec:
-        """The facts about this environment."""
-        return self._spec
 
     @property
     def instruction(self) -> str:

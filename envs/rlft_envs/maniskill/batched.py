@@ -27,29 +27,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlft.types import Array, ChunkStep, EnvSettings, EnvSpec, Observation, map_rows
-from rlft_envs.checks import check_action_shape, check_env_ids, check_reset
+from rlft.types import Array, ChunkStep, EnvSettings, Observation, map_rows
+from rlft_envs.arrays import FLAGS
+from rlft_envs.checks import check_actions, check_env_ids, check_reset
 from rlft_envs.maniskill.devices import on_gpu
 from rlft_envs.maniskill.env import describe
 from rlft_envs.maniskill.gpu_errors import PhysxWatch
-from rlft_envs.maniskill.reading import (
-    read_privileged,
-    read_state,
-    render_cameras,
-    render_human_view,
-    task_metrics,
-)
+from rlft_envs.maniskill.reading import read_privileged, read_state, render_cameras, render_human_view, task_metrics
 from rlft_envs.maniskill.setup import build_base_env, instructions
 from rlft_envs.rewards import step_reward
 
 
 class ManiSkillGpuVecEnv:
-    """E environments in one GPU simulation.
-
-    Args:
-        settings: ``sim_backend="gpu"``, and the device of physics, rendering and all returned tensors.
-        build: makes the batched simulator environment; tests pass a stand-in.
-    """
+    """E environments in one GPU simulation; tests ``build`` a stand-in."""
 
     def __init__(self, settings: EnvSettings, build: Callable[[EnvSettings], Any] = build_base_env) -> None:
         self._settings = settings
@@ -57,16 +47,15 @@ class ManiSkillGpuVecEnv:
         with self._watch, on_gpu(torch.device(settings.sim_device)):
             self._env = build(settings)
         self._watch.sizes = self._env.sim_config.gpu_memory_config.dict()
-        self._spec = describe(self._env, settings)
+        self.spec = describe(self._env, settings)
         self._task = instructions(self._env, settings)
         E, device = settings.num_envs, self._env.device
-        self._terminated, self._truncated, self._success, self._success_now, self._invalid = torch.zeros(
-            5, E, dtype=torch.bool, device=device
-        )
+        flags = torch.zeros(5, E, dtype=torch.bool, device=device)
+        self._terminated, self._truncated, self._success, self._success_now, self._invalid = flags
         self._unstarted = set(range(E))
         self._elapsed = torch.zeros(E, dtype=torch.int64, device=device)
         self._dense = torch.zeros(E, device=device)
-        self._last_action = torch.zeros(E, self._spec.act_dim, device=device)
+        self._last_action = torch.zeros(E, self.spec.act_dim, device=device)
         self._final_state = map_rows(torch.clone, self._simulation_state())
         self._metrics: dict[str, torch.Tensor] = {}
         with self._simulator():
@@ -74,16 +63,11 @@ class ManiSkillGpuVecEnv:
         self._frames: dict[int, list[np.ndarray]] = {}
         self._closed = False
 
-    @property
-    def spec(self) -> EnvSpec:
-        """The facts about this environment."""
-        return self._spec
-
     def reset(
         self, env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None = None
     ) -> Observation:
         """See :meth:`rlft.types.VecEnv.reset`. However many are reset, the simulator resets once."""
-        numbers = check_reset(env_ids, seeds, episode_ids, self._spec)
+        numbers = check_reset(env_ids, seeds, episode_ids, self.spec)
         ids = torch.as_tensor(list(env_ids), dtype=torch.int64, device=self._env.device)
         if len(ids) == 0:
             return _take(self._obs, ids)
@@ -94,15 +78,11 @@ class ManiSkillGpuVecEnv:
             info = self._reset(ids.sort().values, [int(seed) for _, seed, _ in each], options)
             self._task = instructions(self._env, self._settings)
             self._obs.task = self._task
-            for flags in (self._terminated, self._truncated, self._success, self._success_now, self._invalid):
-                flags[ids] = False
+            for values in (*self._flags().values(), *self._metrics.values(), self._elapsed, self._last_action):
+                values[ids] = 0
             self._unstarted.difference_update(env_ids)
-            self._elapsed[ids] = 0
             rest = torch.zeros_like(self._last_action)
             self._dense[ids] = self._env.get_reward(obs={}, action=rest, info=info).float()[ids]
-            self._last_action[ids] = 0.0
-            for values in self._metrics.values():
-                values[ids] = 0.0
             self._refresh(ids)
         return _take(self._obs, ids)
 
@@ -111,7 +91,10 @@ class ManiSkillGpuVecEnv:
 
         The host waits for the GPU once per control step, to learn who ended and whether anything still runs.
         """
-        chunk = self._check(actions)
+        chunk = torch.as_tensor(actions, dtype=torch.float32, device=self._env.device)
+        check_actions(chunk, self.spec)
+        if self._unstarted:
+            raise RuntimeError(f"environments {sorted(self._unstarted)} are stepped before a reset")
         E, A = chunk.shape[:2]
         rewards = torch.zeros(E, A, device=chunk.device)
         n_executed = torch.zeros(E, dtype=torch.int64, device=chunk.device)
@@ -131,21 +114,13 @@ class ManiSkillGpuVecEnv:
                     _put(self._final_state, ids, _take(self._simulation_state(), ids))
             self._restore_ended()
             self._refresh(stepped.nonzero()[:, 0])
-        return ChunkStep(
-            obs=_take(self._obs, torch.arange(E, device=chunk.device)),
-            rewards=rewards,
-            n_executed=n_executed,
-            terminated=self._terminated.clone(),
-            truncated=self._truncated.clone(),
-            success=self._success.clone(),
-            success_now=self._success_now.clone(),
-            invalid=self._invalid.clone(),
-            metrics={name: values.clone() for name, values in self._metrics.items()},
-        )
+        flags, metrics = map_rows(torch.clone, self._flags()), map_rows(torch.clone, self._metrics)
+        obs = _take(self._obs, torch.arange(E, device=chunk.device))
+        return ChunkStep(obs=obs, rewards=rewards, n_executed=n_executed, metrics=metrics, **flags)
 
     def record(self, env_ids: Sequence[int]) -> None:
         """See :meth:`rlft.types.VecEnv.record`."""
-        check_env_ids(env_ids, self._spec.num_envs)
+        check_env_ids(env_ids, self.spec.num_envs)
         if env_ids:
             with self._simulator():
                 render_human_view(self._env)  # fails here rather than inside an episode
@@ -153,7 +128,7 @@ class ManiSkillGpuVecEnv:
 
     def take_frames(self, env_id: int) -> np.ndarray:
         """See :meth:`rlft.types.VecEnv.take_frames`."""
-        check_env_ids([env_id], self._spec.num_envs)
+        check_env_ids([env_id], self.spec.num_envs)
         if not self._frames.get(env_id):
             return np.zeros((0, 0, 0, 3), np.uint8)
         frames, self._frames[env_id] = self._frames[env_id], []
@@ -169,18 +144,8 @@ class ManiSkillGpuVecEnv:
     def _ended(self) -> torch.Tensor:
         return self._terminated | self._truncated | self._invalid
 
-    def _check(self, actions: Array) -> torch.Tensor:
-        check_action_shape(tuple(actions.shape), self._spec)
-        if self._unstarted:
-            raise RuntimeError(f"environments {sorted(self._unstarted)} are stepped before a reset")
-        chunk = torch.as_tensor(actions, dtype=torch.float32, device=self._env.device)
-        finite = torch.isfinite(chunk)
-        if not bool(finite.all()):
-            env, step, dim = (~finite).nonzero()[0].tolist()
-            raise ValueError(
-                f"action of environment {env}, step {step} of the chunk, dimension {dim} is {chunk[env, step, dim]}"
-            )
-        return chunk
+    def _flags(self) -> dict[str, torch.Tensor]:
+        return {name: getattr(self, f"_{name}") for name in FLAGS}
 
     @contextmanager
     def _simulator(self) -> Iterator[None]:
@@ -189,16 +154,7 @@ class ManiSkillGpuVecEnv:
             yield
 
     def _reset(self, ids: torch.Tensor, seeds: list[int], options: dict[str, Any]) -> dict[str, Any]:
-        """Reset environments, and undo what the reset does to the controllers of the others.
-
-        Args:
-            ids: ascending.
-            seeds: one per id.
-            options: beside ``env_idx``; one row per id.
-
-        Returns:
-            the task's info, of all environments.
-        """
+        """Reset environments (ascending), and undo what that does to the controllers of others; the info of all."""
         before = map_rows(torch.clone, self._env.agent.get_controller_state())
         _, info = self._env.reset(seed=seeds, options={"env_idx": ids, **options})
         _put(before, ids, _take(self._env.agent.get_controller_state(), ids))
@@ -210,11 +166,8 @@ class ManiSkillGpuVecEnv:
         self._last_action = torch.where(running[:, None], action, self._last_action)
         _, dense, _, _, info = self._env.step(self._last_action)
         dense = dense.float()
-        nothing = torch.zeros_like(running)
-        success = info["success"].bool() if "success" in info else nothing
-        fail = info["fail"].bool() if "fail" in info else nothing
-        first = (success & ~self._success).float()
-        reward = step_reward(self._settings.reward, dense, self._dense, first)
+        success, fail = (info.get(name, torch.zeros_like(running)).bool() for name in ("success", "fail"))
+        reward = step_reward(self._settings.reward, dense, self._dense, (success & ~self._success).float())
         self._invalid |= running & ~torch.isfinite(reward)
         self._dense = torch.where(running, dense, self._dense)
         self._elapsed += running
@@ -229,9 +182,7 @@ class ManiSkillGpuVecEnv:
         return torch.where(running & ~self._invalid, reward, torch.zeros_like(reward))
 
     def _record(self, running: torch.Tensor) -> None:
-        if not self._frames:
-            return
-        runs = running.tolist()
+        runs = running.tolist() if self._frames else []
         recorded = [env_id for env_id in self._frames if runs[env_id]]
         if recorded:
             view = render_human_view(self._env)
@@ -245,17 +196,16 @@ class ManiSkillGpuVecEnv:
     def _restore_ended(self) -> None:
         """Put environments whose episode is over back to the state in which it ended."""
         ids = self._ended.nonzero()[:, 0]
-        if len(ids) == 0:
-            return
-        final = _take(self._final_state, ids)
-        controllers = map_rows(torch.clone, self._env.agent.get_controller_state())
-        _put(controllers, ids, final["controller"])
-        self._env.agent.set_controller_state(controllers)
-        self._env.set_state_dict(final, ids)
+        if len(ids):
+            final = _take(self._final_state, ids)
+            controllers = map_rows(torch.clone, self._env.agent.get_controller_state())
+            _put(controllers, ids, final["controller"])
+            self._env.agent.set_controller_state(controllers)
+            self._env.set_state_dict(final, ids)
 
     def _observe(self) -> Observation:
         return Observation(
-            images=render_cameras(self._env, [camera.name for camera in self._spec.cameras]),
+            images=render_cameras(self._env, [camera.name for camera in self.spec.cameras]),
             state=read_state(self._env, self._settings.state_terms),
             task=self._task,
             privileged=read_privileged(self._env) if self._settings.privileged else None,

@@ -1,6 +1,6 @@
-"""Coarser visual meshes of the robot: on a software renderer, its triangles are nearly all of a small picture's cost.
+"""Coarser visual meshes of the robot: on a software renderer, its triangles are nearly all of a small image's cost.
 
-ManiSkill's Panda has 135,000 triangles, many of them smaller than a pixel of a small picture by far. Vertices that
+ManiSkill's Panda has 135,000 triangles, many of them smaller than a pixel of a small image by far. Vertices that
 share a cell of a regular grid are merged (vertex clustering, Rossignac and Borrel 1993), separately for each of the
 six main normal directions, so that edges stay edges. Collision shapes, and so the physics, are not touched.
 """
@@ -27,18 +27,16 @@ def cluster(
     Args:
         vertices: float ``[n, 3]``, metres.
         normals: float ``[n, 3]``, per vertex.
-        triangles: int ``[m, 3]``, vertex indices.
+        triangles: int ``[m, 3]``, vertex indices; those that shrink to nothing, or fall on another one, are dropped.
         cell: edge of a grid cell, metres.
 
     Returns:
-        vertices, normals (float32) and triangles (uint32) that are left; triangles that shrank to nothing, or fell on
-        another one, are gone.
+        vertices, normals (float32) and triangles (uint32).
     """
     axis = np.argmax(np.abs(normals), axis=1)
     side = normals[np.arange(len(normals)), axis] > 0
     key = np.column_stack([np.floor(vertices / cell).astype(np.int64), 2 * axis + side])
-    _, group = np.unique(key, axis=0, return_inverse=True)
-    group = group.ravel()
+    group = np.unique(key, axis=0, return_inverse=True)[1].ravel()
     count = np.bincount(group)
 
     def mean(values: np.ndarray) -> np.ndarray:
@@ -53,14 +51,11 @@ def cluster(
 
 
 def coarsen_robot(env: Any, cell: float) -> None:
-    """Replace the visual meshes of the robot's links by coarser ones; until the task is rebuilt.
+    """Replace the visual meshes of a built environment's robot by coarser ones; until the task is rebuilt.
 
     Args:
-        env: a built ManiSkill environment.
+        env: ManiSkill's.
         cell: edge of a grid cell, metres: about the size of a pixel at the robot's distance is not seen.
-
-    Raises:
-        EnvSetupError: the cell is out of range.
     """
     import sapien.render
 
@@ -70,15 +65,14 @@ def coarsen_robot(env: Any, cell: float) -> None:
     for link in env.agent.robot.links:
         for body in link._objs:
             old = body.entity.find_component_by_type(sapien.render.RenderBodyComponent)
-            if old is None:
-                continue
-            new = sapien.render.RenderBodyComponent()
-            new.name = old.name
-            for shape in old.render_shapes:
-                before += sum(len(part.triangles) for part in shape.parts)
-                after += _add_coarse(new, shape, cell)
-            body.entity.remove_component(old)
-            body.entity.add_component(new)
+            if old is not None:
+                new = sapien.render.RenderBodyComponent()
+                new.name = old.name
+                for shape in old.render_shapes:
+                    before += sum(len(part.triangles) for part in shape.parts)
+                    after += _add_coarse(new, shape, cell)
+                body.entity.remove_component(old)
+                body.entity.add_component(new)
     log.info("visual meshes of the robot: %d triangles instead of %d (cells of %g m)", after, before, cell)
 
 
@@ -93,10 +87,9 @@ def _add_coarse(component: Any, shape: Any, cell: float) -> int:
         if part.material.base_color_texture is None:  # merged vertices have no texture coordinate of their own
             vertices, normals, triangles = cluster(vertices, normals, triangles, cell)
             coordinates = np.zeros((len(vertices), 2), dtype=np.float32)
-        if not len(triangles):
-            continue
-        coarse = sapien.render.RenderShapeTriangleMesh(vertices, triangles, normals, coordinates, part.material)
-        coarse.local_pose = shape.local_pose
-        component.attach(coarse)
-        count += len(triangles)
+        if len(triangles):
+            coarse = sapien.render.RenderShapeTriangleMesh(vertices, triangles, normals, coordinates, part.material)
+            coarse.local_pose = shape.local_pose
+            component.attach(coarse)
+            count += len(triangles)
     return count

@@ -1,9 +1,12 @@
-"""Which device simulates and which one renders, by ManiSkill's names. Knows the settings only; imports no simulator."""
+"""Which device simulates, which one renders, and whether one can. Knows the settings only; imports no simulator."""
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlft.types import EnvSettings
@@ -16,11 +19,7 @@ GPU_NAMES = ("gpu", "cuda", "sapien_cuda")  # what ManiSkill calls a rendering G
 
 
 def physics_device(settings: EnvSettings) -> str:
-    """``physx_cpu``, or ``physx_cuda:N``: always with the index, since "cuda" would be whichever comes first.
-
-    Raises:
-        EnvSetupError: an unknown backend, or GPU physics on what is no GPU.
-    """
+    """``physx_cpu``, or ``physx_cuda:N``: always with the index, since "cuda" would be whichever comes first."""
     return "physx_cpu" if (gpu := _gpu(settings)) is None else f"physx_cuda:{gpu}"
 
 
@@ -43,13 +42,11 @@ def render_device(settings: EnvSettings) -> str:
 
         return "sapien_cuda:0" if torch.cuda.device_count() else "sapien_cpu"
     name, _, index = asked.partition(":")
-    if name in GPU_NAMES:
-        if index and gpu is not None and index != str(gpu):
-            raise _elsewhere(asked, gpu)
-        return f"sapien_cuda:{index or gpu or 0}"
-    if gpu is not None and not (name == "none" and not settings.cameras):
-        raise _elsewhere(asked, gpu)
-    return asked
+    fits = index in ("", str(gpu)) if name in GPU_NAMES else name == "none" and not settings.cameras
+    if gpu is not None and not fits:
+        where = f"GPU physics on sim.device=cuda:{gpu} renders on that GPU"
+        raise EnvSetupError(f"sim.render_backend = {asked!r}, but {where}; leave sim.render_backend out")
+    return f"sapien_cuda:{index or gpu or 0}" if name in GPU_NAMES else asked
 
 
 def on_gpu(device: torch.device) -> AbstractContextManager[object]:
@@ -71,14 +68,34 @@ def _gpu(settings: EnvSettings) -> int | None:
         return None
     found = re.fullmatch(r"cuda(?::(\d+))?", settings.sim_device)
     if found is None:
-        raise EnvSetupError(
-            f"sim.device = {settings.sim_device!r} runs no GPU physics (sim.backend=gpu); name a GPU, such as cuda:0"
-        )
+        wrong = f"sim.device = {settings.sim_device!r} runs no GPU physics (sim.backend=gpu)"
+        raise EnvSetupError(f"{wrong}; name a GPU, such as cuda:0")
     return int(found[1] or 0)
 
 
-def _elsewhere(asked: str, gpu: int) -> EnvSetupError:
-    return EnvSetupError(
-        f"sim.render_backend = {asked!r}, but GPU physics on sim.device=cuda:{gpu} renders on that GPU; leave "
-        "sim.render_backend out"
-    )
+def check_vulkan() -> None:
+    """EnvSetupError where no Vulkan driver is registered: SAPIEN's own failure comes late and is unclear.
+
+    ManiSkill's tasks paint their objects through the renderer, so they need a driver even where no camera is rendered.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    manifests, source = _manifests()
+    if not any(path.is_file() for path in manifests):
+        raise EnvSetupError(
+            f"no Vulkan driver found ({source}); ManiSkill needs one, even without cameras. Install it: on Debian and "
+            "Ubuntu `apt-get install libvulkan1 mesa-vulkan-drivers` (Mesa 24 or newer renders on the CPU; Debian 12 "
+            "has it in bookworm-backports), or the NVIDIA driver's Vulkan part"
+        )
+
+
+def _manifests() -> tuple[list[Path], str]:
+    """Driver manifests that the Vulkan loader would read, and where they were looked for."""
+    for variable in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES"):
+        value = os.environ.get(variable, "")
+        if value:
+            return [Path(part) for part in value.split(os.pathsep)], f"{variable}={value}"
+    folders = [Path(p) / "vulkan/icd.d" for p in ("/etc", "/usr/share", "/usr/local/share", "/usr/local/etc")]
+    folders.append(Path.home() / ".local/share/vulkan/icd.d")
+    found = [manifest for folder in folders if folder.is_dir() for manifest in folder.glob("*.json")]
+    return found, "searched " + ", ".join(str(folder) for folder in folders)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import sapien
 import torch
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils import common
 
 from rlft.types import EnvSettings, EnvSpec
 from rlft_envs.maniskill.control import ControlStep
-from rlft_envs.maniskill.physics import renew_physics
 from rlft_envs.maniskill.reading import read_privileged, read_state, render_cameras, render_human_view, task_metrics
 from rlft_envs.maniskill.setup import build_base_env, instructions
 from rlft_envs.single import ObservationRow, Outcome, SingleEnv
@@ -40,70 +40,75 @@ def episode_options(episode_id: int | None) -> dict[str, torch.Tensor]:
     return {} if episode_id is None else {"episode_id": torch.tensor([episode_id])}
 
 
-class ManiSkillEnv(SingleEnv):
-    """One environment with CPU physics: inner steps do not render, :meth:`observe` does.
+def renew_physics(env: BaseEnv) -> None:
+    """Move everything into a new, empty physics scene, so that the past cannot reach the next episode (CPU only).
 
-    Attributes:
-        env: the simulator's environment (a gymnasium environment without wrappers).
+    PhysX keeps its contact pairs in pools whose order depends on every contact there ever was, and the order decides in
+    which sequence the solver sums: after a reset, the same episode differs in the last bits from the moment the robot
+    touches something, and visibly soon after. A new scene with the same bodies in the same order costs a millisecond;
+    rebuilding the task would cost 200.
     """
+    old = env.scene.sub_scenes[0]
+    env._set_scene_config()  # these defaults are global to the process, and another task may have changed them
+    physics = sapien.physx.PhysxCpuSystem()
+    physics.timestep = env.scene.px.timestep
+    new = sapien.Scene([physics, old.render_system] if env.scene.can_render() else [physics])
+    entities = list(old.entities)
+    for entity in entities:
+        entity.remove_from_scene()
+    for entity in entities:
+        new.add_entity(entity)
+    env.scene.px, env.scene.sub_scenes[0] = physics, new
+
+
+class ManiSkillEnv(SingleEnv):
+    """One environment with CPU physics: inner steps do not render, :meth:`observe` does."""
 
     def __init__(self, settings: EnvSettings) -> None:
         super().__init__(settings)
-        self.env = build_base_env(settings)
-        self._spec = describe(self.env, settings)
-        self._control = ControlStep(self.env)
-        self._action = torch.zeros(1, len(self._spec.action_low))
+        self.unwrapped = build_base_env(settings)  # a gymnasium environment without wrappers
+        self.spec = describe(self.unwrapped, settings)
+        self._control = ControlStep(self.unwrapped)
+        self._action = torch.zeros(1, len(self.spec.action_low))
         self._info: dict[str, Any] = {}
-
-    @property
-    def unwrapped(self) -> BaseEnv:
-        """The simulator's environment itself."""
-        return self.env
-
-    @property
-    def spec(self) -> EnvSpec:
-        """The facts about this environment."""
-        return self._spec
 
     @property
     def instruction(self) -> str:
         """The running episode's language instruction."""
-        return instructions(self.env, self.settings)[0]
+        return instructions(self.unwrapped, self.settings)[0]
 
     def observe(self) -> ObservationRow:
         """Render the cameras and read the state."""
-        images = render_cameras(self.env, [camera.name for camera in self.settings.cameras])
+        images = render_cameras(self.unwrapped, [camera.name for camera in self.settings.cameras])
         return ObservationRow(
             images={name: common.to_numpy(image[0]) for name, image in images.items()},
-            state=common.to_numpy(read_state(self.env, self.settings.state_terms)[0]),
-            privileged=common.to_numpy(read_privileged(self.env)[0]) if self.settings.privileged else None,
+            state=common.to_numpy(read_state(self.unwrapped, self.settings.state_terms)[0]),
+            privileged=common.to_numpy(read_privileged(self.unwrapped)[0]) if self.settings.privileged else None,
         )
 
     def human_view(self) -> np.ndarray:
-        """A picture by the task's render camera, uint8 ``[256, 256, 3]``."""
-        return common.to_numpy(render_human_view(self.env)[0])
+        """An image by the task's render camera, uint8 ``[256, 256, 3]``."""
+        return common.to_numpy(render_human_view(self.unwrapped)[0])
 
     def close(self) -> None:
         """Free the scene."""
-        self.env.close()
+        self.unwrapped.close()
 
     def _start_episode(self, seed: int, episode_id: int | None) -> None:
-        renew_physics(self.env)
-        _, self._info = self.env.reset(seed=seed, options=episode_options(episode_id))
-        self._action = torch.zeros(1, len(self._spec.action_low))
+        renew_physics(self.unwrapped)
+        _, self._info = self.unwrapped.reset(seed=seed, options=episode_options(episode_id))
+        self._action = torch.zeros(1, len(self.spec.action_low))
 
     def _advance(self, action: np.ndarray) -> Outcome:
         """What ``BaseEnv.step`` does, without its observation and reward; see :class:`ControlStep`."""
         action = np.asarray(action, dtype=np.float32)
         self._control(action)
         self._action = torch.from_numpy(action[None])
-        self.env._elapsed_steps += 1
-        self._info = info = self.env.get_info()
-        return Outcome(
-            success=bool(info["success"]) if "success" in info else False,
-            fail=bool(info["fail"]) if "fail" in info else False,
-            metrics={name: float(value) for name, value in task_metrics(info).items()},
-        )
+        self.unwrapped._elapsed_steps += 1
+        self._info = info = self.unwrapped.get_info()
+        success, fail = (bool(info.get(name, False)) for name in ("success", "fail"))
+        metrics = {name: float(value) for name, value in task_metrics(info).items()}
+        return Outcome(success, fail, metrics=metrics)
 
     def _dense_reward(self) -> float:
-        return float(self.env.get_reward(obs={}, action=self._action, info=self._info))
+        return float(self.unwrapped.get_reward(obs={}, action=self._action, info=self._info))

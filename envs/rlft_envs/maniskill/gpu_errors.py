@@ -34,14 +34,11 @@ NEEDED = re.compile(r"(?:at least|parameter to|Capacity to) (\d+)")
 
 
 def check_lines(text: str, sizes: Mapping[str, int]) -> None:
-    """Look for what GPU PhysX says when it goes on with wrong contacts.
+    """Raise EnvSetupError where GPU PhysX says that a buffer was too small, or that CUDA failed.
 
     Args:
         text: what was written to file descriptor 2.
         sizes: the fields of ManiSkill's GPUMemoryConfig as they are; empty where they are not known yet.
-
-    Raises:
-        EnvSetupError: a buffer was too small (the setting, its value and the next one are named), or CUDA failed.
     """
     lines = [line.strip() for line in text.splitlines() if FROM_PHYSX.search(line)]
     for line in lines:
@@ -58,8 +55,7 @@ def _remedy(line: str, sizes: Mapping[str, int]) -> str:
         return f"enlarge its buffers: {SETTING}, one of {', '.join(FIELDS.values())}"
     if field not in sizes:
         return f"set {SETTING}.{field} to twice its value"
-    needed = NEEDED.search(line)
-    larger = 2 * sizes[field]
+    needed, larger = NEEDED.search(line), 2 * sizes[field]
     while needed is not None and larger < int(needed[1]):
         larger *= 2
     return f"set {SETTING}.{field}={larger} (now {sizes[field]})"
@@ -71,9 +67,6 @@ class PhysxWatch:
     Not run on a GPU; the messages are those that users report. The descriptor belongs to the process, so one file
     serves all watches, nested or in several threads. The file is on disk so that a crash leaves its last words there
     (``rlft_physx_*`` in the temporary directory).
-
-    Attributes:
-        sizes: see :func:`check_lines`.
     """
 
     _lock = threading.Lock()
@@ -83,7 +76,7 @@ class PhysxWatch:
     _read = 0  # bytes of the file
 
     def __init__(self) -> None:
-        self.sizes: Mapping[str, int] = {}
+        self.sizes: Mapping[str, int] = {}  # see check_lines
 
     def __enter__(self) -> PhysxWatch:
         shared = PhysxWatch

@@ -10,7 +10,7 @@ from mani_skill.agents.base_agent import BaseAgent
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils.structs import Link
 
-from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.errors import EnvSetupError, check_known
 
 
 def _goal_pos(env: BaseEnv) -> torch.Tensor:
@@ -28,11 +28,7 @@ def _gripper(env: BaseEnv) -> torch.Tensor:
 
 
 def tool_link(agent: BaseAgent) -> Link:
-    """The link that a robot's tool poses are about: its ``tcp``, or WidowX's ``ee_gripper_link``.
-
-    Raises:
-        EnvSetupError: the robot has neither.
-    """
+    """The link that a robot's tool poses are about: its ``tcp``, or WidowX's ``ee_gripper_link``."""
     link = getattr(agent, "tcp", None) or agent.robot.links_map.get("ee_gripper_link")
     if link is None:
         raise EnvSetupError(f"the robot {agent.uid} has no tool link: neither tcp nor ee_gripper_link")
@@ -53,22 +49,16 @@ for tasks that hide it from the cameras)."""
 
 
 def read_state(env: BaseEnv, terms: tuple[str, ...]) -> torch.Tensor:
-    """The policy's state vector, float32 ``[E, S]``: the terms side by side, in order.
-
-    Raises:
-        EnvSetupError: a term does not exist, or not for this robot or task.
-    """
-    for term in terms:
-        if term not in STATE_TERMS:
-            raise unknown("env.state_terms", term, STATE_TERMS)
+    """The policy's state vector, float32 ``[E, S]``: the terms side by side; EnvSetupError where one is not there."""
+    check_known("env.state_terms", terms, STATE_TERMS)
     return torch.cat([STATE_TERMS[term](env).float() for term in terms], dim=1)
 
 
 def read_privileged(env: BaseEnv) -> torch.Tensor:
     """The simulator's state, float32 ``[E, P]``: every actor that can move, every articulation, controller targets.
 
-    The order is the order in which the task builds its scene, which is fixed. Actors give pose and velocities (13),
-    articulations root pose, root velocities, joint positions and velocities.
+    In the order in which the task builds its scene, which is fixed. Actors give pose and velocities (13), articulations
+    root pose, root velocities, joint positions and velocities.
     """
     return env.get_state().float()
 
@@ -76,8 +66,8 @@ def read_privileged(env: BaseEnv) -> torch.Tensor:
 def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
     """Render the named cameras once: uint8 ``[E, height, width, 3]`` each.
 
-    Objects that the task hides from the robot (goal markers) are hidden. A task that composes its pictures (a real
-    photograph behind the simulated robot) does so. Without names nothing is rendered. The pictures are copies: a
+    Objects that the task hides from the robot (goal markers) are hidden. A task that composes its images (a real
+    photograph behind the simulated robot) does so. Without names nothing is rendered. The images are copies: a
     batched simulation hands out the renderer's own buffer, which the next capture overwrites.
     """
     if not names:
@@ -85,8 +75,7 @@ def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
     for hidden in env._hidden_objects:
         hidden.hide_visual()
     env.scene.update_render(update_sensors=True, update_human_render_cameras=False)
-    images = {}
-    compose = composer(env)
+    images, compose = {}, composer(env)
     for name in names:
         camera = env.scene.sensors[name]
         camera.capture()
@@ -94,12 +83,12 @@ def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
         image = seen["rgb"] if compose is None else compose(name, seen["rgb"], seen["segmentation"][..., 0])
         images[name] = image.clone(memory_format=torch.contiguous_format)
     if image.is_cuda:
-        torch.cuda.synchronize(image.device)  # as upstream, so that physics does not queue behind the pictures
+        torch.cuda.synchronize(image.device)  # as upstream, so that physics does not queue behind the images
     return images
 
 
 def composer(env: BaseEnv) -> Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor] | None:
-    """How a task makes its pictures from what is rendered; None where it shows them as they are.
+    """How a task makes its images from what is rendered; None where it shows them as they are.
 
     ``compose_picture(camera, rgb uint8 [E, h, w, 3], segmentation int [E, h, w]) -> uint8 [E, h, w, 3]``.
     """
@@ -109,17 +98,14 @@ def composer(env: BaseEnv) -> Callable[[str, torch.Tensor, torch.Tensor], torch.
 def render_human_view(env: BaseEnv) -> torch.Tensor:
     """The task's own render camera, with goal markers shown: uint8 ``[E, height, width, 3]``.
 
-    A task that composes its pictures shows the first camera's instead.
-
-    Raises:
-        EnvSetupError: the environment was built without a renderer.
+    A task that composes its images shows the first camera's instead. EnvSetupError where nothing renders.
     """
     if composer(env) is not None and env.scene.sensors:
         name = next(iter(env.scene.sensors))
         return render_cameras(env, [name])[name]
     image = env.render_rgb_array() if env.scene.can_render() else None
     if image is None:
-        raise EnvSetupError("no picture can be recorded without a renderer; set sim.render_backend=cpu (or gpu)")
+        raise EnvSetupError("no image can be recorded without a renderer; set sim.render_backend=cpu (or gpu)")
     return image
 
 

@@ -15,7 +15,7 @@ from mani_skill.agents.registration import REGISTERED_AGENTS, AgentSpec
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils.structs import Pose
 
-from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.errors import EnvSetupError, check_known
 
 SETTING = "env.make_kwargs.robot"
 CONTROLLERS: Mapping[str, type] = {
@@ -30,43 +30,29 @@ CONTROLLERS: Mapping[str, type] = {
 
 @dataclass(frozen=True)
 class Robot:
-    """A robot that the settings describe.
+    """A robot that the settings describe."""
 
-    Attributes:
-        like: a registered robot that it is, but for what follows: its place in the tasks, sensors and methods; None:
-            a new one, which needs ``urdf``, ``rest`` and ``tool_link``.
-        urdf: another description, a path.
-        rest: joint positions at the start of an episode, rad or metres, one per active joint; None: as the task says.
-        position: of its base, metres; None: as the task says.
-        tool_link: the link that tool poses are about.
-        control_modes: name -> part -> the part's controller: either ``{from: mode.part, ...}``, one of the robot's own
-            with other fields, or ``{control: joint_pos, joint_names: [...], ...}``.
-    """
-
+    # a registered robot that it is, but for what follows: its place in the tasks, sensors and methods; None: a new one,
+    # which needs `urdf`, `rest` and `tool_link`
     like: str | None = None
-    urdf: str | None = None
+    urdf: str | None = None  # another description, a path
+    # joint positions at the start of an episode, rad or metres, one per active joint; None: as the task says
     rest: tuple[float, ...] | None = None
-    position: tuple[float, ...] | None = None
-    tool_link: str | None = None
+    position: tuple[float, ...] | None = None  # of its base, metres; None: as the task says
+    tool_link: str | None = None  # the link that tool poses are about
+    # name -> part -> the part's controller: either `{from: mode.part, ...}`, one of the robot's own with other fields,
+    # or `{control: joint_pos, joint_names: [...], ...}`
     control_modes: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any] | None) -> Robot | None:
-        """Check what the settings say; None where they say nothing.
-
-        Raises:
-            EnvSetupError: an unknown field or robot, a missing file, a part without a controller.
-        """
+        """Check what the settings say (EnvSetupError where they are wrong); None where they say nothing."""
         if not values:
             return None
-        names = [entry.name for entry in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise unknown(SETTING, name, names)
+        check_known(SETTING, values, [entry.name for entry in fields(cls)])
         given: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
         robot = cls(**given)
-        if robot.like is not None and robot.like not in REGISTERED_AGENTS:
-            raise unknown(f"{SETTING}.like", robot.like, REGISTERED_AGENTS)
+        check_known(f"{SETTING}.like", [] if robot.like is None else [robot.like], REGISTERED_AGENTS)
         if robot.like is None and (robot.urdf is None or robot.rest is None or robot.tool_link is None):
             raise EnvSetupError(f"{SETTING}: without like, urdf, rest and tool_link are needed")
         if robot.urdf is not None and not Path(robot.urdf).is_file():
@@ -86,37 +72,32 @@ class Robot:
             def _controller_configs(self) -> dict[str, Any]:
                 own = super()._controller_configs
                 return own | {
-                    mode: {part: _controller(own, f"{mode}.{part}", values) for part, values in parts.items()}
+                    mode: {
+                        part: _controller(own, f"{SETTING}.control_modes.{mode}.{part}", values)
+                        for part, values in parts.items()
+                    }
                     for mode, parts in described.control_modes.items()
                 }
 
             def _after_init(self) -> None:
                 super()._after_init()
                 if described.tool_link is not None:
-                    if described.tool_link not in self.robot.links_map:
-                        raise unknown(f"{SETTING}.tool_link", described.tool_link, self.robot.links_map)
+                    check_known(f"{SETTING}.tool_link", [described.tool_link], self.robot.links_map)
                     self.tcp = self.robot.links_map[described.tool_link]
 
         Described.uid, Described.__name__ = uid, f"Robot_{uid}"
         if self.urdf is not None:
             Described.urdf_path = self.urdf
         if self.rest is not None and not Described.keyframes:
-            Described.keyframes = {
-                "rest": Keyframe(pose=sapien.Pose(list(self.position or (0.0,) * 3)), qpos=self.rest)
-            }
+            base_pose = sapien.Pose(list(self.position or (0.0,) * 3))
+            Described.keyframes = {"rest": Keyframe(pose=base_pose, qpos=self.rest)}
         return Described
 
 
 def with_robot(task: type[BaseEnv], robot: Robot, uid: str) -> tuple[type[BaseEnv], str]:
-    """A task in which the described robot acts.
+    """A task in which the described robot, ``env.robot``, acts, and the ``robot_uids`` to make it with.
 
-    Args:
-        task: ManiSkill's class.
-        robot: the description.
-        uid: its name, ``env.robot``.
-
-    Returns:
-        the class, and the ``robot_uids`` to make it with: tasks ask by that name where a robot stands.
+    Tasks ask by that name where a robot stands.
     """
     name, agent = robot.like or uid, robot.agent(uid)
 
@@ -133,20 +114,16 @@ def with_robot(task: type[BaseEnv], robot: Robot, uid: str) -> tuple[type[BaseEn
 
         def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
             super()._initialize_episode(env_idx, options)
-            body = (
-                self.agent.robot
-            )  # while an episode starts, setting a state reaches the environments under reset alone
+            body = self.agent.robot
+            # While an episode starts, setting a state reaches the environments under reset alone.
             if robot.rest is not None:
                 if len(robot.rest) != body.max_dof:
-                    raise EnvSetupError(
-                        f"{SETTING}.rest has {len(robot.rest)} numbers; {uid} has {body.max_dof} joints: "
-                        f"{', '.join(joint.name for joint in body.active_joints)}"
-                    )
+                    names = ", ".join(joint.name for joint in body.active_joints)
+                    has = f"{len(robot.rest)} numbers; {uid} has {body.max_dof} joints: {names}"
+                    raise EnvSetupError(f"{SETTING}.rest has {has}")
                 body.set_qpos(_rows(robot.rest, env_idx))
             if robot.position is not None:
-                body.set_pose(
-                    Pose.create_from_pq(torch.tensor(robot.position, device=self.device).repeat(len(env_idx), 1))
-                )
+                body.set_pose(Pose.create_from_pq(_rows(robot.position, env_idx)))
 
     WithRobot.__name__ = WithRobot.__qualname__ = task.__name__
     return WithRobot, name
@@ -161,23 +138,16 @@ def _controller(own: Mapping[str, Any], where: str, values: Mapping[str, Any]) -
     changes = dict(values)
     if "control" in changes:
         kind = changes.pop("control")
-        if kind not in CONTROLLERS:
-            raise unknown(f"{SETTING}.control_modes.{where}.control", kind, CONTROLLERS)
+        check_known(f"{where}.control", [kind], CONTROLLERS)
         made, before = CONTROLLERS[kind], None
     else:
-        mode, _, part = str(changes.pop("from")).partition(".")
-        known = {
-            f"{m}.{p}": config for m, parts in own.items() if isinstance(parts, dict) for p, config in parts.items()
-        }
-        if f"{mode}.{part}" not in known:
-            raise unknown(f"{SETTING}.control_modes.{where}.from", f"{mode}.{part}", known)
-        before = known[f"{mode}.{part}"]
-        made = type(before)
-    allowed = [entry.name for entry in fields(made)]
-    for name in changes:
-        if name not in allowed:
-            raise unknown(f"{SETTING}.control_modes.{where}", name, allowed)
+        source = str(changes.pop("from"))
+        groups = {mode: parts for mode, parts in own.items() if isinstance(parts, dict)}
+        known = {f"{mode}.{part}": config for mode, parts in groups.items() for part, config in parts.items()}
+        check_known(f"{where}.from", [source], known)
+        made, before = type(known[source]), known[source]
+    check_known(where, changes, [entry.name for entry in fields(made)])
     try:
         return made(**changes) if before is None else replace(before, **changes)
     except TypeError as error:
-        raise EnvSetupError(f"{SETTING}.control_modes.{where}: {error}") from error
+        raise EnvSetupError(f"{where}: {error}") from error

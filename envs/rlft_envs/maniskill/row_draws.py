@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -89,44 +88,21 @@ def drawing_by_row(task: type) -> type:
 
 
 class RowDraws(TorchFunctionMode):
-    """While entered, row k of what torch draws comes from a CPU generator of its own.
-
-    A draw with a ``generator`` is left alone.
-
-    Args:
-        seeds: one per row.
-        task: named in errors.
-    """
+    """While entered, row k of what torch draws without a ``generator`` comes from a CPU generator of seed k."""
 
     def __init__(self, seeds: Sequence[int], task: str) -> None:
         super().__init__()
-        self._streams = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._task = task
+        self.streams = [torch.Generator().manual_seed(seed) for seed in seeds]  # one per row
+        self._task = task  # named in errors
         self._token: Any = None
 
     def __enter__(self) -> RowDraws:
         self._token = _rows_drawn.set(self)
-        UniformPlacementSampler.sample = _sample_by_row
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        UniformPlacementSampler.sample = _sample
         _rows_drawn.reset(self._token)
-
-    @property
-    def rows(self) -> int:
-        """How many rows a draw has."""
-        return len(self._streams)
-
-    @contextmanager
-    def only(self, row: int) -> Iterator[None]:
-        """Inside, draws are of one row, from its stream."""
-        streams, self._streams = self._streams, [self._streams[row]]
-        try:
-            yield
-        finally:
-            self._streams = streams
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Serve draws; everything else runs as it is."""
@@ -136,7 +112,9 @@ class RowDraws(TorchFunctionMode):
         if name in IN_PLACE:
             return self._in_place(func, name, *args, **kwargs)
         if name in LIKE:
-            return self._like(name, *args, **kwargs)
+            like, kwargs = args[0], {k: v for k, v in kwargs.items() if k != "memory_format"}
+            kwargs = {"dtype": like.dtype, "device": like.device, **kwargs, "size": like.shape}
+            return self._sized(LIKE[name], name, args[1:], kwargs)
         if name in SIZED or not any(isinstance(value, torch.Tensor) for value in (*args, *kwargs.values())):
             return self._sized(func, name, args, kwargs)
         return self._by_value(func, name, args, kwargs)
@@ -152,23 +130,15 @@ class RowDraws(TorchFunctionMode):
             args = tuple(head)
         shape = (size,) if name == "randperm" else tuple(size)
         self._check(name, shape, never="out" in kwargs or name == "randperm")
-        device = kwargs.pop("device", None)
-        drawn = [
-            func(*args, size=(1, *shape[1:]), generator=stream, device=stream.device, **kwargs)
-            for stream in self._streams
-        ]
+        device, one = kwargs.pop("device", None), (1, *shape[1:])
+        drawn = [func(*args, size=one, generator=stream, device=stream.device, **kwargs) for stream in self.streams]
         return torch.cat(drawn).to(device)
-
-    def _like(self, name: str, like: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        kwargs.pop("memory_format", None)
-        kwargs = {"dtype": like.dtype, "device": like.device, **kwargs, "size": like.shape}
-        return self._sized(LIKE[name], name, args, kwargs)
 
     def _in_place(self, func: Callable, name: str, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         self._check(name, tuple(tensor.shape))
         kwargs.pop("generator", None)
         drawn = []
-        for stream in self._streams:
+        for stream in self.streams:
             row = torch.empty(1, *tensor.shape[1:], dtype=tensor.dtype, device=stream.device)
             drawn.append(func(row, *args, generator=stream, **kwargs))
         return tensor.copy_(torch.cat(drawn))
@@ -179,36 +149,27 @@ class RowDraws(TorchFunctionMode):
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
         for tensor in tensors:
             self._check(name, tuple(tensor.shape), never="out" in kwargs)
-
-        def row(value: Any, k: int, device: torch.device) -> Any:
-            return value[k : k + 1].to(device) if isinstance(value, torch.Tensor) else value
-
-        drawn = [
-            func(
-                *(row(value, k, stream.device) for value in args),
-                generator=stream,
-                **{key: row(value, k, stream.device) for key, value in kwargs.items()},
-            )
-            for k, stream in enumerate(self._streams)
-        ]
+        drawn = []
+        for k, stream in enumerate(self.streams):
+            row = [value[k : k + 1].cpu() if isinstance(value, torch.Tensor) else value for value in args]
+            named = {
+                key: value[k : k + 1].cpu() if isinstance(value, torch.Tensor) else value
+                for key, value in kwargs.items()
+            }
+            drawn.append(func(*row, generator=stream, **named))
         return torch.cat(drawn).to(tensors[0].device)
 
     def _check(self, name: str, shape: tuple, never: bool = False) -> None:
-        if never or not shape or shape[0] != self.rows:
-            raise _refused(self._task, f"torch.{name}", shape, self.rows)
+        if never or not shape or shape[0] != len(self.streams):
+            raise _refused(self._task, f"torch.{name}", shape, len(self.streams))
 
 
 class RowNumbers:
-    """Answers as one numpy RandomState to draws of ``[len(env_idx), ...]``, row k from stream k.
-
-    Args:
-        streams: one RandomState per row.
-        task: named in errors.
-    """
+    """Answers as one numpy RandomState to draws of ``[len(env_idx), ...]``, row k from stream k of ``streams``."""
 
     def __init__(self, streams: Sequence[Any], task: str) -> None:
         self._streams = list(streams)
-        self._task = task
+        self._task = task  # named in errors
 
     def __getattr__(self, name: str) -> Callable[..., np.ndarray]:
         def draw(*args: Any, **kwargs: Any) -> np.ndarray:
@@ -224,13 +185,12 @@ class RowNumbers:
                 by_row = name != "choice" and np.ndim(value) == len(shape) and np.shape(value)[0] == shape[0]
                 return np.asarray(value)[k : k + 1] if by_row else value
 
-            drawn = []
-            for k, stream in enumerate(self._streams):
-                parameters, one = [row(value, k) for value in args[:at]], (1, *shape[1:])
-                if len(args) > at:
-                    drawn.append(getattr(stream, name)(*parameters, one, *args[at + 1 :], **kwargs))
-                else:
-                    drawn.append(getattr(stream, name)(*parameters, size=one, **kwargs))
+            one = (1, *shape[1:])
+            behind, named = ((one, *args[at + 1 :]), kwargs) if len(args) > at else ((), {**kwargs, "size": one})
+            drawn = [
+                getattr(stream, name)(*(row(value, k) for value in args[:at]), *behind, **named)
+                for k, stream in enumerate(self._streams)
+            ]
             return np.concatenate(drawn)
 
         return draw
@@ -242,21 +202,25 @@ _sample = UniformPlacementSampler.sample
 def _sample_by_row(self: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
     """Upstream's rejection sampler tries until every row has its place; here each row stops at its own."""
     draws = _rows_drawn.get()
-    if draws is None or draws.rows != self.batch_size:
+    if draws is None or len(draws.streams) != self.batch_size:
         return _sample(self, *args, **kwargs)
-    ones, places = [], []
-    for k in range(draws.rows):
-        one = copy.copy(self)
-        one.batch_size = 1
-        if self.fixture_positions is not None:
-            one.fixture_positions = self.fixture_positions[:, k : k + 1]
-        with draws.only(k):
+    ones, places, streams = [copy.copy(self) for _ in draws.streams], [], draws.streams
+    try:
+        for k, one in enumerate(ones):
+            one.batch_size, draws.streams = 1, [streams[k]]
+            if self.fixture_positions is not None:
+                one.fixture_positions = self.fixture_positions[:, k : k + 1]
             places.append(_sample(one, *args, **kwargs))
-        ones.append(one)
+    finally:
+        draws.streams = streams
     if ones[0].fixture_positions is not None:
         self.fixture_positions = torch.cat([one.fixture_positions for one in ones], dim=1)
         self.fixtures_radii = ones[0].fixtures_radii
     return torch.cat(places)
+
+
+# For good, since simulations of several threads draw at once: outside of a RowDraws it is upstream's.
+UniformPlacementSampler.sample = _sample_by_row
 
 
 def _refused(task: str, draw: str, shape: tuple, rows: int) -> EnvSetupError:

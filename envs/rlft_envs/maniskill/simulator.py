@@ -8,8 +8,7 @@ from dataclasses import replace
 from rlft.errors import require_extra
 from rlft.types import EnvSettings, VecEnv
 from rlft_envs.assets import point_maniskill_at
-from rlft_envs.maniskill.devices import physics_device, render_device
-from rlft_envs.maniskill.vulkan import check_vulkan
+from rlft_envs.maniskill.devices import check_vulkan, physics_device, render_device
 from rlft_envs.simulator import Simulator
 from rlft_envs.single import SingleEnv
 from rlft_envs.task import local_id, task_of
@@ -43,9 +42,7 @@ class ManiSkill(Simulator):
         super().check(settings)
         task = task_of(settings)
         if task.check is None and local_id(settings.env_id) not in task.ids:
-            from rlft_envs.maniskill.setup import (
-                task_class,  # ManiSkill takes seconds, and some ids are certain to exist
-            )
+            from rlft_envs.maniskill.setup import task_class  # takes seconds, and some ids are certain to exist
 
             task_class(settings)
 

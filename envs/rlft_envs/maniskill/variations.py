@@ -8,62 +8,44 @@ made when needed: upstream code is not changed, and what is not named keeps the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.errors import EnvSetupError, check_known
 from rlft_envs.task import Task, ids_with
+
+Region = tuple[tuple[float, float], tuple[float, float]]  # `[[x_low, x_high], [y_low, y_high]]`, metres; uniform in it
 
 
 @dataclass(frozen=True)
 class Variation:
-    """What differs from the task as published. None keeps the task's own.
+    """What differs from the task as published. None keeps the task's own."""
 
-    Attributes:
-        object_region: ``[[x_low, x_high], [y_low, y_high]]``, metres: the object starts uniformly in this rectangle.
-        object_yaw: ``[low, high]``, radians: the object's heading is uniform in this range.
-        object_half_size: half the cube's edge, metres.
-        object_mass: kilograms.
-        object_friction: static and dynamic coefficient of the object (contact averages it with the other body's).
-        goal_offset: ``[dx, dy]`` or ``[dx, dy, dz]``, metres, added to the goal. In PushCube and PullCube the
-            goal is placed relative to the object, so this shifts the direction of the push.
-        goal_region: ``[[x_low, x_high], [y_low, y_high]]``, metres: the goal lies uniformly in this rectangle.
-    """
-
-    object_region: tuple[tuple[float, float], tuple[float, float]] | None = None
-    object_yaw: tuple[float, float] | None = None
-    object_half_size: float | None = None
-    object_mass: float | None = None
-    object_friction: float | None = None
+    object_region: Region | None = None  # where the object starts
+    object_yaw: tuple[float, float] | None = None  # `[low, high]`, radians: its heading is uniform in this range
+    object_half_size: float | None = None  # half the cube's edge, metres
+    object_mass: float | None = None  # kilograms
+    object_friction: float | None = None  # static and dynamic (contact averages it with the other body's)
+    # `[dx, dy]` or `[dx, dy, dz]`, metres, added to the goal. In PushCube and PullCube the goal is placed relative to
+    # the object, so this shifts the direction of the push
     goal_offset: tuple[float, ...] | None = None
-    goal_region: tuple[tuple[float, float], tuple[float, float]] | None = None
+    goal_region: Region | None = None  # where the goal lies
 
     @classmethod
     def parse(cls, values: Mapping[str, Any] | None) -> Variation | None:
-        """Check and freeze the mapping of a configuration; None or an empty one means no variation.
-
-        Raises:
-            EnvSetupError: an unknown field, or a value of the wrong form.
-        """
-        if not values:
-            return None
-        names = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise unknown("env.make_kwargs.variation", name, names)
-        return cls(**{name: _checked(name, value) for name, value in values.items() if value is not None})
+        """Check (EnvSetupError) and freeze a configuration's mapping; None or an empty one means no variation."""
+        check_known("env.make_kwargs.variation", values or (), _SHAPES)
+        given = {name: _checked(name, value) for name, value in (values or {}).items() if value is not None}
+        return cls(**given) if values else None
 
 
 _SHAPES: Mapping[str, tuple[tuple[int, ...], ...]] = {
-    "object_region": ((2, 2),),
+    **dict.fromkeys(("object_region", "goal_region"), ((2, 2),)),
+    **dict.fromkeys(("object_half_size", "object_mass", "object_friction"), ((),)),
     "object_yaw": ((2,),),
-    "goal_region": ((2, 2),),
     "goal_offset": ((2,), (3,)),
-    "object_half_size": ((),),
-    "object_mass": ((),),
-    "object_friction": ((),),
 }
 
 
@@ -87,17 +69,7 @@ def _frozen(value: Any) -> Any:
 
 
 def varied(task: type, env_id: str, described: Task, variation: Variation) -> type:
-    """Subclass a task so that it starts its episodes as the variation says.
-
-    Args:
-        task: the ManiSkill task class.
-        env_id: its id, for the message.
-        described: names what can be moved.
-        variation: the change.
-
-    Raises:
-        EnvSetupError: the task has no variations.
-    """
+    """Subclass a task so that it starts its episodes as the variation says; EnvSetupError where it has none."""
     if described.movable is None:
         raise EnvSetupError(f"{env_id} takes no variation; tasks that do: {', '.join(ids_with('movable'))}")
     object_name, goal_name = described.movable

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 from pathlib import Path
-from types import TracebackType
 
 from rlft.types import AttemptRecord, DemoAttempt, DemoSource, EnvSettings
 from rlft_envs.errors import WorkerError
@@ -23,15 +22,10 @@ TRIES_PER_ATTEMPT = 2  # an attempt that ends two workers is given up
 
 
 class DemoPool:
-    """Workers of one environment each that make attempts, in any order.
+    """Workers of one environment each that make attempts, in any order; leaving the context ends every process.
 
-    Use as a context manager; leaving it ends every process.
-
-    Args:
-        settings: what the simulator is told.
-        record: how attempts are recorded.
-        size: processes.
-        part: attempt number -> the file that its episode goes to (see :meth:`rlft_envs.record.DemoRecording.save`).
+    ``size`` counts processes; ``part`` gives the file that an attempt's episode goes to, from its number
+    (see :meth:`rlft_envs.record.DemoRecording.save`).
     """
 
     def __init__(self, settings: EnvSettings, record: RecordSettings, size: int, part: Callable[[int], Path]) -> None:
@@ -45,9 +39,7 @@ class DemoPool:
             link.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for link in self._links:
             if link in self._owed or link.ready is None:
                 link.kill()  # it would not listen to a polite word before it is done
@@ -58,12 +50,10 @@ class DemoPool:
         while True:
             try:
                 ready = self._links[0].wait_ready()
-                break
+                source = {**ready["source"], "frozen_action_dims": tuple(ready["source"]["frozen_action_dims"])}
+                return DemoSource(protocol.unpack_spec(ready["spec"]), **source)
             except WorkerFaultError as fault:
                 self._restart(self._links[0], fault, "while starting")
-        source = ready["source"]
-        frozen = tuple(source["frozen_action_dims"])
-        return DemoSource(protocol.unpack_spec(ready["spec"]), source["planner"], source["versions"], frozen)
 
     def run(self, next_attempt: Callable[[int], DemoAttempt | None]) -> Iterator[AttemptRecord]:
         """Work until ``next_attempt`` has nothing more and every attempt is answered.
@@ -88,8 +78,7 @@ class DemoPool:
             connections = [link.connection for link in self._owed if link.connection is not None]
             readable, now = wait(connections, max(0.0, patience)), time.monotonic()
             for link in [link for link in self._owed if link.connection in readable or link.deadline <= now]:
-                found = self._listen(link)
-                if found is not None:
+                if (found := self._listen(link)) is not None:
                     del self._owed[link]
                     yield found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -19,7 +20,6 @@ from rlft_envs.errors import EnvSetupError
 from rlft_envs.record import RecordSettings
 from rlft_envs.slots import Answer, EnvSlots
 from rlft_envs.workers import protocol
-from rlft_envs.workers.launch import worker_environment
 
 START_TIMEOUT_S = 600.0  # a first start compiles byte code and fills shader caches, on a busy machine
 CLOSE_TIMEOUT_S = 5.0
@@ -28,17 +28,27 @@ STDERR_TAIL = 4000  # characters quoted from a dead worker
 
 
 class WorkerFaultError(Exception):
-    """A worker died, hung or raised.
-
-    Attributes:
-        how: what happened, in a few words.
-        details: the traceback or the worker's last output; may be empty.
-    """
+    """A worker died, hung or raised."""
 
     def __init__(self, how: str, details: str = "") -> None:
         super().__init__(f"{how}\n{details}")
-        self.how = how
-        self.details = details
+        self.how = how  # what happened, in a few words
+        self.details = details  # the traceback or the worker's last output; may be empty
+
+
+def worker_environment() -> dict[str, str]:
+    """Environment variables of a worker.
+
+    It imports what this process can import, in the same order: a package of the user's own is found there as it is
+    here, wherever the worker is started.
+    """
+    return {
+        **os.environ,
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),  # "" is the working directory
+        "PYTHONSAFEPATH": "1",  # -m would put the working directory first, which need not be on our own path
+        "MS_SKIP_ASSET_DOWNLOAD_PROMPT": "1",  # nobody could answer
+    }
 
 
 class WorkerLink:
@@ -50,13 +60,6 @@ class WorkerLink:
         env_ids: which of the E environments it holds.
         memory: descriptor of the memory that it shares with us, if any.
         demos: how it records demonstrations; None where it records none.
-
-    Attributes:
-        ready: what it said when its environments were built (see :class:`rlft_envs.slots.EnvSlots`); None before.
-        restarts: how often it was restarted.
-        recorded: slots whose frames it keeps, after a restart too.
-        deadline: :func:`time.monotonic` time after which it counts as hung if it owes an answer.
-        connection: has something to read when an answer is there.
     """
 
     def __init__(
@@ -68,17 +71,14 @@ class WorkerLink:
         demos: RecordSettings | None = None,
     ) -> None:
         self.index, self.env_ids = index, list(env_ids)
-        self.ready: dict[str, Any] | None = None
-        self.restarts = 0
-        self.recorded: list[int] = []
-        self.deadline = self._limit = 0.0
-        self.connection: Connection | None = None
-        self._hello = {
-            "settings": protocol.pack_settings(settings),
-            "env_ids": self.env_ids,
-            "memory": memory,
-            "demos": None if demos is None else dataclasses.asdict(demos),
-        }
+        self.ready: dict[str, Any] | None = None  # what it said when its environments were built; None before
+        self.restarts = 0  # how often it was restarted
+        self.recorded: list[int] = []  # slots whose frames it keeps, after a restart too
+        self.deadline = self._limit = 0.0  # time.monotonic() after which it counts as hung if it owes an answer
+        self.connection: Connection | None = None  # readable when an answer is there
+        record = None if demos is None else dataclasses.asdict(demos)
+        plain = protocol.pack_settings(settings)
+        self._hello = {"settings": plain, "env_ids": self.env_ids, "memory": memory, "demos": record}
         self._memory, self._timeout = memory, settings.step_timeout_s
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         self._process: subprocess.Popen | None = None
@@ -88,13 +88,10 @@ class WorkerLink:
         self.kill()
         self.connection, theirs = Pipe()
         with theirs:
+            command = [sys.executable, "-m", "rlft_envs.workers", str(theirs.fileno())]
+            kept, env = [theirs.fileno(), *([] if self._memory is None else [self._memory])], worker_environment()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "rlft_envs.workers", str(theirs.fileno())],
-                pass_fds=[theirs.fileno(), *([] if self._memory is None else [self._memory])],
-                stdin=subprocess.DEVNULL,
-                stdout=self._stderr,
-                stderr=self._stderr,
-                env=worker_environment(),
+                command, stdin=subprocess.DEVNULL, stdout=self._stderr, stderr=self._stderr, pass_fds=kept, env=env
             )
         self._expect_within(START_TIMEOUT_S)
         self.send({**self._hello, "recorded": self.recorded})
@@ -174,13 +171,10 @@ class WorkerLink:
         return WorkerFaultError(f"hung (no answer within {self._limit:g} s)", self.output())
 
     def _death(self) -> WorkerFaultError:
-        status = self._wait(CLOSE_TIMEOUT_S)
-        if status is None:
-            how = "closed its connection"
-        elif status < 0:
-            how = f"died (signal {-status}, {signal.Signals(-status).name})"
-        else:
-            how = f"died (exit status {status})"
+        status, how = self._wait(CLOSE_TIMEOUT_S), "closed its connection"
+        if status is not None:
+            how = f"signal {-status}, {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+            how = f"died ({how})"
         return WorkerFaultError(how, self.output())
 
     def _wait(self, seconds: float) -> int | None:
@@ -191,12 +185,7 @@ class WorkerLink:
 
 
 class LocalLink:
-    """The same without a process: what an operation raises is raised here.
-
-    Args:
-        settings: what the environments are built from.
-        memory: descriptor of the memory that holds their arrays.
-    """
+    """The same without a process, ``memory`` likewise: what an operation raises is raised here."""
 
     index = 0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlft.types import ChunkStep, EnvSettings, EnvSpec, Observation
+from rlft.types import ChunkStep, EnvSettings, Observation
 from rlft_envs.arrays import shared_arrays
 from rlft_envs.checks import check_actions, check_env_ids, check_reset
 from rlft_envs.errors import WorkerError
@@ -52,26 +52,20 @@ class WorkerPool:
             self.close()
             raise
         self._place = {env: (link, slot) for link in self._links for slot, env in enumerate(link.env_ids)}
-        self._spec = protocol.unpack_spec(ready[0]["spec"])
+        self.spec = protocol.unpack_spec(ready[0]["spec"])
         self._tasks = [task for one in ready for task in one["tasks"]]
-        self._arrays, self._actions, self._rewards = shared_arrays(self._memory, self._spec, 0)
-
-    @property
-    def spec(self) -> EnvSpec:
-        """The facts about this environment."""
-        return self._spec
+        self._arrays, self._actions, self._rewards = shared_arrays(self._memory, self.spec, 0)
 
     def reset(
         self, env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None = None
     ) -> Observation:
         """See :meth:`rlft.types.VecEnv.reset`. A worker that fails is restarted, and the same seeds are tried again."""
         waiting: dict[int, dict[str, Any]] = {}
-        for env, seed, episode_id in zip(env_ids, seeds, check_reset(env_ids, seeds, episode_ids, self._spec)):
+        for env, seed, episode_id in zip(env_ids, seeds, check_reset(env_ids, seeds, episode_ids, self.spec)):
             link, slot = self._place[env]
             message = waiting.setdefault(link.index, {"op": "reset", "slots": [], "seeds": [], "episode_ids": []})
-            message["slots"].append(slot)
-            message["seeds"].append(int(seed))
-            message["episode_ids"].append(episode_id)
+            for name, value in (("slots", slot), ("seeds", int(seed)), ("episode_ids", episode_id)):
+                message[name].append(value)
             self._seeds[env], self._steps[env] = seed, 0
             self._running[env] = False  # not lost with a worker that dies now: it will be tried again
         while waiting:
@@ -83,12 +77,13 @@ class WorkerPool:
 
     def step_chunk(self, actions: np.ndarray) -> ChunkStep:
         """See :meth:`rlft.types.VecEnv.step_chunk`."""
-        actions = check_actions(actions, self._spec)
+        actions = np.asarray(actions, dtype=np.float32)
+        check_actions(actions, self.spec)
         if (self._seeds < 0).any():
             raise RuntimeError(f"environments {np.flatnonzero(self._seeds < 0).tolist()} are stepped before a reset")
         if actions.shape[1] != self._actions.shape[1]:
             assert self._memory is not None
-            _, self._actions, self._rewards = shared_arrays(self._memory, self._spec, actions.shape[1])
+            _, self._actions, self._rewards = shared_arrays(self._memory, self.spec, actions.shape[1])
         self._actions[:] = actions
         self._rewards[:], self._arrays.n_executed[:] = 0.0, 0
         message = {"op": "step", "act_steps": actions.shape[1]}
@@ -102,7 +97,7 @@ class WorkerPool:
 
     def record(self, env_ids: Sequence[int]) -> None:
         """See :meth:`rlft.types.VecEnv.record`."""
-        check_env_ids(env_ids, self._spec.num_envs)
+        check_env_ids(env_ids, self.spec.num_envs)
         messages = {}
         for link in self._links:
             slots = sorted(slot for env in env_ids for owner, slot in [self._place[env]] if owner is link)
@@ -113,7 +108,7 @@ class WorkerPool:
 
     def take_frames(self, env_id: int) -> np.ndarray:
         """See :meth:`rlft.types.VecEnv.take_frames`; frames in a worker that failed are lost."""
-        check_env_ids([env_id], self._spec.num_envs)
+        check_env_ids([env_id], self.spec.num_envs)
         link, slot = self._place[env_id]
         lost: Answer = {"shape": (0, 0, 0, 3)}, b""
         answer, frames = self._exchange({link.index: {"op": "take_frames", "slot": slot}}).get(link.index, lost)

@@ -1,8 +1,7 @@
 """What the learner and a worker process say to each other.
 
 Messages are JSON texts over a socket pair, one per chunk and worker; images, states, actions and rewards lie in shared
-memory. Where a message needs raw bytes (the frames of a video), they follow its text. JSON because the two ends may be
-different interpreters with different numpy versions, and because reading it runs no code.
+memory. Where a message needs raw bytes (the frames of a video), they follow its text. JSON: reading it runs no code.
 """
 
 from __future__ import annotations
@@ -31,37 +30,30 @@ def receive(connection: Connection) -> tuple[dict[str, Any], bytes]:
 
 
 def pack_settings(settings: EnvSettings) -> dict[str, Any]:
-    """Settings as plain data.
-
-    Raises:
-        EnvSetupError: ``make_kwargs`` holds something that is not plain data.
-    """
+    """Settings as plain data; EnvSetupError where ``make_kwargs`` holds something that is not."""
     plain = dataclasses.asdict(settings)
     try:
         json.dumps(plain)
     except TypeError as error:
-        raise EnvSetupError(
-            f"env.make_kwargs = {settings.make_kwargs!r} cannot be sent to a worker process: {error}; "
-            "use numbers, texts, lists and mappings, or sim.num_workers=0"
-        ) from None
+        remedy = "use numbers, texts, lists and mappings, or sim.num_workers=0"
+        what = f"env.make_kwargs = {settings.make_kwargs!r}"
+        raise EnvSetupError(f"{what} cannot be sent to a worker process: {error}; {remedy}") from None
     return plain
 
 
 def unpack_settings(plain: Mapping[str, Any]) -> EnvSettings:
     """The inverse of :func:`pack_settings`."""
-    cameras, reward = _cameras(plain["cameras"]), RewardSettings(**plain["reward"])
-    return EnvSettings(**{**plain, "cameras": cameras, "state_terms": tuple(plain["state_terms"]), "reward": reward})
+    return EnvSettings(**{**_tuples(plain), "reward": RewardSettings(**plain["reward"])})
 
 
 def unpack_spec(plain: Mapping[str, Any]) -> EnvSpec:
     """A specification that was sent as a dictionary."""
-    return EnvSpec(**{**_tuples(plain), "cameras": _cameras(plain["cameras"])})
-
-
-def _cameras(plain: list[dict[str, Any]]) -> tuple[CameraSettings, ...]:
-    return tuple(CameraSettings(**_tuples(camera)) for camera in plain)
+    return EnvSpec(**_tuples(plain))
 
 
 def _tuples(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has lists only; frozen dataclasses hold tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    """JSON has lists only; frozen dataclasses hold tuples, and cameras."""
+    found = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    if "cameras" in found:
+        found["cameras"] = tuple(CameraSettings(**_tuples(camera)) for camera in found["cameras"])
+    return found

@@ -17,7 +17,7 @@ from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils.structs import Actor, Pose
 
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.maniskill.physics import renew_physics
+from rlft_envs.maniskill.env import renew_physics
 from rlft_tasks.put_on_plate.library import Model
 from rlft_tasks.put_on_plate.settle import add_collision
 from rlft_tasks.put_on_plate.terms import holding
