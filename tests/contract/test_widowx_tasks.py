@@ -162,7 +162,8 @@ def test_an_original_mesh_is_shown_though_a_stand_in_lies_beside_it(monkeypatch,
         add_visual_from_file=lambda path, **kwargs: shown.append(path.rsplit("/", 1)[1]),
         build=lambda name: None,
     )
-    task = scene.adapted(REGISTERED_ENVS["PutEggplantInBasketScene-v1"].cls)
+    env_id = "PutEggplantInBasketScene-v1"
+    task, _ = scene.adapt(REGISTERED_ENVS[env_id].cls, settings(env_id))
     env = object.__new__(task)
     env.scene, env.model_db = SimpleNamespace(create_actor_builder=lambda: nothing), {"eggplant": {}}
     monkeypatch.setattr(scene, "MODELS", tmp_path)

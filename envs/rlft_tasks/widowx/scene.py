@@ -1,6 +1,6 @@
 """ManiSkill's WidowX tasks of BridgeData V2 (SimplerEnv), behind our contract. Imported lazily, with ManiSkill.
 
-The tasks are upstream's. What is mended here: pictures and lists that upstream keeps on the class, shared by all
+The tasks are upstream's. What is mended here: images and lists that upstream keeps on the class, shared by all
 environments of a process; a reset that settles objects while the robot still stands where the last episode left it; a
 stand-in mesh that upstream would show though the original lies beside it; and a reward, which upstream lacks.
 """
@@ -30,20 +30,26 @@ def build_actor(
 ) -> Actor:
     """Build a thing as upstream does, but with the mesh of :func:`rlft_envs.assets.visual_mesh`."""
     material = sapien.physx.PhysxMaterial(env.obj_static_friction, env.obj_dynamic_friction, restitution=0.0)
-    density = env.model_db[model_id].get("density", 1000)
-    size, folder = [scale] * 3, MODELS / model_id
-    builder = env.scene.create_actor_builder()
-    builder.add_multiple_convex_collisions_from_file(
-        str(folder / "collision.obj"), scale=size, material=material, density=density
-    )
+    how = {"material": material, "density": env.model_db[model_id].get("density", 1000)}
+    size, folder, builder = [scale] * 3, MODELS / model_id, env.scene.create_actor_builder()
+    builder.add_multiple_convex_collisions_from_file(str(folder / "collision.obj"), scale=size, **how)
     builder.add_visual_from_file(str(visual_mesh(folder)), scale=size)
     if initial_pose is not None:
         builder.initial_pose = initial_pose
     return builder.build_kinematic(model_id) if kinematic else builder.build(model_id)
 
 
-def adapted(task: type[BaseBridgeEnv]) -> type[BaseBridgeEnv]:
-    """Subclass one of upstream's four WidowX tasks."""
+def adapt(task: type[BaseBridgeEnv], settings: EnvSettings) -> tuple[type[BaseBridgeEnv], dict[str, Any]]:
+    """Subclass one of upstream's four WidowX tasks.
+
+    Raises:
+        EnvSetupError: for GPU physics.
+    """
+    if settings.sim_backend == "gpu":
+        raise EnvSetupError(
+            f"{settings.env_id}: upstream's reset lets every environment of a GPU simulation run on; use "
+            "sim.backend=cpu, or PutOnPlateInScene25Single-v1"
+        )
 
     class Adapted(task):
         SUPPORTED_OBS_MODES = ("none", *task.SUPPORTED_OBS_MODES)
@@ -67,8 +73,8 @@ def adapted(task: type[BaseBridgeEnv]) -> type[BaseBridgeEnv]:
             self._foreground = torch.unique(torch.cat(kept))
             for name in self.rgb_overlay_paths if self.scene.can_render() else ():
                 size = self.scene.sensors[name].config
-                picture = fit_image(self.rgb_overlay_paths[name], size.height, size.width)
-                self._backgrounds[name] = torch.as_tensor(picture, device=self.device)
+                image = fit_image(self.rgb_overlay_paths[name], size.height, size.width)
+                self._backgrounds[name] = torch.as_tensor(image, device=self.device)
             super()._after_reconfigure(options)
 
         def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
@@ -94,18 +100,4 @@ def adapted(task: type[BaseBridgeEnv]) -> type[BaseBridgeEnv]:
             return grasp_potential(info["is_src_obj_grasped"], info["consecutive_grasp"], info["success"])
 
     Adapted.__name__ = Adapted.__qualname__ = task.__name__
-    return Adapted
-
-
-def adapt(task: type[BaseBridgeEnv], settings: EnvSettings) -> tuple[type[BaseBridgeEnv], dict[str, Any]]:
-    """Subclass one of upstream's four WidowX tasks.
-
-    Raises:
-        EnvSetupError: for GPU physics.
-    """
-    if settings.sim_backend == "gpu":
-        raise EnvSetupError(
-            f"{settings.env_id}: upstream's reset lets every environment of a GPU simulation run on; use "
-            "sim.backend=cpu, or PutOnPlateInScene25Single-v1"
-        )
-    return adapted(task), {}
+    return Adapted, {}
