@@ -177,7 +177,7 @@ class GpuStage:
         opening = torch.stack([left.to_transformation_matrix()[:, :3, 1], -right.to_transformation_matrix()[:, :3, 1]])
         positions = self._states[self._bodies[torch.stack([source, target]), self._here], :3]
         force = torch.linalg.norm(between, dim=1)
-        return Seen(*positions, (left.p + right.p) / 2, holding(on_fingers, opening), force)
+        return Seen(positions[0], positions[1], (left.p + right.p) / 2, holding(on_fingers, opening), force)
 
     @property
     def _states(self) -> torch.Tensor:

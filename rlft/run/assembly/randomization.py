@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlft.assets.root import assets_root
+from rlft.assets.sources import assets_root
 from rlft.config.randomization import enabled_effects
 from rlft.config.schema import RunConfig
 from rlft.placement import Placement
