@@ -28,12 +28,9 @@ class Command:
 
 
 class Control:
-    """The encoder for the control mode that an agent is in.
+    """The encoder for the control mode that a ManiSkill agent of one environment is in.
 
-    Args:
-        agent: a ManiSkill agent with an ``arm`` and a ``gripper`` controller, one environment.
-        arm: its kinematics.
-        period: control period, seconds.
+    It has an ``arm`` and a ``gripper`` controller; its control period is in seconds.
 
     Raises:
         EnvSetupError: the control mode is none that is supported.

@@ -82,13 +82,9 @@ MotionPlan = Callable[[View], Iterator[Step]]
 
 
 class Oracle:
-    """An expert for one episode, made right after the episode's reset.
+    """An expert for one episode of an unwrapped ManiSkill environment, made right after the episode's reset.
 
-    Args:
-        env: the unwrapped ManiSkill environment.
-        plan: the task's plan; it reads poses when its steps are asked for.
-        limits: joint limits.
-        gripper_moves: False where the plan holds the gripper at one value.
+    The plan reads poses when its steps are asked for; without ``gripper_moves`` it holds the gripper at one value.
 
     Raises:
         EnvSetupError: the control mode cannot be planned for.
@@ -98,8 +94,7 @@ class Oracle:
         self._limits, self._gripper = limits or Limits(), OPEN
         self._period, self._arm = 1.0 / float(env.control_freq), Arm(env.agent)
         self._control = Control(env.agent, self._arm, self._period)
-        # Action dimensions that the plan never changes.
-        self.frozen_action_dims = () if gripper_moves else self._control.dims("gripper")
+        self.frozen_action_dims = () if gripper_moves else self._control.dims("gripper")  # that the plan never changes
         self._view = View(env, self._arm, self._control.turns)
         self._reference, self._actions = self._arm.joints(), self._run(plan(self._view))
         self._holding = self._travelling = False

@@ -58,12 +58,9 @@ def _images(paths: Sequence[Path], size: tuple[int, int]) -> torch.Tensor:
 
 
 def overlay(rgb: torch.Tensor, background: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
-    """The photograph wherever nothing simulated is seen.
+    """The photograph, uint8 ``[E, h, w, 3]`` as what was rendered, wherever nothing simulated is seen.
 
-    Args:
-        rgb: rendered, uint8 ``[E, h, w, 3]``.
-        background: photographs, uint8, the same shape.
-        foreground: bool ``[E, h, w]``, the robot and the objects.
+    The foreground, bool ``[E, h, w]``, is the robot and the objects.
     """
     return torch.where(foreground[..., None], rgb, background)
 

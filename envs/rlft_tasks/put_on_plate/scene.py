@@ -154,8 +154,14 @@ class PutOnPlate(BaseEnv):
         self.stage.show(rows, self._assignments(rows))
         self._record.reset(env_idx)
         if self.scene.can_render():
-            self._show_backdrop(rows)
-        self._place_robot(rows)
+            size, shown = self.scene.sensors[CAMERA].config, [self.running[i] for i in rows]
+            if self._backdrop is None:
+                self._backdrop = Backdrop(self.variant, self.num_envs, size.height, size.width, self.device)
+            self._backdrop.show(rows, [c.table for c in shown], [c.texture for c in shown])
+        offsets = [self.running[i].qpos_offset for i in sorted(rows)]  # ascending, as ManiSkill writes them
+        qpos = torch.tensor(HOME) + torch.nn.functional.pad(torch.tensor(offsets), (0, 2))
+        self.agent.robot.set_pose(ROBOT_AT)
+        self.agent.reset(init_qpos=qpos.to(self.device))
 
     def _assignments(self, rows: list[int]) -> list[Assignment]:
         """Who plays what in these environments, and where they lie; also takes down their sizes, and who jumps."""
@@ -173,20 +179,6 @@ class PutOnPlate(BaseEnv):
                 self._moves_to[i] = settle_objects((jump, each["target"]), TABLE_MESH)[0]
         models = [[thing.model for thing in each.values()] for each in things]
         return [dict(zip(each, zip(who, lying))) for each, who, lying in zip(things, models, poses)]
-
-    def _show_backdrop(self, rows: list[int]) -> None:
-        size = self.scene.sensors[CAMERA].config
-        if self._backdrop is None:
-            self._backdrop = Backdrop(self.variant, self.num_envs, size.height, size.width, self.device)
-        shown = [self.running[i] for i in rows]
-        self._backdrop.show(rows, [c.table for c in shown], [c.texture for c in shown])
-
-    def _place_robot(self, rows: list[int]) -> None:
-        """Robots go home; rows in ascending order, as ManiSkill writes them."""
-        offsets = [self.running[i].qpos_offset for i in sorted(rows)]
-        qpos = torch.tensor(HOME) + torch.nn.functional.pad(torch.tensor(offsets), (0, 2))
-        self.agent.robot.set_pose(ROBOT_AT)
-        self.agent.reset(init_qpos=qpos.to(self.device))
 
     # While it runs.
 

@@ -45,12 +45,8 @@ class CpuStage:
     """One environment: only what it shows is in the scene.
 
     Every reset begins with an empty physics scene, into which the robot, the table and then the new things go in a
-    fixed order, so that nothing of an earlier episode can be felt in a later one.
-
-    Args:
-        env: the environment.
-        roles: those that there always are, so that the simulator's state has one width: nobody's role is played by a
-            copy of the source that hangs far below the table.
+    fixed order, so that nothing of an earlier episode can be felt in a later one. All roles are always there, so that
+    the simulator's state has one width: nobody's is played by a copy of the source that hangs far below the table.
     """
 
     NOWHERE = np.array([0.0, 0.0, -9.0, 1.0, 0.0, 0.0, 0.0], np.float32)
@@ -102,12 +98,8 @@ class GpuStage:
 
     What is shown is written into the simulator's buffer of body states by one indexed assignment, and what is seen is
     read by one contact query and indexing; nothing is read back to the host. **It has not been run on a GPU**: it is
-    written to the API of mani_skill 3.0.1 and SAPIEN 3, and tested on scripted buffers (tests/contract).
-
-    Args:
-        env: the environment, while its scene is being built.
-        objects: what may be a source, or a distractor.
-        plates: what may be a target, or a distractor.
+    written to the API of mani_skill 3.0.1 and SAPIEN 3, and tested on scripted buffers (tests/contract). It is made
+    while the environment's scene is being built. Objects may be a source or a distractor, plates a target or one.
 
     Raises:
         EnvSetupError: all environments share one physics scene (``parallel_in_single_scene``), whose poses are shifted.
