@@ -178,7 +178,7 @@ def test_a_grasp_is_latched_and_the_reward_is_its_increase(build):
     assert rewards[latched.index(1.0)] == pytest.approx(0.1)
 
 
-def test_the_picture_is_that_of_the_official_task_with_things_in_the_same_places():
+def test_the_image_is_that_of_the_official_task_with_things_in_the_same_places():
     """The official PutCarrotOnPlateInScene shows the same carrot, plate, table and robot."""
     from rlft_envs.maniskill.env import ManiSkillEnv
 
@@ -203,13 +203,13 @@ def test_textures_change_the_foreground_or_everything():
     from rlft_envs.maniskill.env import ManiSkillEnv
 
     camera = (CameraSettings("3rd_view_camera", 120, 160),)
-    pictures = {}
+    images = {}
     for name, split in (("VisionTexture05-v1", "train"), ("VisionTexture05-v1", "test"), ("VisionWhole05-v1", "test")):
         env = ManiSkillEnv(settings(name, split, cameras=camera))
         env.reset(0, 0)
-        pictures[name, split] = env.observe().images["3rd_view_camera"].astype(int)
+        images[name, split] = env.observe().images["3rd_view_camera"].astype(int)
         env.close()
-    plain, box, whole = pictures.values()
+    plain, box, whole = images.values()
     assert 0.02 < (np.abs(box - plain).max(axis=2) > 2).mean() < 0.4
     assert (np.abs(whole - plain).max(axis=2) > 2).mean() > 0.8
 

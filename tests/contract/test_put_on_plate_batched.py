@@ -111,7 +111,7 @@ def test_a_step_reads_nothing_from_the_device(name, split):
 
 
 @pytest.mark.parametrize("name", ["Main-v3", "VisionTexture03-v1", "VisionWhole03-v1"])
-def test_a_picture_reads_nothing_from_the_device(name):
+def test_a_image_reads_nothing_from_the_device(name):
     scene = scripted(f"{PREFIX}{name}", 3, assets_root(), "test")
     env = scene.env
     env.scene.can_render = lambda: True

@@ -95,7 +95,7 @@ def find_grasps(
         frame = np.stack([closing, along, [0.0, 0.0, 1.0]], axis=1)
         local, around = (points - centre_of_mass) @ frame, (others - centre_of_mass) @ frame
         level = floor - centre_of_mass[2]
-        turning = {sign: _turning(gripper.down(sign * closing), tool) for sign in (1.0, -1.0)}
+        rotations = [gripper.down(sign * closing) for sign in (1.0, -1.0)]
         for place in PLACES:
             near, close = (np.abs(x[:, 1] - place) <= gripper.finger_width / 2 for x in (local, around))
             found = check_place(gripper, local[near], around[close], level) if near.sum() > 2 else None
@@ -103,9 +103,8 @@ def find_grasps(
                 continue
             position = centre_of_mass + frame @ [found.middle, place, found.tip + gripper.reach]
             cost = found.cost + OFF_CENTRE * abs(place)
-            for sign, more in turning.items():
-                tool_there = se3.pose(position, gripper.down(sign * closing))
-                out.append(Grasp(tool_there, found.width, cost + more))
+            for rotation in rotations:
+                out.append(Grasp(se3.pose(position, rotation), found.width, cost + _turning(rotation, tool)))
     return sorted(out, key=lambda grasp: grasp.cost)
 
 

@@ -23,9 +23,7 @@ MAX_JUMP = 0.5  # radians between neighbouring samples: more is another branch o
 class Arm:
     """The controlled joints of one robot and its tool frame. Poses are in its base frame unless a name says world.
 
-    Args:
-        agent: a ManiSkill agent of one environment, with a controller called ``arm`` and a tool
-            (:func:`rlft_envs.maniskill.reading.tool_link`).
+    The ManiSkill agent has one environment, a controller ``arm`` and a :func:`rlft_envs.maniskill.reading.tool_link`.
     """
 
     def __init__(self, agent: Any) -> None:
@@ -36,7 +34,6 @@ class Arm:
         self._index = agent.controller.controllers["arm"].active_joint_indices.cpu().numpy().astype(int)
         limits = agent.robot.get_qlimits()[0].cpu().numpy().astype(np.float64)[self._index]
         self.lower, self.upper = limits[:, 0] + LIMIT_MARGIN, limits[:, 1] - LIMIT_MARGIN
-        self._full = np.zeros(int(agent.robot.max_dof))
 
     def joints(self) -> np.ndarray:
         """The measured joint positions ``[dof]``, radians."""
@@ -47,7 +44,7 @@ class Arm:
         return se3.from_raw(self._robot.pose.raw_pose[0].cpu().numpy())
 
     def _expand(self, joints: np.ndarray) -> np.ndarray:
-        full = self._full.copy()
+        full = np.zeros(int(self._robot.max_dof))
         full[self._index] = joints
         return full
 

@@ -63,12 +63,13 @@ class Numbering:
         self.env_id, self.obj_set, self.variant = env_id, obj_set, variant_of(env_id, obj_set)
         v, self.layout = self.variant, layout(self.variant.layout)
         self.objects, self.plates = v.objects.of(obj_set), v.plates.of(obj_set)
+        positions, yaws = self.layout.of(obj_set)
         self._digits = {  # digit -> the values it takes; the slowest first
             "object": self.objects,
             "plate": self.plates,
             "table": v.tables.of(obj_set),
-            "position": self.layout.positions(obj_set),
-            "yaw": self.layout.headings(obj_set),
+            "position": positions,
+            "yaw": yaws,
         }
         self._others = self.objects  # what the distractor is chosen among, itself included
         if v.extra == "plate":  # in training the target is plate 0, but any of the 17 may lie beside it

@@ -36,13 +36,9 @@ class Layout:
     n_grid: int  # how many of `xy` are the usual ones; the rest only a `ring` layout has
     n_yaws: int  # how many of `yaws` are the usual ones
 
-    def positions(self, split: str) -> range:
-        """The places of a split."""
-        return _part(split, self.n_grid, len(self.xy))
-
-    def headings(self, split: str) -> range:
-        """The headings of a split."""
-        return _part(split, self.n_yaws, len(self.yaws))
+    def of(self, split: str) -> tuple[range, range]:
+        """The places and the headings of a split."""
+        return _part(split, self.n_grid, len(self.xy)), _part(split, self.n_yaws, len(self.yaws))
 
 
 def _part(split: str, usual: int, total: int) -> range:
