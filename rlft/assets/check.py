@@ -17,9 +17,9 @@ class Status:
     """A source's files in a root."""
 
     source: Source
-    whole: list[Entry]  # files that are the original's
+    whole: list[Entry]  # the original's
     missing: list[Entry]
-    differ: list[Entry]  # files with other content, stand-ins among them
+    differ: list[Entry]  # with other content, stand-ins among them
     others: list[str]  # files there that the original has not
     against: str  # what they were compared with
 
@@ -30,11 +30,7 @@ class Status:
 
 
 def check(source: Source, root: Path) -> Status:
-    """Compare a source's files below a root with their digests.
-
-    A source that was unpacked from its checked archive is compared with what that archive held; any other with the
-    manifest.
-    """
+    """Compare a source's files below a root with what its checked archive held, else with the manifest."""
     directory = root / source.folder
     packed = _receipt(source, directory)
     entries = source.entries if packed is None else packed
@@ -80,8 +76,7 @@ def _receipt(source: Source, directory: Path) -> tuple[Entry, ...] | None:
         return None
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        if tree["digest"] != source.archive.digest:
-            return None
-        return tuple(Entry(safe_name(name), digest, size) for name, (digest, size) in tree["files"].items())
+        entries = tuple(Entry(safe_name(name), digest, size) for name, (digest, size) in tree["files"].items())
+        return entries if tree["digest"] == source.archive.digest else None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -8,14 +8,13 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from textwrap import indent
 
 from rlft.assets.check import Status, check
 from rlft.assets.install import install
-from rlft.assets.root import COMMAND, VARIABLE, target_root
-from rlft.assets.sources import AssetError, Source, all_sources, select
+from rlft.assets.sources import DEFAULT, VARIABLE, AssetError, Source, all_sources, assets_root, select
 
+COMMAND = ".venv/bin/python scripts/download_assets.py --accept-licences"
 SHOWN = 20  # files of a kind that a check names
 LONGEST_S = 3600.0  # that --timeout takes
 
@@ -23,13 +22,7 @@ LONGEST_S = 3600.0  # that --timeout takes
 def main(
     argv: Sequence[str], doc: str | None = None, sources: list[Source] | None = None, prog: str = "rlft-assets"
 ) -> int:
-    """Run the command.
-
-    Args:
-        argv: arguments.
-        doc: what the script says of itself.
-        sources: those of the manifests by default.
-        prog: the name that the command was called by.
+    """Run the command ``prog``, which says ``doc`` of itself, on the sources of the manifests by default.
 
     Returns:
         the exit status: 0; 1 where something is missing, differs or cannot be had; 2 where the licences were not
@@ -37,12 +30,8 @@ def main(
     """
     args = _parser(doc, prog).parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    chosen = {"--root": [args.root] if args.root else [], "--only": args.only or []}
-    command = shlex.join(
-        [*COMMAND.split(), *(word for key, words in chosen.items() if words for word in (key, *words))]
-    )
     try:
-        return _run(args, target_root(args.root), command, all_sources() if sources is None else sources)
+        return _run(args, all_sources() if sources is None else sources)
     except AssetError as error:
         sys.stderr.write(f"{prog}: {error}\n")
         return error.exit_code
@@ -51,7 +40,10 @@ def main(
         return 130
 
 
-def _run(args: argparse.Namespace, root: Path, command: str, sources: list[Source]) -> int:
+def _run(args: argparse.Namespace, sources: list[Source]) -> int:
+    root = assets_root(args.root) or DEFAULT.expanduser()
+    chosen = [*(["--root", args.root] if args.root else []), *(["--only", *args.only] if args.only else [])]
+    command = shlex.join([*COMMAND.split(), *chosen])
     if root.exists() and not root.is_dir():
         raise AssetError(f"--root {root}: a file; give a directory", exit_code=2)
     sources = select(sources, args.only)
@@ -59,9 +51,8 @@ def _run(args: argparse.Namespace, root: Path, command: str, sources: list[Sourc
         sys.stdout.writelines(f"{_line(source)}\n" for source in sources)
         return 0
     if not args.check:
-        for source in sources:
-            terms = indent(source.licence, "  ")
-            sys.stdout.write(f"{source.name}: {source.what}\n  from {source.place}\n{terms}\n\n")
+        for s in sources:
+            sys.stdout.write(f"{s.name}: {s.what}\n  from {s.place}\n{indent(s.licence, '  ')}\n\n")
         if not args.accept_licences:
             sys.stdout.write(f"Nothing was fetched. Accept these terms with:\n  {command}\n")
             return 2
@@ -80,9 +71,8 @@ def _parser(doc: str | None, prog: str) -> argparse.ArgumentParser:
     mode.add_argument("--list", action="store_true", help="say what there is to fetch, and stop")
     mode.add_argument("--check", action="store_true", help="say what is there, missing or different, and stop")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these sources alone")
-    parser.add_argument(
-        "--root", metavar="DIR", help=f"where they lie (assets.root); else {VARIABLE}, else ~/.cache/rlft/assets"
-    )
+    where = f"where they lie (assets.root); else {VARIABLE}, else {DEFAULT}"
+    parser.add_argument("--root", metavar="DIR", help=where)
     parser.add_argument("--accept-licences", action="store_true", help="accept the terms that are printed")
     parser.add_argument("--timeout", type=_seconds, default=30.0, metavar="S", help="seconds without a byte (30)")
     return parser
@@ -101,8 +91,8 @@ def _seconds(text: str) -> float:
 def _table(state: Status) -> list[str]:
     """What a check found."""
     missing, differ = [entry.path for entry in state.missing], [entry.path for entry in state.differ]
-    total = len(state.whole) + len(missing) + len(differ)
-    counts = f"{len(state.whole)} of {total} files are the original's; compared with {state.against}"
+    whole, total = len(state.whole), len(state.whole) + len(missing) + len(differ)
+    counts = f"{whole} of {total} files are the original's; compared with {state.against}"
     lines = [f"{state.source.name}: {'whole' if state.complete else 'NOT WHOLE'}, {counts}"]
     for kind, names in (("missing", missing), ("differs", differ), ("not of the original", state.others)):
         lines += [f"  {kind}: {name}" for name in names[:SHOWN]]
@@ -112,9 +102,6 @@ def _table(state: Status) -> list[str]:
 
 def _line(source: Source) -> str:
     sizes = [entry.size for entry in source.entries]
-    known, unknown = (
-        sum(filter(None, sizes)) / 1e6,
-        f" and {sizes.count(None)} of unknown size" if None in sizes else "",
-    )
-    count = f"{len(sizes)} files, {known:.1f} MB{unknown}, into {source.folder}"
+    unknown = f" and {sizes.count(None)} of unknown size" if None in sizes else ""
+    count = f"{len(sizes)} files, {sum(filter(None, sizes)) / 1e6:.1f} MB{unknown}, into {source.folder}"
     return f"{source.name}: {source.what}\n  {count}\n  from {source.place}"

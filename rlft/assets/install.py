@@ -30,19 +30,12 @@ MAX_BYTES, MAX_RATIO = 4 << 30, 200  # of an archive unpacked; unpacked over pac
 NOISE = ("__MACOSX", ".DS_Store")
 WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that a later attempt may not meet
-REMEDY = (
-    "Without a direct connection set https_proxy, or fetch on another machine, copy the directory here and name it by "
-    "assets.root or RLFT_ASSETS"
-)
 
 
 def install(sources: list[Source], root: Path, timeout_s: float = 30.0) -> None:
     """Fetch what is missing or differs; what is whole stays untouched, and so do files of one's own.
 
-    Args:
-        sources: what to fetch.
-        root: of all assets; made where it is missing.
-        timeout_s: without a byte.
+    The root is made where it is missing; the timeout is that of silence.
 
     Raises:
         AssetError: something cannot be had, or nothing can be written there.
@@ -68,13 +61,16 @@ def install(sources: list[Source], root: Path, timeout_s: float = 30.0) -> None:
 
 def _fetch(url: str, target: Path, digest: str | None, timeout_s: float) -> None:
     pooch.get_logger().setLevel("WARNING")
-    name = target.name
-    keeper = pooch.create(target.parent, "", registry={name: None}, urls={name: url}, retry_if_failed=ATTEMPTS - 1)
+    download = partial(_download, digest=digest, timeout_s=timeout_s)
+    one = {target.name: url}
+    keeper = pooch.create(target.parent, "", registry=dict.fromkeys(one), urls=one, retry_if_failed=ATTEMPTS - 1)
     try:
-        keeper.fetch(name, downloader=partial(_download, digest=digest, timeout_s=timeout_s))
+        keeper.fetch(target.name, downloader=download)
     except requests.RequestException as error:
         raise AssetError(
-            f"{url}: {error}; given up after {ATTEMPTS} attempts; the same command goes on from here. {REMEDY}"
+            f"{url}: {error}; given up after {ATTEMPTS} attempts; the same command goes on from here. Without "
+            "a direct connection set https_proxy, or fetch on another machine, copy the directory here and name it by "
+            "assets.root or RLFT_ASSETS"
         ) from error
     target.chmod(0o644)  # pooch's temporary file is its owner's alone
 

@@ -1,8 +1,9 @@
-"""Where each asset comes from and what it must hold, read from the JSON manifests beside this file."""
+"""Where assets lie, where each comes from and what it must hold, read from the JSON manifests beside this file."""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,14 +12,26 @@ from urllib.parse import quote
 from rlft.errors import RlftError
 
 MANIFESTS = Path(__file__).resolve().parent / "manifests"
+VARIABLE = "RLFT_ASSETS"
+DEFAULT = Path("~/.cache/rlft/assets")
 
 
 class AssetError(RlftError):
     """An asset that could not be fetched or is not what it should be. Says what to do."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
-        self.exit_code = exit_code
         super().__init__(message)
+        self.exit_code = exit_code
+
+
+def assets_root(setting: str | None = None) -> Path | None:
+    """The directory that ``assets.root`` names, else the variable RLFT_ASSETS: absolute, and it need not exist.
+
+    Where nobody names one: ``~/.cache/rlft/assets`` if that is a directory, else None.
+    """
+    if named := setting or os.environ.get(VARIABLE):
+        return Path(named).expanduser().absolute()
+    return DEFAULT.expanduser() if DEFAULT.expanduser().is_dir() else None
 
 
 @dataclass(frozen=True)
@@ -65,47 +78,29 @@ def all_sources() -> list[Source]:
 
 
 def read_source(path: Path) -> Source:
-    """Read one manifest.
-
-    Raises:
-        AssetError: a file would lie outside of the source's folder.
-    """
+    """Read one manifest; one with files outside of the source's folder is refused."""
     tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    base, packed = tree.get("url"), tree.get("archive")
+    base, archive = tree.get("url"), tree.get("archive")
+    if archive is not None:
+        archive = Archive(**{**archive, "sentinels": tuple(archive["sentinels"])})
     entries = tuple(
         Entry(safe_name(name), digest, size, f"{base}{quote(name)}" if base else None)
         for name, (digest, size) in tree["files"].items()
     )
-    return Source(
-        tree["name"],
-        tree["what"],
-        safe_name(tree["folder"]),
-        f"{tree['repository']}@{tree['commit']}",
-        tree["licence"],
-        entries,
-        packed and Archive(packed["url"], packed["digest"], packed["exact"], tuple(packed["sentinels"])),
-    )
+    origin = f"{tree['repository']}@{tree['commit']}"
+    return Source(tree["name"], tree["what"], safe_name(tree["folder"]), origin, tree["licence"], entries, archive)
 
 
 def safe_name(name: str) -> str:
-    """A relative path that stays where it is put.
-
-    Raises:
-        AssetError: it is absolute, leads upwards, or is not spelled plainly.
-    """
+    """A relative path, refused where it is absolute, leads upwards, or is not spelled plainly."""
     plain = PurePosixPath(name)
-    strange = any(sign in name for sign in ("\\", "\0", ":"))
-    if not name or strange or plain.is_absolute() or ".." in plain.parts:
+    if not name or set(name) & set("\\\0:") or plain.is_absolute() or ".." in plain.parts:
         raise AssetError(f"{name!r}: not a plain relative path; nothing was written")
     return plain.as_posix()
 
 
 def select(sources: list[Source], names: list[str] | None) -> list[Source]:
-    """The sources of some names, or all.
-
-    Raises:
-        AssetError: there is none of a name.
-    """
+    """The sources of some names, or all; a name that there is not is refused."""
     known = {source.name: source for source in sources}
     if unknown := [name for name in names or [] if name not in known]:
         raise AssetError(f"--only {' '.join(unknown)}: no such source; there are {', '.join(known)}", exit_code=2)

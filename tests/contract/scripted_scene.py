@@ -204,8 +204,7 @@ class ScriptedScene:
         return found
 
     def _row(self, role, i):
-        c = self.env.running[i]
-        key = {"source": c.object, "target": c.plate, "extra": c.extra}[role].key
+        key = self.env.running[i].things[role].model.key
         return next(actor for actor in self.env.stage.actors if actor.name == key)._body_data_index[i]
 
 

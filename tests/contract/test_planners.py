@@ -164,9 +164,9 @@ def test_two_processes_collect_what_one_does(tmp_path):
     assert one.lengths.tolist() == two.lengths.tolist()
     for a, b in ((one.state, two.state), (one.action, two.action), *zip(one.images.values(), two.images.values())):
         assert np.array_equal(a.numpy(), b.numpy())
-    pictures = one.images["base_camera"].float()
-    assert pictures.std() > 5.0  # something is to be seen
-    assert (pictures[0] - pictures[15]).abs().max() > 20.0  # and it moves
+    images = one.images["base_camera"].float()
+    assert images.std() > 5.0  # something is to be seen
+    assert (images[0] - images[15]).abs().max() > 20.0  # and it moves
 
 
 def test_a_collection_for_a_task_without_planner_says_so(tmp_path):
@@ -175,8 +175,8 @@ def test_a_collection_for_a_task_without_planner_says_so(tmp_path):
         collect(config(1, 1), env, tmp_path, tmp_path / "dataset")
 
 
-def test_coarser_visuals_change_the_picture_little_and_the_motion_not_at_all():
-    """About four times fewer milliseconds a picture; the physics must not notice."""
+def test_coarser_visuals_change_the_image_little_and_the_motion_not_at_all():
+    """About four times fewer milliseconds an image; the physics must not notice."""
     camera = CameraSettings("base_camera", 56, 56, fov=1.0)
     found = {}
     for name, extra in (("fine", {}), ("coarse", {"visual_cell": 0.01})):
@@ -190,8 +190,8 @@ def test_coarser_visuals_change_the_picture_little_and_the_motion_not_at_all():
     fine, coarse = found["fine"], found["coarse"]
     assert found["coarse triangles"] < found["fine triangles"] / 5
     assert np.array_equal(np.stack(fine.actions), np.stack(coarse.actions))
-    pictures = [np.stack(r.images["base_camera"]).astype(float) for r in (fine, coarse)]
-    assert 0.0 < np.abs(pictures[0] - pictures[1]).mean() < 4.0
+    images = [np.stack(r.images["base_camera"]).astype(float) for r in (fine, coarse)]
+    assert 0.0 < np.abs(images[0] - images[1]).mean() < 4.0
 
 
 def _robot_bodies(env):

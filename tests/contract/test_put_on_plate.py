@@ -53,9 +53,8 @@ def test_a_number_shows_its_configuration_at_rest(build, name, split):
         at, c = resting(env)
         assert c == env.unwrapped.configurations(split)[episode_id]
         assert env.instruction == c.instruction
-        dropped = {"source": c.object_at, "target": c.plate_at, **({"extra": c.extra_at} if c.extra else {})}
-        for role, where in dropped.items():
-            assert np.linalg.norm(at[role][:2] - where[:2]) < 0.1  # what falls onto its side rolls
+        for role, thing in c.things.items():
+            assert np.linalg.norm(at[role][:2] - thing.at[:2]) < 0.1  # what falls onto its side rolls
             assert 0.85 < at[role][2] < 1.0
         before = env.observe().privileged
         for _ in range(2):
@@ -78,9 +77,9 @@ def test_rest_is_where_things_fall_in_the_running_simulation(build, episode_id):
     at, c = resting(env)
     scene = env.unwrapped
     scene.agent.robot.set_pose(sapien.Pose([0.147, 0.028, 1.870], [0, 0, 0, 1]))
-    turned = [np.cos(c.yaw / 2), 0, 0, np.sin(c.yaw / 2)]
-    scene.objs["source"].set_pose(sapien.Pose(c.object_at, turned))
-    scene.objs["target"].set_pose(sapien.Pose(c.plate_at))
+    for role, thing in c.things.items():
+        turned = [np.cos(thing.yaw / 2), 0, 0, np.sin(thing.yaw / 2)]
+        scene.objs[role].set_pose(sapien.Pose(thing.at, turned))
     for _ in range(650):
         scene.scene.step()
     for role, where in resting(env)[0].items():
@@ -132,7 +131,7 @@ def test_a_test_distractor_that_is_the_object_leaves_it_alone(build):
     env = build("MultiCarrot-v1", "test")
     numbers = env.unwrapped.configurations("test")
     per_extra = len(numbers) // 72
-    alone = next(k * per_extra for k in range(72) if numbers[k * per_extra].extra is None)
+    alone = next(k * per_extra for k in range(72) if "extra" not in numbers[k * per_extra].things)
     for episode_id in (0, alone):
         env.reset(0, episode_id)
         assert env.observe().privileged.shape == (env.spec.privileged_dim,)
@@ -154,7 +153,7 @@ def test_the_object_jumps_after_five_steps_and_only_where_it_should(build):
         if not jumps:
             np.testing.assert_allclose(now["source"], start, atol=2e-3)
             continue
-        assert np.linalg.norm(now["source"][:2] - c.moves_to[:2]) < 0.03
+        assert np.linalg.norm(now["source"][:2] - c.jump.at[:2]) < 0.03
         env.step(IDLE)
         np.testing.assert_allclose(resting(env)[0]["source"], now["source"], atol=2e-3)
 
@@ -179,7 +178,7 @@ def test_a_grasp_is_latched_and_the_reward_is_its_increase(build):
     assert rewards[latched.index(1.0)] == pytest.approx(0.1)
 
 
-def test_the_picture_is_that_of_the_official_task_with_things_in_the_same_places():
+def test_the_image_is_that_of_the_official_task_with_things_in_the_same_places():
     """The official PutCarrotOnPlateInScene shows the same carrot, plate, table and robot."""
     from rlft_envs.maniskill.env import ManiSkillEnv
 
@@ -204,13 +203,13 @@ def test_textures_change_the_foreground_or_everything():
     from rlft_envs.maniskill.env import ManiSkillEnv
 
     camera = (CameraSettings("3rd_view_camera", 120, 160),)
-    pictures = {}
+    images = {}
     for name, split in (("VisionTexture05-v1", "train"), ("VisionTexture05-v1", "test"), ("VisionWhole05-v1", "test")):
         env = ManiSkillEnv(settings(name, split, cameras=camera))
         env.reset(0, 0)
-        pictures[name, split] = env.observe().images["3rd_view_camera"].astype(int)
+        images[name, split] = env.observe().images["3rd_view_camera"].astype(int)
         env.close()
-    plain, box, whole = pictures.values()
+    plain, box, whole = images.values()
     assert 0.02 < (np.abs(box - plain).max(axis=2) > 2).mean() < 0.4
     assert (np.abs(whole - plain).max(axis=2) > 2).mean() > 0.8
 
@@ -218,7 +217,7 @@ def test_textures_change_the_foreground_or_everything():
 def test_gymnasium_makes_it_too():
     import gymnasium as gym
 
-    import rlft_tasks.put_on_plate.register  # noqa: F401
+    import rlft_tasks.put_on_plate.scene  # noqa: F401
 
     assets_root()
     env = gym.make(f"{PREFIX}Main-v3", obs_mode="none", render_backend="none", reward_mode="none")

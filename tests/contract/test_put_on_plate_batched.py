@@ -33,7 +33,9 @@ def test_a_partial_reset_writes_the_rows_of_its_environments_only():
     assert scene.env.running[0] == numbers[44]
     assert scene.env.get_language_instruction()[2] == numbers[8_000_000].instruction
     for i in (0, 2):
-        np.testing.assert_allclose(scene.actor_pose("source", i)[:2], scene.env.running[i].object_at[:2], atol=0.06)
+        np.testing.assert_allclose(
+            scene.actor_pose("source", i)[:2], scene.env.running[i].things["source"].at[:2], atol=0.06
+        )
 
 
 def test_each_row_is_what_one_environment_alone_would_have():
@@ -109,7 +111,7 @@ def test_a_step_reads_nothing_from_the_device(name, split):
 
 
 @pytest.mark.parametrize("name", ["Main-v3", "VisionTexture03-v1", "VisionWhole03-v1"])
-def test_a_picture_reads_nothing_from_the_device(name):
+def test_a_image_reads_nothing_from_the_device(name):
     scene = scripted(f"{PREFIX}{name}", 3, assets_root(), "test")
     env = scene.env
     env.scene.can_render = lambda: True
@@ -165,7 +167,7 @@ def test_holding_is_what_maniskill_calls_grasping():
 def test_one_finger_or_a_push_from_the_side_holds_nothing():
     scene = scripted(f"{PREFIX}Single-v1", 3, assets_root())
     scene.start([0, 1, 2], [0, 0, 0], [0, 0, 0])
-    key = scene.env.running[0].object.key
+    key = scene.env.running[0].things["source"].model.key
     scene.step()
     both, one, sideways = [0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.05, 0.0]
     touching = {"finger1": [both, both, sideways], "finger2": [both, one, both]}
@@ -179,8 +181,8 @@ def test_success_and_grasps_are_read_from_each_environments_own_actors():
     scene = scripted(f"{PREFIX}Main-v3", 3, assets_root())
     one_object = 16 * 784 * 4
     scene.start([0, 1, 2], [0, 0, 0], [0, 3 * one_object, 3 * one_object])
-    keys = [c.object.key for c in scene.env.running]
-    plate = scene.env.running[0].plate.key
+    keys = [scene.env.running[i].things["source"].model.key for i in range(3)]
+    plate = scene.env.running[0].things["target"].model.key
     scene.step()
     assert not scene.env.evaluate()["success"].any()
     for i in (0, 2):
@@ -203,7 +205,7 @@ def test_contacts_are_not_carried_over_a_reset():
     """A batched simulation reports those of its last step until the next one, though the arm is home and empty."""
     scene = scripted(f"{PREFIX}Single-v1", 2, assets_root())
     scene.start([0, 1], [0, 0], [0, 0])
-    key, plate = scene.env.running[0].object.key, scene.env.running[0].plate.key
+    key, plate = scene.env.running[0].things["source"].model.key, scene.env.running[0].things["target"].model.key
     scene.held[key], scene.forces[key, plate] = torch.tensor([True, True]), torch.tensor([1.0, 1.0])
     for i in (0, 1):
         scene.put_on(i)
@@ -227,11 +229,11 @@ def test_jumps_happen_in_the_environments_whose_fifth_step_it_is():
     at = [scene.actor_pose("source", i) for i in range(2)]
     for _ in range(3):
         scene.step()
-    np.testing.assert_allclose(scene.actor_pose("source", 0)[:2], scene.env.running[0].moves_to[:2], atol=0.03)
+    np.testing.assert_allclose(scene.actor_pose("source", 0)[:2], scene.env.running[0].jump.at[:2], atol=0.03)
     assert np.array_equal(scene.actor_pose("source", 1), at[1])
     for _ in range(2):
         scene.step()
-    np.testing.assert_allclose(scene.actor_pose("source", 1)[:2], scene.env.running[1].moves_to[:2], atol=0.03)
+    np.testing.assert_allclose(scene.actor_pose("source", 1)[:2], scene.env.running[1].jump.at[:2], atol=0.03)
 
 
 def test_a_jump_undoes_nothing_that_moved_in_the_same_step():
@@ -244,6 +246,6 @@ def test_a_jump_undoes_nothing_that_moved_in_the_same_step():
     x = scene.actor_pose("source", 1)[0], scene.actor_pose("target", 0)[0]
     for _ in range(3):
         scene.step(drift=0.01)  # the last is environment 0's fifth
-    assert scene.actor_pose("source", 0)[0] == pytest.approx(scene.env.running[0].moves_to[0], abs=0.03)
+    assert scene.actor_pose("source", 0)[0] == pytest.approx(scene.env.running[0].jump.at[0], abs=0.03)
     assert scene.actor_pose("source", 1)[0] == pytest.approx(x[0] + 0.03, abs=1e-6)
     assert scene.actor_pose("target", 0)[0] == pytest.approx(x[1] + 0.03, abs=1e-6)

@@ -1,4 +1,4 @@
-"""SimplerEnv's WidowX tasks on the real simulator: language, numbered episodes, pictures, metrics, reward."""
+"""SimplerEnv's WidowX tasks on the real simulator: language, numbered episodes, images, metrics, reward."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def settings(env_id, **changes):
 
 @pytest.fixture(scope="module")
 def built():
-    """Each task once; a first picture costs seconds."""
+    """Each task once; a first image costs seconds."""
     envs = {}
 
     def get(env_id):
@@ -118,11 +118,11 @@ def test_a_smaller_camera_sees_the_same(built):
     )
     small.reset(1, 3)
     big.reset(1, 3)
-    picture = fit_image(big.observe().images[CAMERA.name], CAMERA.height, CAMERA.width).astype(float)
+    image = fit_image(big.observe().images[CAMERA.name], CAMERA.height, CAMERA.width).astype(float)
     big.close()
     seen = small.observe().images[CAMERA.name].astype(float)
-    difference = np.abs(picture - seen).mean()
-    shifted = np.abs(np.roll(picture, 3, axis=1) - seen)[:, 3:].mean()
+    difference = np.abs(image - seen).mean()
+    shifted = np.abs(np.roll(image, 3, axis=1) - seen)[:, 3:].mean()
     assert difference < 1.5  # edges of the rendered part are not smoothed
     assert shifted > 3 * difference
 
@@ -137,7 +137,7 @@ def test_the_photograph_is_shown_where_nothing_is_rendered(built):
     assert env.human_view().shape == (CAMERA.height, CAMERA.width, 3)
 
 
-def test_environments_of_one_process_keep_their_own_pictures(built):
+def test_environments_of_one_process_keep_their_own_images(built):
     """Upstream keeps the photographs on the class: the second environment would resize those of the first."""
     env = built("PutCarrotOnPlateInScene-v1")
     env.reset(1, 3)
@@ -162,7 +162,8 @@ def test_an_original_mesh_is_shown_though_a_stand_in_lies_beside_it(monkeypatch,
         add_visual_from_file=lambda path, **kwargs: shown.append(path.rsplit("/", 1)[1]),
         build=lambda name: None,
     )
-    task = scene.adapted(REGISTERED_ENVS["PutEggplantInBasketScene-v1"].cls)
+    env_id = "PutEggplantInBasketScene-v1"
+    task, _ = scene.adapt(REGISTERED_ENVS[env_id].cls, settings(env_id))
     env = object.__new__(task)
     env.scene, env.model_db = SimpleNamespace(create_actor_builder=lambda: nothing), {"eggplant": {}}
     monkeypatch.setattr(scene, "MODELS", tmp_path)

@@ -28,51 +28,36 @@ class Command:
 
 
 class Control:
-    """The encoder for the control mode that an agent is in.
+    """The encoder for the control mode that a ManiSkill agent of one environment is in.
 
-    Args:
-        agent: a ManiSkill agent with an ``arm`` and a ``gripper`` controller, one environment.
-        arm: its kinematics.
-        period: control period, seconds.
-
-    Attributes:
-        look_ahead: seconds by which a command leads the motion that it causes.
-        turns: whether the mode can change the tool's orientation.
+    It has an ``arm`` and a ``gripper`` controller; its control period is in seconds.
 
     Raises:
         EnvSetupError: the control mode is none that is supported.
     """
 
     def __init__(self, agent: Any, arm: Arm, period: float) -> None:
-        from mani_skill.agents.controllers import (
-            PDEEPosController,
-            PDEEPoseController,
-            PDJointPosController,
-            PDJointPosMimicController,
-        )
+        from mani_skill.agents import controllers as kinds
 
-        controllers = agent.controller.controllers
-        self._arm_controller, self._gripper = controllers["arm"], controllers["gripper"]
-        self._mapping = agent.controller.action_mapping
-        self._arm = arm
+        controllers, self._mapping = agent.controller.controllers, agent.controller.action_mapping
+        self._arm, self._arm_controller, self._gripper = arm, controllers["arm"], controllers["gripper"]
         kind = type(self._arm_controller)
-        if kind not in (PDEEPosController, PDEEPoseController, PDJointPosController):
+        if kind not in (kinds.PDEEPosController, kinds.PDEEPoseController, kinds.PDJointPosController):
             raise EnvSetupError(
                 f"env.control_mode={agent.control_mode!r} cannot be planned for; use one of pd_joint_pos, "
                 "pd_joint_delta_pos, pd_joint_target_delta_pos, pd_ee_delta_pos, pd_ee_delta_pose, "
                 "pd_ee_target_delta_pos, pd_ee_target_delta_pose, pd_ee_pose"
             )
-        if not isinstance(self._gripper, PDJointPosMimicController | PDJointPosController):
+        if not isinstance(self._gripper, kinds.PDJointPosMimicController | kinds.PDJointPosController):
             raise EnvSetupError(f"a gripper controller of type {type(self._gripper).__name__} cannot be planned for")
-        self._in_tool_space = kind is not PDJointPosController
-        self.turns = kind is not PDEEPosController
+        self._in_tool_space = kind is not kinds.PDJointPosController
+        self.turns = kind is not kinds.PDEEPosController  # whether the mode can change the tool's orientation
         config = self._arm_controller.config
         # The joint drives follow a constant target as a first-order lag of damping / stiffness seconds. One
         # control period covers the share k of the way to the target, so a target that leads by period / k
         # makes the arm follow the path on time.
         lag = float(np.max(config.damping)) / float(np.max(config.stiffness))
-        share = 1.0 - np.exp(-period / lag)
-        self.look_ahead = period / share
+        self.look_ahead = period / (1.0 - np.exp(-period / lag))  # seconds
 
     def dims(self, part: str) -> tuple[int, ...]:
         """The action dimensions of ``arm`` or ``gripper``."""
@@ -85,20 +70,14 @@ class Control:
             raw = joints - self._joint_start() if config.use_delta else joints
             return self._normalise(raw, raw[:0])
         target = self._arm.forward(joints)
-        if not config.use_delta:
-            turn = Rotation.from_matrix(target[:3, :3]).as_euler("XYZ")
-            return self._normalise(target[:3, 3], turn)
-        start = self._tool_start()
-        move = target[:3, 3] - start[:3, 3]
-        if "body_translation" in config.frame:
-            move = start[:3, :3].T @ move
-        if not self.turns:
-            return self._normalise(move, move[:0])
-        if "root_aligned_body_rotation" in config.frame:
-            delta = target[:3, :3] @ start[:3, :3].T
-        else:
-            delta = start[:3, :3].T @ target[:3, :3]
-        return self._normalise(move, Rotation.from_matrix(delta).as_euler("XYZ"))
+        move, turn = target[:3, 3], target[:3, :3]
+        if config.use_delta:
+            start = self._tool_start()
+            move, R = move - start[:3, 3], start[:3, :3]
+            if "body_translation" in config.frame:
+                move = R.T @ move
+            turn = turn @ R.T if "root_aligned_body_rotation" in config.frame else R.T @ turn
+        return self._normalise(move, Rotation.from_matrix(turn).as_euler("XYZ") if self.turns else move[:0])
 
     def _joint_start(self) -> np.ndarray:
         """Where a delta joint controller starts from, ``[dof]``."""

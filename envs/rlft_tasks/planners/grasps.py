@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlft_tasks.planners import se3
-from rlft_tasks.planners.shapes import horizontal_box
+from rlft_tasks.planners.shapes import shorter_side
 
 YAWS = 12  # over half a turn: every 15 degrees
 PLACES = np.arange(-4, 5) * 0.01  # metres along the body from its centre of mass
@@ -45,11 +45,9 @@ class Gripper:
     def down(self, closing: np.ndarray) -> np.ndarray:
         """The tool's rotation ``[3, 3]`` that points down and closes along a horizontal unit vector ``[3]``."""
         down = np.array([0.0, 0.0, -1.0])
-        out = np.empty((3, 3))
-        out[:, self.approach], out[:, 1] = down, closing
-        other = 2 - self.approach
-        out[:, other] = np.cross(down, closing) if self.approach == 0 else np.cross(closing, down)
-        return out
+        if self.approach == 0:
+            return np.stack([down, closing, np.cross(down, closing)], axis=1)
+        return np.stack([np.cross(closing, down), closing, down], axis=1)
 
 
 WIDOWX = Gripper(
@@ -68,32 +66,23 @@ class Grasp:
 
 
 def closing_directions(points: np.ndarray) -> np.ndarray:
-    """Horizontal unit vectors to close along: across the oriented box's faces, and evenly over half a turn.
+    """Horizontal unit vectors ``[2 + YAWS, 3]`` to close along for a surface ``[n, 3]``.
 
-    Args:
-        points: ``[n, 3]``, the body's surface.
-
-    Returns:
-        ``[2 + YAWS, 3]``: the box's shorter edge, its longer one, then multiples of 180/YAWS degrees from the first.
+    The shorter edge of the oriented box, its longer one, then multiples of 180/YAWS degrees from the first.
     """
-    axes = horizontal_box(points).axes
-    first = np.arctan2(axes[1, 1], axes[0, 1])
+    x, y = shorter_side(points)
+    first = np.arctan2(y, x)
     angles = np.concatenate([[first, first + np.pi / 2], first + np.arange(YAWS) * np.pi / YAWS])
     return np.stack([np.cos(angles), np.sin(angles), np.zeros_like(angles)], axis=1)
 
 
 def find_grasps(
-    gripper: Gripper,
-    points: np.ndarray,
-    centre_of_mass: np.ndarray,
-    others: np.ndarray,
-    tool: np.ndarray,
-    floor: float,
+    gripper: Gripper, points: np.ndarray, centre_of_mass: np.ndarray, others: np.ndarray, tool: np.ndarray, floor: float
 ) -> list[Grasp]:
     """All grasps from above that a body allows, the best first.
 
     Args:
-        gripper: the fingers.
+        gripper: seen from the tool frame.
         points: ``[n, 3]``, the body's surface in the world.
         centre_of_mass: ``[3]``, world.
         others: ``[m, 3]``, surfaces that the fingers must not touch.
@@ -106,7 +95,7 @@ def find_grasps(
         frame = np.stack([closing, along, [0.0, 0.0, 1.0]], axis=1)
         local, around = (points - centre_of_mass) @ frame, (others - centre_of_mass) @ frame
         level = floor - centre_of_mass[2]
-        turning = {sign: _turning(gripper.down(sign * closing), tool) for sign in (1.0, -1.0)}
+        rotations = [gripper.down(sign * closing) for sign in (1.0, -1.0)]
         for place in PLACES:
             near, close = (np.abs(x[:, 1] - place) <= gripper.finger_width / 2 for x in (local, around))
             found = check_place(gripper, local[near], around[close], level) if near.sum() > 2 else None
@@ -114,10 +103,8 @@ def find_grasps(
                 continue
             position = centre_of_mass + frame @ [found.middle, place, found.tip + gripper.reach]
             cost = found.cost + OFF_CENTRE * abs(place)
-            out += [
-                Grasp(se3.pose(position, gripper.down(sign * closing)), found.width, cost + more)
-                for sign, more in turning.items()
-            ]
+            for rotation in rotations:
+                out.append(Grasp(se3.pose(position, rotation), found.width, cost + _turning(rotation, tool)))
     return sorted(out, key=lambda grasp: grasp.cost)
 
 
@@ -141,7 +128,7 @@ def check_place(gripper: Gripper, body: np.ndarray, others: np.ndarray, floor: f
     """Check one place of the fingers, on the surface that lies in their breadth.
 
     Args:
-        gripper: the fingers.
+        gripper: seen from the tool frame.
         body: ``[n, 3]``, coordinates along the closing direction, across it, and up.
         others: ``[m, 3]``, surfaces not to touch, in the same coordinates.
         floor: height of what the body lies on.
@@ -174,11 +161,7 @@ def _short(value: float, wanted: float, weight: float) -> float:
 
 
 def _facing(left: np.ndarray, right: np.ndarray) -> tuple[float, float]:
-    """How two contacts, ``[n, 3]`` and ``[m, 3]``, face each other across the closing direction.
-
-    Returns:
-        the smaller overlap of their extents (across and up), and how far they miss each other; one of them is 0.
-    """
+    """The smaller overlap of contacts ``[n, 3]`` and ``[m, 3]``, across and up, and how far they miss: one is 0."""
     low = np.maximum(left[:, 1:].min(axis=0), right[:, 1:].min(axis=0))
     high = np.minimum(left[:, 1:].max(axis=0), right[:, 1:].max(axis=0))
     return float(max(0.0, (high - low).min())), float(np.linalg.norm(np.maximum(0.0, low - high)))

@@ -21,25 +21,19 @@ MAX_JUMP = 0.5  # radians between neighbouring samples: more is another branch o
 
 
 class Arm:
-    """The controlled joints of one robot and its tool frame.
+    """The controlled joints of one robot and its tool frame. Poses are in its base frame unless a name says world.
 
-    Poses are in the robot's base frame unless a name says world.
-
-    Args:
-        agent: a ManiSkill agent of one environment, with a controller called ``arm`` and a tool
-            (:func:`rlft_envs.maniskill.reading.tool_link`).
+    The ManiSkill agent has one environment, a controller ``arm`` and a :func:`rlft_envs.maniskill.reading.tool_link`.
     """
 
     def __init__(self, agent: Any) -> None:
-        self._robot = agent.robot
-        self._model = agent.robot._objs[0].create_pinocchio_model()
         from rlft_envs.maniskill.reading import tool_link
 
+        self._robot, self._model = agent.robot, agent.robot._objs[0].create_pinocchio_model()
         self._link = int(tool_link(agent).index[0])
         self._index = agent.controller.controllers["arm"].active_joint_indices.cpu().numpy().astype(int)
         limits = agent.robot.get_qlimits()[0].cpu().numpy().astype(np.float64)[self._index]
         self.lower, self.upper = limits[:, 0] + LIMIT_MARGIN, limits[:, 1] - LIMIT_MARGIN
-        self._full = np.zeros(int(agent.robot.max_dof))
 
     def joints(self) -> np.ndarray:
         """The measured joint positions ``[dof]``, radians."""
@@ -50,7 +44,7 @@ class Arm:
         return se3.from_raw(self._robot.pose.raw_pose[0].cpu().numpy())
 
     def _expand(self, joints: np.ndarray) -> np.ndarray:
-        full = self._full.copy()
+        full = np.zeros(int(self._robot.max_dof))
         full[self._index] = joints
         return full
 
@@ -61,23 +55,15 @@ class Arm:
         return se3.from_raw(np.concatenate([found.p, found.q]))
 
     def inverse(self, target: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """Find joint positions near ``start`` that reach a tool pose: damped least squares within limits.
+        """Find joint positions ``[dof]``, radians, near ``start`` that reach a tool pose to 0.1 mm and 1 mrad.
 
-        A joint that a step would push through its limit is taken out of that step, and the others make
-        up for it.
-
-        Args:
-            target: tool pose.
-            start: joint positions to start from, radians.
-
-        Returns:
-            joint positions ``[dof]``, within 0.1 mm and 1 mrad of the target.
+        Damped least squares. A joint that a step would push through its limit is taken out of that step, and the
+        others make up for it.
 
         Raises:
             PlanError: ``ik``, with the distance that remained.
         """
-        joints = np.clip(start, self.lower, self.upper)
-        error = np.zeros(6)
+        joints, error = np.clip(start, self.lower, self.upper), np.zeros(6)
         for _ in range(MAX_ITERATIONS):
             error = se3.log(se3.inverse(self.forward(joints)) @ target)
             if np.linalg.norm(error[:3]) < POSITION_TOLERANCE and np.linalg.norm(error[3:]) < ROTATION_TOLERANCE:
@@ -92,11 +78,9 @@ class Arm:
 
     def _step(self, jacobian: np.ndarray, error: np.ndarray, joints: np.ndarray) -> np.ndarray:
         """One damped least-squares step ``[dof]`` that respects the joint limits."""
-        free = np.ones(len(joints), dtype=bool)
-        step = np.zeros(len(joints))
+        free, step = np.ones(len(joints), dtype=bool), np.zeros(len(joints))
         for _ in range(len(joints)):
-            J = jacobian[:, free]
-            step = np.zeros(len(joints))
+            J, step = jacobian[:, free], np.zeros(len(joints))
             step[free] = J.T @ np.linalg.solve(J @ J.T + DAMPING**2 * np.eye(6), error)
             blocked = free & (((joints <= self.lower) & (step < 0)) | ((joints >= self.upper) & (step > 0)))
             if not blocked.any():
@@ -104,25 +88,19 @@ class Arm:
             free &= ~blocked
         return step * min(1.0, MAX_STEP / max(float(np.abs(step).max()), 1e-12))
 
-    def tool_path(self, start: np.ndarray, through: Sequence[np.ndarray], blend: float = 0.0) -> list[np.ndarray]:
-        """Sampled tool poses from joint positions ``[dof]`` through world poses; see :func:`polyline`."""
-        to_base = se3.inverse(self.base())
-        return polyline([self.forward(start), *(to_base @ T for T in through)], blend)
+    def follow(
+        self, through: Sequence[np.ndarray], start: np.ndarray, blend: float, *, may_end_short: bool = False
+    ) -> np.ndarray:
+        """Joint positions ``[n, dof]``, radians, that lead the tool from ``start`` through world poses.
 
-    def follow(self, poses: Sequence[np.ndarray], start: np.ndarray, *, may_end_short: bool = False) -> np.ndarray:
-        """Inverse kinematics along a sampled tool path, each solution starting from the one before.
-
-        Args:
-            poses: the tool path.
-            start: joint positions at its start, radians.
-            may_end_short: where a pose is out of reach, end the path at the pose before it.
-
-        Returns:
-            ``[n, dof]`` radians.
+        They are found along a :func:`polyline`, each from the one before. A path that may end short does so where the
+        next pose is out of reach.
 
         Raises:
             PlanError: ``ik``, a sample is out of reach; ``no_plan``, the path changes branch.
         """
+        to_base = se3.inverse(self.base())
+        poses = polyline([self.forward(start), *(to_base @ T for T in through)], blend)
         out = [self.inverse(poses[0], start)]
         for target in poses[1:]:
             try:

@@ -12,7 +12,7 @@ from rlft_envs.errors import PlanError
 from rlft_tasks.planners import se3
 from rlft_tasks.planners.control import OPEN, Command, Control
 from rlft_tasks.planners.kinematics import Arm
-from rlft_tasks.planners.paths import StillPath, TimedPath, time_path
+from rlft_tasks.planners.paths import TimedPath, time_path
 
 BISECTIONS = 6
 
@@ -51,23 +51,14 @@ class Limits:
 
 
 class View:
-    """What a plan may look at: the simulator's own poses, in the world frame.
-
-    Args:
-        env: an unwrapped ManiSkill environment with one scene.
-        arm: the robot's kinematics.
-        turns: whether the control mode can change the tool's orientation.
-
-    Attributes:
-        success_counts: whether a success now is the plan's; a plan during which the task can be solved by accident, or
-            before the object is let go, sets it to False until its last part.
-    """
+    """What a plan may look at: the simulator's own poses, in the world frame."""
 
     def __init__(self, env: Any, arm: Arm, turns: bool) -> None:
-        self.env = env
+        self.env, self._arm = env, arm  # unwrapped, with one scene
+        self.turns = turns  # whether the control mode can change the tool's orientation
+        # Whether a success now is the plan's: a plan during which the task can be solved by accident, or before the
+        # object is let go, sets it to False until its last part.
         self.success_counts = True
-        self.turns = turns
-        self._arm = arm
 
     def pose(self, actor: Any) -> np.ndarray:
         """The pose of an actor."""
@@ -81,45 +72,32 @@ class View:
         """Whether the arm can follow a move from where it is."""
         joints = self._arm.joints()
         try:
-            self._arm.follow(self._arm.tool_path(joints, move.through, move.blend), joints)
+            self._arm.follow(move.through, joints, move.blend)
         except PlanError:
             return False
         return True
 
 
-Plan = Callable[[View], Iterator[Step]]
+MotionPlan = Callable[[View], Iterator[Step]]
 
 
 class Oracle:
-    """An expert for one episode, made right after the episode's reset.
+    """An expert for one episode of an unwrapped ManiSkill environment, made right after the episode's reset.
 
-    Args:
-        env: the unwrapped ManiSkill environment.
-        plan: the task's plan; it reads poses when its steps are asked for.
-        limits: joint limits.
-        gripper_moves: False where the plan holds the gripper at one value.
+    The plan reads poses when its steps are asked for; without ``gripper_moves`` it holds the gripper at one value.
 
     Raises:
         EnvSetupError: the control mode cannot be planned for.
     """
 
-    def __init__(self, env: Any, plan: Plan, limits: Limits | None = None, *, gripper_moves: bool = True) -> None:
-        self._arm = Arm(env.agent)
-        self._period = 1.0 / float(env.control_freq)
+    def __init__(self, env: Any, plan: MotionPlan, limits: Limits | None = None, *, gripper_moves: bool = True) -> None:
+        self._limits, self._gripper = limits or Limits(), OPEN
+        self._period, self._arm = 1.0 / float(env.control_freq), Arm(env.agent)
         self._control = Control(env.agent, self._arm, self._period)
-        self._limits = limits or Limits()
+        self.frozen_action_dims = () if gripper_moves else self._control.dims("gripper")  # that the plan never changes
         self._view = View(env, self._arm, self._control.turns)
-        self._steps = plan(self._view)
-        self._gripper_moves = gripper_moves
-        self._gripper = OPEN
-        self._reference = self._arm.joints()
-        self._actions: Iterator[np.ndarray] = self._run()
+        self._reference, self._actions = self._arm.joints(), self._run(plan(self._view))
         self._holding = self._travelling = False
-
-    @property
-    def frozen_action_dims(self) -> tuple[int, ...]:
-        """Action dimensions that the plan never changes."""
-        return () if self._gripper_moves else self._control.dims("gripper")
 
     @property
     def noisy_dims(self) -> tuple[int, ...]:
@@ -145,15 +123,15 @@ class Oracle:
             self._reference, self._holding = self._arm.joints(), True
         return self._action(self._control.encode(self._reference))
 
-    def _run(self) -> Iterator[np.ndarray]:
-        for step in self._steps:
+    def _run(self, steps: Iterator[Step]) -> Iterator[np.ndarray]:
+        for step in steps:
             if step.gripper is not None:
                 self._gripper = step.gripper
-            if isinstance(step, Stay):
-                for _ in range(step.steps):
-                    yield self._action(self._control.encode(self._reference))
-            else:
+            if isinstance(step, Move):
                 yield from self._move(step)
+                continue
+            for _ in range(step.steps):
+                yield self._action(self._control.encode(self._reference))
 
     def _action(self, command: Command) -> np.ndarray:
         if not np.isfinite(command.load):
@@ -161,15 +139,9 @@ class Oracle:
         # A push from outside can put the arm further from its path than one action reaches: then go as far as allowed.
         return self._control.assemble(command.action / max(1.0, command.load), self._gripper)
 
-    def _plan(self, move: Move) -> TimedPath | StillPath:
-        start = self._arm.joints()
-        poses = self._arm.tool_path(start, move.through, move.blend)
-        joints = self._arm.follow(poses, start, may_end_short=move.may_end_short)
-        return time_path(joints, move.speed * self._limits.velocity, self._limits.acceleration)
-
     def _move(self, move: Move) -> Iterator[np.ndarray]:
-        path = self._plan(move)
-        clock = 0.0
+        joints = self._arm.follow(move.through, self._arm.joints(), move.blend, may_end_short=move.may_end_short)
+        path, clock = time_path(joints, move.speed * self._limits.velocity, self._limits.acceleration), 0.0
         give_up = move.give_up_if or (lambda: False)
         while clock < path.duration and not give_up():
             self._travelling = True
@@ -187,15 +159,17 @@ class Oracle:
                 return
             yield self._action(self._control.encode(self._reference))
 
-    def _advance(self, path: TimedPath | StillPath, clock: float) -> tuple[float, Command]:
+    def _advance(self, path: TimedPath, clock: float) -> tuple[float, Command]:
         """How far the path's clock may go in this step so that the action fits its bounds, seconds."""
         command = self._control.encode(path.joints(clock + self._control.look_ahead))
         if command.load <= 1.0:
             return self._period, command
+
+        def after(advance: float) -> Command:
+            return self._control.encode(path.joints(clock - self._period + advance + self._control.look_ahead))
+
         low, high = 0.0, self._period
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            command = self._control.encode(path.joints(clock - self._period + middle + self._control.look_ahead))
-            low, high = (middle, high) if command.load <= 1.0 else (low, middle)
-        command = self._control.encode(path.joints(clock - self._period + low + self._control.look_ahead))
-        return low, command
+            low, high = (middle, high) if after(middle).load <= 1.0 else (low, middle)
+        return low, after(low)

@@ -33,25 +33,12 @@ LOST = 0.025  # metres that the object may move in the fingers before it counts 
 
 
 class Scene:
-    """What is put where.
-
-    Args:
-        env: an unwrapped WidowX task: one of ManiSkill's, or of our family, whose distractor is ``extra``.
-
-    Attributes:
-        source: the object to be moved.
-        target: what it is put on.
-        others: bodies that the fingers must not touch, the target among them.
-    """
+    """What is put where in an unwrapped WidowX task: one of ManiSkill's, or of our family."""
 
     def __init__(self, env: Any) -> None:
-        self._actor, self._agent = env.objs[env.source_obj_name], env.agent
-        self.source, self.target = Body(self._actor), Body(env.objs[env.target_obj_name])
+        self.source, self.target = Body(env.objs[env.source_obj_name]), Body(env.objs[env.target_obj_name])
+        # Bodies that the fingers must not touch; `extra` is the family's distractor.
         self.others = (self.target, *(Body(env.objs[name]) for name in env.objs if name == "extra"))
-
-    def grasped(self) -> bool:
-        """Whether both fingers press on the source."""
-        return bool(self._agent.is_grasping(self._actor)[0])
 
 
 def put_on(view: View) -> Iterator[Step]:
@@ -68,7 +55,7 @@ def put_on(view: View) -> Iterator[Step]:
             continue  # it rolled or was pushed meanwhile
         for step in range(CLOSING_STEPS):
             yield Stay(1, gripper=CLOSED)
-            if step and scene.grasped():
+            if step and view.env.agent.is_grasping(scene.source.actor)[0]:
                 break
         held_at, failed_here = _in_tool(view, scene), se3.inverse(start) @ grasp.tool
 
@@ -96,16 +83,7 @@ def _in_tool(view: View, scene: Scene) -> np.ndarray:
 
 
 def _best_grasp(view: View, scene: Scene, failed: Sequence[np.ndarray]) -> tuple[Grasp, Move]:
-    """The best grasp in reach that is not like a failed one, and the way to it.
-
-    Args:
-        view: the scene.
-        scene: what is put where.
-        failed: tool poses in the source's frame.
-
-    Raises:
-        PlanError: there is none.
-    """
+    """The best grasp in reach that is not like a failed one (tool poses in the source's frame), and the way to it."""
     points = scene.source.points()
     others = np.concatenate([body.points() for body in scene.others])
     floor = float(min(points[:, 2].min(), others[:, 2].min()))

@@ -9,14 +9,13 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-SMALL_ANGLE = 1e-8
+SMALL_ANGLE = 1e-8  # radians: below it terms of second order are left out
 
 
 def pose(position: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """Build a pose from a position ``[3]`` and a rotation matrix ``[3, 3]``."""
     out = np.eye(4)
-    out[:3, :3] = rotation
-    out[:3, 3] = position
+    out[:3, :3], out[:3, 3] = rotation, position
     return out
 
 
@@ -40,26 +39,19 @@ def skew(w: np.ndarray) -> np.ndarray:
 def log(T: np.ndarray) -> np.ndarray:
     """The twist ``[6]`` whose exponential is T; its angle lies in [0, pi]."""
     w = Rotation.from_matrix(T[:3, :3]).as_rotvec()
-    angle = float(np.linalg.norm(w))
-    W = skew(w)
-    if angle < SMALL_ANGLE:
-        left_inverse = np.eye(3) - 0.5 * W
-    else:
-        c = (1.0 - 0.5 * angle / np.tan(0.5 * angle)) / angle**2
-        left_inverse = np.eye(3) - 0.5 * W + c * W @ W
-    return np.concatenate([left_inverse @ T[:3, 3], w])
+    angle, W = float(np.linalg.norm(w)), skew(w)
+    c = 0.0 if angle < SMALL_ANGLE else (1.0 - 0.5 * angle / np.tan(0.5 * angle)) / angle**2
+    return np.concatenate([(np.eye(3) - 0.5 * W + c * W @ W) @ T[:3, 3], w])
 
 
 def exp(twist: np.ndarray) -> np.ndarray:
     """The pose that is reached by moving along a twist ``[6]`` for unit time."""
     v, w = np.asarray(twist[:3], dtype=np.float64), np.asarray(twist[3:], dtype=np.float64)
-    angle = float(np.linalg.norm(w))
-    W = skew(w)
-    if angle < SMALL_ANGLE:
-        left = np.eye(3) + 0.5 * W
-    else:
-        left = np.eye(3) + (1 - np.cos(angle)) / angle**2 * W + (angle - np.sin(angle)) / angle**3 * W @ W
-    return pose(left @ v, Rotation.from_rotvec(w).as_matrix())
+    angle, W = float(np.linalg.norm(w)), skew(w)
+    a, b = 0.5, 0.0
+    if angle >= SMALL_ANGLE:
+        a, b = (1 - np.cos(angle)) / angle**2, (angle - np.sin(angle)) / angle**3
+    return pose((np.eye(3) + a * W + b * W @ W) @ v, Rotation.from_rotvec(w).as_matrix())
 
 
 def screw(start: np.ndarray, end: np.ndarray, fraction: float) -> np.ndarray:

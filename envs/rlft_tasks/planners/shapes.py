@@ -1,11 +1,10 @@
 """The shape of a body, as points on its collision surface, and the box that fits around them.
 
-What the fingers will touch is the collision shape, which can differ from the picture, so grasps are found on it.
+What the fingers will touch is the collision shape, which can differ from what is seen, so grasps are found on it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,24 +14,10 @@ from rlft_tasks.planners import se3
 SPACING = 0.002  # metres between neighbouring surface points
 
 
-@dataclass(frozen=True)
-class Box:
-    """A box with one face horizontal."""
-
-    centre: np.ndarray  # `[3]`, metres
-    axes: np.ndarray  # `[3, 3]`, columns: the longer horizontal edge, the shorter one, up
-    half: np.ndarray  # `[3]`, half of each edge, metres
-
-
 def triangle_points(corners: np.ndarray, spacing: float = SPACING) -> np.ndarray:
-    """Points on triangles, corners and edges included, no further apart than ``spacing`` along each edge.
+    """Points ``[m, 3]`` on triangles ``[n, 3, 3]`` (triangle, corner, coordinate), all in metres.
 
-    Args:
-        corners: ``[n, 3, 3]``, metres: triangle, corner, coordinate.
-        spacing: metres.
-
-    Returns:
-        ``[m, 3]``.
+    Corners and edges are included, and points are no further apart than ``spacing`` along each edge.
     """
     corners = np.asarray(corners, dtype=np.float64)
     longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)
@@ -52,14 +37,11 @@ def thinned(points: np.ndarray, cell: float = SPACING) -> np.ndarray:
     return points[np.sort(first)]
 
 
-def horizontal_box(points: np.ndarray) -> Box:
-    """The box of least volume around points, among those with one face horizontal.
+def shorter_side(points: np.ndarray) -> np.ndarray:
+    """Unit vector ``[2]`` along the shorter side of the least rectangle around points ``[n, 3]`` seen from above.
 
-    Its footprint is the least rectangle around the points seen from above, one side of which lies along an edge of
-    their convex hull (Freeman and Shapira 1975).
-
-    Args:
-        points: ``[n, 3]``, metres, not all on one line when seen from above.
+    One side of that rectangle lies along an edge of their convex hull (Freeman and Shapira 1975). Seen from above, the
+    points must not all lie on one line.
     """
     from scipy.spatial import ConvexHull
 
@@ -67,16 +49,10 @@ def horizontal_box(points: np.ndarray) -> Box:
     edges = np.roll(flat, -1, axis=0) - flat
     angles = np.unique(np.mod(np.arctan2(edges[:, 1], edges[:, 0]), np.pi / 2))
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    along, across = flat @ directions.T, flat @ (directions[:, ::-1] * [-1.0, 1.0]).T
-    best = int(np.argmin(np.ptp(along, axis=0) * np.ptp(across, axis=0)))
-    first = np.array([*directions[best], 0.0])
-    second = np.array([-first[1], first[0], 0.0])
-    if np.ptp(across[:, best]) > np.ptp(along[:, best]):
-        first, second = second, -first
-    axes = np.stack([first, second, [0.0, 0.0, 1.0]], axis=1)
-    local = points @ axes
-    low, high = local.min(axis=0), local.max(axis=0)
-    return Box(axes @ (low + high) / 2, axes, (high - low) / 2)
+    normals = directions[:, ::-1] * [-1.0, 1.0]
+    length, width = np.ptp(flat @ directions.T, axis=0), np.ptp(flat @ normals.T, axis=0)
+    best = int(np.argmin(length * width))
+    return -directions[best] if width[best] > length[best] else normals[best]
 
 
 class Body:
@@ -89,16 +65,15 @@ class Body:
     def __init__(self, actor: Any) -> None:
         import sapien
 
-        self._actor = actor
+        self.actor = actor
         physics = actor._objs[0].find_component_by_type(sapien.physx.PhysxRigidBaseComponent)
         self._points = thinned(np.concatenate([_shape_points(shape) for shape in physics.get_collision_shapes()]))
-        self._centre: np.ndarray = np.zeros(3)
-        if isinstance(physics, sapien.physx.PhysxRigidBodyComponent):
-            self._centre = np.asarray(physics.cmass_local_pose.p, dtype=np.float64)
+        moves = isinstance(physics, sapien.physx.PhysxRigidBodyComponent)
+        self._centre = np.asarray(physics.cmass_local_pose.p if moves else np.zeros(3), dtype=np.float64)
 
     def pose(self) -> np.ndarray:
         """The actor's pose in the world, now."""
-        return se3.from_raw(self._actor.pose.raw_pose[0].cpu().numpy())
+        return se3.from_raw(self.actor.pose.raw_pose[0].cpu().numpy())
 
     def points(self) -> np.ndarray:
         """Its surface in the world, now: ``[n, 3]``, metres."""

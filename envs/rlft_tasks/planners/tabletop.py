@@ -32,37 +32,30 @@ def push(view: View) -> Iterator[Step]:
     """
     env = view.env
     cube, goal = view.pose(env.obj), view.pose(env.goal_region)[:3, 3]
-    half = float(env.cube_half_size)
-    rotation = view.tool()[:3, :3]
     way = (goal - cube[:3, 3]) * [1.0, 1.0, 0.0]
     distance = float(np.linalg.norm(way))
     if distance < 1e-6:
         raise PlanError("no_plan", "the cube already lies at the goal's centre")
     way = way / distance
-    reach = half * float(np.abs(cube[:3, :3].T @ way).sum())  # support of the cube towards the fingers
+    reach = float(env.cube_half_size) * float(
+        np.abs(cube[:3, :3].T @ way).sum()
+    )  # support of the cube towards the fingers
     behind = cube[:3, 3] - (reach + FINGER_HALF_WIDTH + PUSH_CLEARANCE) * way
     travel = max(distance - float(env.goal_radius) + PUSH_DEPTH, 0.0)
     end = cube[:3, 3] + (travel - reach - FINGER_HALF_WIDTH) * way
-    above = behind + 0.06 * UP
-    at = [se3.pose(p, rotation) for p in (above, behind, end)]
-    yield Move(tuple(at), gripper=CLOSED, blend=0.03, may_end_short=True)
+    rotation = view.tool()[:3, :3]
+    through = tuple(se3.pose(p, rotation) for p in (behind + 0.06 * UP, behind, end))
+    yield Move(through, gripper=CLOSED, blend=0.03, may_end_short=True)
 
 
 def grasp_pose(view: View, cube: np.ndarray, avoid: np.ndarray | None = None) -> np.ndarray:
-    """A tool pose that grasps a cube from above.
+    """A tool pose that grasps a cube, given by its pose, from above.
 
-    Args:
-        view: the scene.
-        cube: pose of the cube.
-        avoid: position of an object that the open fingers must not touch; None where there is none.
-
-    Returns:
-        world pose: z down, y (the closing direction) along the horizontal edge of the cube that needs the
-        least turning, or that keeps the fingers clear of ``avoid``. Where the control mode cannot turn, the
-        tool's own orientation.
+    z is down, y (the closing direction) along the horizontal edge of the cube that needs the least turning, or that
+    keeps the open fingers clear of an object at ``avoid``. Where the control mode cannot turn, the tool's own
+    orientation.
     """
-    tool = view.tool()
-    centre = cube[:3, 3]
+    tool, centre = view.tool(), cube[:3, 3]
     if not view.turns:
         return se3.pose(centre, tool[:3, :3])
     edges = [cube[:3, i] for i in np.argsort(np.abs(cube[2, :3]))[:2]]
@@ -105,8 +98,7 @@ def stack(view: View) -> Iterator[Step]:
     grasp = grasp_pose(view, A, avoid=B[:3, 3])
     yield Move((lifted(grasp, 0.06), grasp), gripper=OPEN, tolerance=0.003)
     yield Stay(3, gripper=CLOSED)
-    height = 2.0 * float(env.cube_half_size[2])
-    tool = view.tool()
+    tool, height = view.tool(), 2.0 * float(env.cube_half_size[2])
     offset = tool[:3, 3] - view.pose(env.cubeA)[:3, 3]
     place = se3.pose(view.pose(env.cubeB)[:3, 3] + (height + 0.002) * UP + offset, tool[:3, :3])
     yield Move((lifted(tool, 0.08), lifted(place, 0.04), place), blend=0.03, tolerance=0.003)

@@ -8,8 +8,8 @@ TASKS = (
         expert="rlft_tasks.planners.put_on:put_on_expert",
         configurations="rlft_tasks.put_on_plate.configurations:configuration_space",
         check="rlft_tasks.put_on_plate.configurations:configuration_space",  # unknown ids and splits, missing assets
-        module="rlft_tasks.put_on_plate.register",
-        adapt="rlft_tasks.put_on_plate.register:adapt",
+        module="rlft_tasks.put_on_plate.scene",
+        adapt="rlft_tasks.put_on_plate.scene:adapt",
         download="rlft_envs.assets:own_download",
     ),
 )

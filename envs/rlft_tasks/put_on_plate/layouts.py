@@ -36,19 +36,15 @@ class Layout:
     n_grid: int  # how many of `xy` are the usual ones; the rest only a `ring` layout has
     n_yaws: int  # how many of `yaws` are the usual ones
 
-    def positions(self, split: str) -> tuple[int, int]:
-        """First place of a split, and how many."""
-        return _part(split, self.n_grid, len(self.xy))
-
-    def headings(self, split: str) -> tuple[int, int]:
-        """First heading of a split, and how many."""
-        return _part(split, self.n_yaws, len(self.yaws))
+    def of(self, split: str) -> tuple[range, range]:
+        """The places and the headings of a split."""
+        return _part(split, self.n_grid, len(self.xy)), _part(split, self.n_yaws, len(self.yaws))
 
 
-def _part(split: str, usual: int, total: int) -> tuple[int, int]:
-    if split == "train" or (split == "test" and usual == total):
-        return 0, usual
-    return (usual, total - usual) if split == "test" else (0, total)
+def _part(split: str, usual: int, total: int) -> range:
+    if split == "train":
+        return range(usual)
+    return range(usual, total) if split == "test" and usual < total else range(total)
 
 
 @lru_cache
@@ -60,24 +56,25 @@ def layout(name: str) -> Layout:
             object, at least 0.15 m from the first) or ``two_plates`` (the third is a plate, 0.15 m from the second).
     """
     grid = _points(list(product(GRID, GRID)))
+    inner = _pairs(grid)
     if name == "pairs":
-        return Layout(_pairs(grid), (0.95, 0.95), YAWS, len(_pairs(grid)), len(YAWS))
+        return Layout(inner, (0.95, 0.95), YAWS, len(inner), len(YAWS))
     if name == "ring":
-        inner, outer = _pairs(grid), _pairs(_points([p for p in product(OUTER, OUTER) if {*p} & {-0.2, 1.2}]))
+        outer = _pairs(_points([p for p in product(OUTER, OUTER) if {*p} & {-0.2, 1.2}]))
         return Layout(np.concatenate([inner, outer]), (0.95, 0.95), YAWS + RING_YAWS, len(inner), len(YAWS))
-    far_from = {"two_objects": 0, "two_plates": 1}[name]
-    apart = _distances(grid)
-    near, far = apart > CLEAR, apart > FAR
-    from_object, from_plate = (far, near) if far_from == 0 else (near, far)
-    ok = near[:, :, None] & from_object[:, None, :] & from_plate[None, :, :]
-    xy = grid[np.argwhere(ok)]
-    return Layout(xy, (0.95, 0.92, 1.0) if far_from == 0 else (1.0, 0.92, 0.96), YAWS, len(xy), len(YAWS))
+    near, far = _distances(grid) > CLEAR, _distances(grid) > FAR
+    from_object, from_plate, heights = {
+        "two_objects": (far, near, (0.95, 0.92, 1.0)),
+        "two_plates": (near, far, (1.0, 0.92, 0.96)),
+    }[name]
+    xy = grid[np.argwhere(near[:, :, None] & from_object[:, None, :] & from_plate[None, :, :])]
+    return Layout(xy, heights, YAWS, len(xy), len(YAWS))
 
 
 @lru_cache
 def qpos_offsets() -> np.ndarray:
     """Offsets of the six arm joints, radians, float64 ``[14376, 6]``; the first is none."""
-    lattice = product(QPOS_STEPS, QPOS_STEPS, QPOS_STEPS, QPOS_STEPS, QPOS_STEPS, WRIST_STEPS)
+    lattice = product(*[QPOS_STEPS] * 5, WRIST_STEPS)
     return np.array([(0.0,) * 6, *(q for q in lattice if abs(q[1] + q[2]) <= QPOS_SUM)])
 
 

@@ -1,4 +1,4 @@
-"""The family's meshes and pictures on disk. Standard library only."""
+"""The family's meshes and images on disk. Standard library only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Model:
 
     key: str  # its folder, for instance `001_carrot_simpler`
     name: str  # what an instruction calls it
-    size: tuple[float, float, float]  # edges of its box in its own frame, metres
+    size: tuple[float, ...]  # three edges of its box in its own frame, metres
     density: float  # kg/m³
     folder: Path  # where its meshes are
 
@@ -37,11 +37,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Table:
-    """A picture of an empty table, and the texture that vision tests blend in."""
+    """A photograph of an empty table, and the texture that vision tests blend in."""
 
-    key: str  # the picture's file name
+    key: str  # the photograph's file name
     name: str  # what it shows
-    picture: Path  # its file, 640 x 480
+    image: Path  # its file, 640 x 480
     texture: Path  # the texture's file
     mix: float  # how strongly that texture may cover, 0..1
 
@@ -63,19 +63,15 @@ def load_library(assets_root: Path) -> Library:
         EnvSetupError: they, or files that they name, are missing.
     """
     root = assets_root / FOLDER
-    tables = root / "more_table"
-    library = Library(
-        _models(root / "more_carrot"),
-        _models(root / "more_plate"),
-        tuple(
-            Table(key, entry["name"], tables / "imgs" / key, tables / "textures" / entry["texture"], entry["mix"])
-            for key, entry in _read(tables).items()
-        ),
+    folder = root / "more_table"
+    tables = tuple(
+        Table(key, entry["name"], folder / "imgs" / key, folder / "textures" / entry["texture"], entry["mix"])
+        for key, entry in _read(folder).items()
     )
+    library = Library(_models(root / "more_carrot"), _models(root / "more_plate"), tables)
     models = (*library.objects, *library.plates)
-    needed = [model.collision for model in models] + [path for t in library.tables for path in (t.picture, t.texture)]
-    missing = [str(path) for path in needed if not path.is_file()]
-    if missing:
+    needed = [model.collision for model in models] + [path for t in library.tables for path in (t.image, t.texture)]
+    if missing := [str(path) for path in needed if not path.is_file()]:
         raise EnvSetupError(
             f"{len(missing)} files of the {FOLDER} assets are missing, the first is {missing[0]}; "
             f"get them with: {download_command(assets_root)}"
@@ -84,20 +80,15 @@ def load_library(assets_root: Path) -> Library:
 
 
 def _models(folder: Path) -> tuple[Model, ...]:
-    return tuple(
-        Model(key, entry["name"], _size(entry["bbox"]), float(entry["density"]), folder / key)
-        for key, entry in _read(folder).items()
-    )
-
-
-def _size(bbox: dict[str, Any]) -> tuple[float, float, float]:
-    x, y, z = (high - low for low, high in zip(bbox["min"], bbox["max"]))
-    return x, y, z
+    found = []
+    for key, entry in _read(folder).items():
+        size = tuple(high - low for low, high in zip(entry["bbox"]["min"], entry["bbox"]["max"]))
+        found.append(Model(key, entry["name"], size, float(entry["density"]), folder / key))
+    return tuple(found)
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    path = folder / "model_db.json"
-    if not path.is_file():
+    if not (path := folder / "model_db.json").is_file():
         command = download_command(folder.parents[1])
         raise EnvSetupError(f"{path} is missing (assets.root, RLFT_ASSETS); download the assets with: {command}")
     return json.loads(path.read_text())

@@ -1,7 +1,7 @@
-"""Pictures of real tables behind the simulated robot, and textures blended over it. Imported lazily, with torch.
+"""Photographs of real tables behind the simulated robot, and textures blended over it. Imported lazily, with torch.
 
-E environments, pictures ``[E, h, w, 3]``. The blends are the published ones, stated in the camera's own pixels. Nothing
-is read back from the device: boxes are tensors, and a texture is looked up at every pixel.
+E environments, images uint8 ``[E, h, w, 3]``. The blends are the published ones, stated in the camera's own pixels.
+Nothing is read back from the device: boxes are tensors, and a texture is looked up at every pixel.
 """
 
 from __future__ import annotations
@@ -17,31 +17,20 @@ from rlft_envs.images import fit_image
 from rlft_tasks.put_on_plate.library import Table
 from rlft_tasks.put_on_plate.variants import Variant
 
-BLOCK = 16
-"""Environments whose textures are blended at once: float pictures of all of them would fill gigabytes."""
+BLOCK = 16  # environments whose textures are blended at once: float images of all of them would fill gigabytes
 
-
-@lru_cache(maxsize=64)
-def picture(path: Path, height: int, width: int) -> np.ndarray:
-    """:func:`fit_image` of a file, kept: a split has 21 tables, and every reset asks again. Do not write into it."""
-    return fit_image(path, height, width)
+kept_image = lru_cache(maxsize=64)(fit_image)
+"""Kept, because a split has 21 tables and every reset asks again. Do not write into it."""
 
 
 class Backdrop:
-    """What stands behind and over E environments in one camera.
-
-    Args:
-        variant: says whether and how a texture is blended in.
-        num_envs: E.
-        height, width: of the camera, pixels.
-        device: where pictures are composed.
-    """
+    """What stands behind and over E environments in one camera; the variant says how a texture is blended in."""
 
     def __init__(self, variant: Variant, num_envs: int, height: int, width: int, device: torch.device) -> None:
         self._variant, self._size = variant, (height, width)
-        scale = 2 if variant.texture_mode == "whole" else 1
-        self._texture_size = (scale * height, scale * width) if variant.texture_mode is not None else (0, 0)
-        self._photographs = torch.zeros(num_envs, height, width, 3, dtype=torch.uint8, device=device)
+        scale = {None: 0, "box": 1, "whole": 2}[variant.texture_mode]
+        self._texture_size = (scale * height, scale * width)
+        self._photographs = torch.zeros(num_envs, *self._size, 3, dtype=torch.uint8, device=device)
         self._textures = torch.zeros(num_envs, *self._texture_size, 3, dtype=torch.uint8, device=device)
         self._mix = torch.zeros(num_envs, device=device)
 
@@ -49,16 +38,13 @@ class Backdrop:
         """Give each of these environments its photograph, and its texture: all of them have one, or none."""
         device = self._mix.device
         ids = torch.as_tensor(env_idx, device=device)
-        photographs = np.stack([picture(table.picture, *self._size) for table in tables])
-        self._photographs[ids] = torch.from_numpy(photographs).to(device)
-        known = [texture for texture in textures if texture is not None]
-        if known:
-            blended = np.stack([picture(texture.texture, *self._texture_size) for texture in known])
-            self._textures[ids] = torch.from_numpy(blended).to(device)
+        self._photographs[ids] = _images([table.image for table in tables], self._size).to(device)
+        if known := [texture for texture in textures if texture is not None]:
+            self._textures[ids] = _images([texture.texture for texture in known], self._texture_size).to(device)
             self._mix[ids] = torch.tensor([t.mix * self._variant.texture_ratio for t in known]).to(device)
 
     def compose(self, rgb: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
-        """The picture: uint8 ``[E, h, w, 3]``, from what was rendered and where it is seen, bool ``[E, h, w]``."""
+        """The image: uint8 ``[E, h, w, 3]``, from what was rendered and where it is seen, bool ``[E, h, w]``."""
         photographs = self._photographs.to(rgb.device)
         if self._variant.texture_mode is None:
             return overlay(rgb, photographs, foreground)
@@ -67,13 +53,14 @@ class Backdrop:
         return torch.cat([blend(*part) for part in zip(*(rows.split(BLOCK) for rows in everything))])
 
 
-def overlay(rgb: torch.Tensor, background: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
-    """The photograph wherever nothing simulated is seen.
+def _images(paths: Sequence[Path], size: tuple[int, int]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([kept_image(path, *size) for path in paths]))
 
-    Args:
-        rgb: rendered, uint8 ``[E, h, w, 3]``.
-        background: photographs, uint8, the same shape.
-        foreground: bool ``[E, h, w]``, the robot and the objects.
+
+def overlay(rgb: torch.Tensor, background: torch.Tensor, foreground: torch.Tensor) -> torch.Tensor:
+    """The photograph, uint8 ``[E, h, w, 3]`` as what was rendered, wherever nothing simulated is seen.
+
+    The foreground, bool ``[E, h, w]``, is the robot and the objects.
     """
     return torch.where(foreground[..., None], rgb, background)
 
@@ -83,12 +70,7 @@ def blend_box(
 ) -> torch.Tensor:
     """:func:`overlay`, with a texture over the foreground, stretched to the foreground's bounding box.
 
-    Args:
-        rgb: see :func:`overlay`.
-        background: see there.
-        foreground: see there.
-        texture: uint8 ``[E, h, w, 3]``.
-        mix: weight of the texture, float ``[E]``, 0..1.
+    The texture is uint8 ``[E, h, w, 3]``; ``mix`` is its weight, float ``[E]``, 0..1.
     """
     h, w = foreground.shape[1:]
     top, bottom, left, right = boxes(foreground)
@@ -110,21 +92,13 @@ def blend_whole(
 ) -> torch.Tensor:
     """:func:`overlay`, with a texture over everything; the window into the texture follows the foreground.
 
-    Args:
-        rgb: see :func:`overlay`.
-        background: see there.
-        foreground: see there.
-        texture: uint8 ``[E, 2h, 2w, 3]``.
-        mix: weight of the texture, float ``[E]``, 0..1.
+    The texture is uint8 ``[E, 2h, 2w, 3]``; ``mix`` is its weight, float ``[E]``, 0..1.
     """
     out = overlay(rgb, background, foreground)
     h, w = foreground.shape[1:]
     top, bottom, left, right = boxes(foreground)
-    middle_y, middle_x = (
-        (low + high - 1).div(2, rounding_mode="floor") for low, high in ((top, bottom), (left, right))
-    )
-    y = middle_y.clamp(min=1)[:, None] + torch.arange(h, device=rgb.device)
-    x = middle_x.clamp(min=1)[:, None] + torch.arange(w, device=rgb.device)
+    y = _middle(top, bottom)[:, None] + torch.arange(h, device=rgb.device)
+    x = _middle(left, right)[:, None] + torch.arange(w, device=rgb.device)
     e = torch.arange(len(rgb), device=rgb.device)[:, None, None]
     share = mix[:, None, None, None]
     blended = out * (1 - share) + texture[e, y[:, :, None], x[:, None, :]] * share
@@ -134,9 +108,13 @@ def blend_whole(
 def boxes(foreground: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Top, bottom, left and right of what is seen, int ``[E]`` each; half-open, pixels.
 
-    Where nothing is seen the bottom is 0 and the top is the picture's height, and so to the side.
+    Where nothing is seen the bottom is 0 and the top is the image's height, and so to the side.
     """
     return *_extent(foreground.any(dim=2)), *_extent(foreground.any(dim=1))
+
+
+def _middle(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    return (low + high - 1).div(2, rounding_mode="floor").clamp(min=1)
 
 
 def _extent(seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,10 +125,9 @@ def _extent(seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _stretched(n: int, start: torch.Tensor, stop: torch.Tensor) -> torch.Tensor:
-    """Where each of n pixels in a row looks in a texture that is stretched over ``start..stop``.
+    """Where each of n pixels in a row looks in a texture that is stretched over ``start..stop``: float ``[E, n]``.
 
-    Returns:
-        float ``[E, n]``, as ``grid_sample`` counts without aligned corners: -1 is the texture's first edge, 1 its last.
+    As ``grid_sample`` counts without aligned corners: -1 is the texture's first edge, 1 its last.
     """
     place = torch.arange(n, device=start.device) + 0.5
     return (place - start[:, None]) / (stop - start).clamp(min=1)[:, None] * 2 - 1

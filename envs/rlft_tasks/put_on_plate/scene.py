@@ -1,4 +1,4 @@
-"""The family's one scene class. Imported lazily, with ManiSkill; see docs/put_on_plate.md.
+"""The family's one scene class, made known to ManiSkill and gymnasium. Imported lazily; see docs/put_on_plate.md.
 
 Every buffer has a leading axis of num_envs and is written at ``env_idx`` only.
 """
@@ -21,22 +21,27 @@ from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import (
 )
 from mani_skill.sensors.camera import CameraConfig
 from mani_skill.utils import sapien_utils
+from mani_skill.utils.registration import register_env
 from mani_skill.utils.structs.types import SimConfig
 
+from rlft.types import EnvSettings
 from rlft_envs.assets import download_command
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.rewards import grasp_potential
-from rlft_tasks.put_on_plate.configurations import Configuration, Configurations, numbered
+from rlft_tasks.put_on_plate.configurations import Configuration, Configurations
 from rlft_tasks.put_on_plate.overlays import Backdrop
-from rlft_tasks.put_on_plate.settle import STAGE_AT, STAGE_POSE, Dropped, settle_objects
-from rlft_tasks.put_on_plate.stage import Assignment, CpuStage, GpuStage, Stage
+from rlft_tasks.put_on_plate.settle import STAGE_AT, STAGE_POSE, settle_objects
+from rlft_tasks.put_on_plate.stage import ROLES, Assignment, CpuStage, GpuStage
 from rlft_tasks.put_on_plate.terms import EpisodeRecord, on_target, upright_size
-from rlft_tasks.put_on_plate.variants import MOVES_AFTER, variant_of
+from rlft_tasks.put_on_plate.variants import MAX_EPISODE_STEPS, MOVES_AFTER, VARIANTS
 
 CAMERA = "3rd_view_camera"
 TABLE_MESH = BRIDGE_DATASET_ASSET_PATH / "stages" / "bridge_table_1_v1.glb"
 HOME = (-0.01840777, 0.0398835, 0.22242722, -0.00460194, 1.36524296, 0.00153398, 0.037, 0.037)
 ROBOT_AT = sapien.Pose([0.147, 0.028, 0.870], [0, 0, 0, 1])
+
+
+ARM = WidowX250SBridgeDatasetFlatTable.uid
 
 
 class PutOnPlate(BaseEnv):
@@ -53,7 +58,7 @@ class PutOnPlate(BaseEnv):
     """
 
     SUPPORTED_REWARD_MODES = ("normalized_dense", "sparse", "none")
-    SUPPORTED_ROBOTS = (WidowX250SBridgeDatasetFlatTable.uid,)
+    SUPPORTED_ROBOTS = (ARM,)
     agent: WidowX250S
 
     def __init__(
@@ -61,7 +66,7 @@ class PutOnPlate(BaseEnv):
         env_id: str,
         obj_set: str = "train",
         assets_root: str | None = None,
-        robot_uids: str = WidowX250SBridgeDatasetFlatTable.uid,
+        robot_uids: str = ARM,
         **kwargs: Any,
     ) -> None:
         root = assets_root if assets_root is not None else os.environ.get("RLFT_ASSETS")
@@ -70,8 +75,9 @@ class PutOnPlate(BaseEnv):
                 f"{env_id} needs assets, and neither assets.root nor RLFT_ASSETS is set; get them with: "
                 f"{download_command(None)}"
             )
-        self.env_id, self.variant, self._assets_root = env_id, variant_of(env_id), Path(root)
+        self.env_id, self._assets_root = env_id, Path(root)
         self._first_set = self.configurations(obj_set)
+        self.variant = self._first_set.numbering.variant
         super().__init__(robot_uids=robot_uids, **kwargs)
 
     @property
@@ -81,7 +87,7 @@ class PutOnPlate(BaseEnv):
 
     def configurations(self, obj_set: str) -> Configurations:
         """The numbered configurations of a split."""
-        return numbered(self.env_id, obj_set, self._assets_root)
+        return Configurations(self.env_id, obj_set, self._assets_root)
 
     # What ManiSkill asks of a task.
 
@@ -111,14 +117,14 @@ class PutOnPlate(BaseEnv):
         table.add_visual_from_file(str(TABLE_MESH), pose=STAGE_POSE)
         table.initial_pose = STAGE_AT
         self._table = table.build_static(name="arena")
-        roles = ("source", "target", *(("extra",) if self.variant.extra in ("object", "plate") else ()))
-        self.stage: Stage = GpuStage(self, *self._first_set.models()) if self.gpu_sim_enabled else CpuStage(self, roles)
+        on_gpu, roles = self.gpu_sim_enabled, ROLES if self.variant.distracts else ROLES[:2]
+        self.stage = GpuStage(self, *self._first_set.models()) if on_gpu else CpuStage(self, roles)
         self._allocate()
 
     def _allocate(self) -> None:
         """The buffers, one row per environment."""
         E, device = self.num_envs, self.device
-        self.running: list[Configuration | None] = [None] * E
+        self.running: dict[int, Configuration] = {}  # what each environment shows; empty before its first reset
         self._sets = [self._first_set] * E
         self._record = EpisodeRecord(E, device)
         self._source_size, self._target_size = torch.zeros(2, E, 3, device=device)
@@ -138,60 +144,41 @@ class PutOnPlate(BaseEnv):
             for i in rows:
                 self._sets[i] = self.configurations(options["obj_set"])
         numbers = options.get("episode_id")
-        asked = None if numbers is None else torch.as_tensor(numbers).reshape(-1).tolist()
-        for k, i in enumerate(rows):
-            self.running[i] = self._choose(i, int(self._episode_seed[k]), None if asked is None else asked[k])
+        if numbers is None:
+            draws = [np.random.default_rng(int(seed)) for seed in self._episode_seed[: len(rows)]]
+            numbers = [int(draw.integers(len(self._sets[i]))) for i, draw in zip(rows, draws)]
+        for i, number in zip(rows, torch.as_tensor(numbers).reshape(-1).tolist()):
+            self.running[i] = self._sets[i][number % len(self._sets[i])]
         self._age[rows] = 0
         self._set_scene_config()  # the falls depend on these defaults, which are global to the process
         self.stage.show(rows, self._assignments(rows))
         self._record.reset(env_idx)
         if self.scene.can_render():
-            self._show_backdrop(rows)
-        self._place_robot(rows)
-
-    def _choose(self, i: int, seed: int, number: int | None) -> Configuration:
-        """The configuration that environment i shows next: as numbered, or drawn by its seed."""
-        among = self._sets[i]
-        drawn = int(np.random.default_rng(seed).integers(len(among))) if number is None else number
-        return among[drawn % len(among)]
-
-    def _shown(self, rows: list[int]) -> list[Configuration]:
-        """What these environments show."""
-        return [c for c in (self.running[i] for i in rows) if c is not None]
+            size, shown = self.scene.sensors[CAMERA].config, [self.running[i] for i in rows]
+            if self._backdrop is None:
+                self._backdrop = Backdrop(self.variant, self.num_envs, size.height, size.width, self.device)
+            self._backdrop.show(rows, [c.table for c in shown], [c.texture for c in shown])
+        offsets = [self.running[i].qpos_offset for i in sorted(rows)]  # ascending, as ManiSkill writes them
+        qpos = torch.tensor(HOME) + torch.nn.functional.pad(torch.tensor(offsets), (0, 2))
+        self.agent.robot.set_pose(ROBOT_AT)
+        self.agent.reset(init_qpos=qpos.to(self.device))
 
     def _assignments(self, rows: list[int]) -> list[Assignment]:
         """Who plays what in these environments, and where they lie; also takes down their sizes, and who jumps."""
-        shown = self._shown(rows)
-        dropped = [_dropped(c) for c in shown]
-        poses = [settle_objects(tuple(things.values()), TABLE_MESH) for things in dropped]
-        sizes = torch.tensor([(c.object.size, c.plate.size) for c in shown])
+        things = [self.running[i].things for i in rows]
+        poses = [settle_objects(tuple(each.values()), TABLE_MESH) for each in things]
+        sizes = torch.tensor([(each["source"].model.size, each["target"].model.size) for each in things])
         turned = torch.from_numpy(np.stack([lying[:2, 3:] for lying in poses]))
         upright = upright_size(sizes.reshape(-1, 3), turned.reshape(-1, 4)).reshape(-1, 2, 3).to(self.device)
         ids = torch.as_tensor(rows, device=self.device)
         self._source_size[ids], self._target_size[ids] = upright.unbind(dim=1)
-        for i, c, things in zip(rows, shown, dropped):
-            self._moves[i] = c.moves_to is not None
-            if c.moves_to is not None:
-                after = (Dropped(c.object, c.moves_to, c.yaw), things["target"])
-                self._moves_to[i] = settle_objects(after, TABLE_MESH)[0]
-        return [
-            {role: (thing.model, pose) for (role, thing), pose in zip(things.items(), lying)}
-            for things, lying in zip(dropped, poses)
-        ]
-
-    def _show_backdrop(self, rows: list[int]) -> None:
-        size = self.scene.sensors[CAMERA].config
-        if self._backdrop is None:
-            self._backdrop = Backdrop(self.variant, self.num_envs, size.height, size.width, self.device)
-        shown = self._shown(rows)
-        self._backdrop.show(rows, [c.table for c in shown], [c.texture for c in shown])
-
-    def _place_robot(self, rows: list[int]) -> None:
-        """Robots go home; rows in ascending order, as ManiSkill writes them."""
-        offsets = [c.qpos_offset for c in self._shown(sorted(rows))]
-        qpos = torch.tensor(HOME) + torch.nn.functional.pad(torch.tensor(offsets), (0, 2))
-        self.agent.robot.set_pose(ROBOT_AT)
-        self.agent.reset(init_qpos=qpos.to(self.device))
+        for i, each in zip(rows, things):
+            jump = self.running[i].jump
+            self._moves[i] = jump is not None
+            if jump is not None:
+                self._moves_to[i] = settle_objects((jump, each["target"]), TABLE_MESH)[0]
+        models = [[thing.model for thing in each.values()] for each in things]
+        return [dict(zip(each, zip(who, lying))) for each, who, lying in zip(things, models, poses)]
 
     # While it runs.
 
@@ -207,7 +194,7 @@ class PutOnPlate(BaseEnv):
         seen = self.stage.read_contacts()
         stepped = self._elapsed_steps > 0  # a batched simulation still reports the last episode's contacts before
         grasped = seen.grasped & stepped
-        placed = stepped & on_target(seen.source, seen.target, self._source_size, self._target_size, seen.force)
+        placed = stepped & on_target(seen, self._source_size, self._target_size)
         return {
             **self._record.update(self._elapsed_steps, grasped, placed),
             "gripper_carrot_dist": torch.linalg.norm(seen.fingers - seen.source, dim=1),
@@ -222,20 +209,16 @@ class PutOnPlate(BaseEnv):
 
     def get_language_instruction(self) -> list[str]:
         """One instruction per environment."""
-        return [c.instruction if c is not None else "" for c in self.running]
+        return [self.running[i].instruction if i in self.running else "" for i in range(self.num_envs)]
 
     def compose_picture(self, camera: str, rgb: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
-        """Put the photograph of the table behind robot and objects: uint8 ``[E, h, w, 3]``.
+        """Put the photograph of the table behind robot and objects; only the task's own camera has one.
 
-        Args:
-            camera: the camera's name; only the task's own has a photograph.
-            rgb: rendered, uint8 ``[E, h, w, 3]``.
-            segmentation: entity ids, int ``[E, h, w]``.
+        Takes what was rendered, uint8 ``[E, h, w, 3]``, and entity ids, int ``[E, h, w]``.
         """
         if camera != CAMERA or self._backdrop is None:
             return rgb
-        table = self._table._objs[0].per_scene_id
-        return self._backdrop.compose(rgb, (segmentation != 0) & (segmentation != table))
+        return self._backdrop.compose(rgb, (segmentation != 0) & (segmentation != self._table._objs[0].per_scene_id))
 
     def _get_obs_sensor_data(self, apply_texture_transforms: bool = True) -> dict:
         data = super()._get_obs_sensor_data(apply_texture_transforms)
@@ -244,9 +227,7 @@ class PutOnPlate(BaseEnv):
                 seen["rgb"] = self.compose_picture(name, seen["rgb"], seen["segmentation"][..., 0])
         return data
 
-    # For planners; one environment on the CPU.
-
-    source_obj_name, target_obj_name = "source", "target"
+    source_obj_name, target_obj_name = "source", "target"  # of `objs`, for planners
 
     @property
     def objs(self) -> dict[str, Any]:
@@ -260,9 +241,11 @@ class PutOnPlate(BaseEnv):
         return self.stage.actors
 
 
-def _dropped(c: Configuration) -> dict[str, Dropped]:
-    """Role -> what a configuration drops onto the table."""
-    things = {"source": Dropped(c.object, c.object_at, c.yaw), "target": Dropped(c.plate, c.plate_at)}
-    if c.extra is not None and c.extra_at is not None:
-        things["extra"] = Dropped(c.extra, c.extra_at, c.yaw if c.extra_is == "object" else 0.0)
-    return things
+for env_id in VARIANTS:
+    downloads = ["bridge_v2_real2sim", "widowx250s"]
+    register_env(env_id, max_episode_steps=MAX_EPISODE_STEPS, asset_download_ids=downloads, env_id=env_id)(PutOnPlate)
+
+
+def adapt(task: type[PutOnPlate], settings: EnvSettings) -> tuple[type[PutOnPlate], dict[str, Any]]:
+    """The task, told where its assets are."""
+    return task, {"assets_root": settings.assets_root}

@@ -6,12 +6,11 @@ on the CPU, and only the result is placed: nothing else moves, and the result de
 
 A fall takes about 10 ms, and falls are computed one after another. Measured: threads gain nothing, since SAPIEN keeps
 the interpreter's lock while it steps, and several configurations in one physics scene come to rest elsewhere (up to
-0.4 m, for what rolls). So falls are kept: a table's picture does not matter to them.
+0.4 m, for what rolls). So falls are kept: the table's photograph does not matter to them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import cos, sin
 from pathlib import Path
@@ -21,6 +20,7 @@ import sapien
 from sapien.physx import PhysxCpuSystem, PhysxMaterial, PhysxRigidDynamicComponent
 from sapien.wrapper.actor_builder import ActorBuilder
 
+from rlft_tasks.put_on_plate.configurations import Dropped
 from rlft_tasks.put_on_plate.library import Model
 
 TIMESTEP = 1 / 500  # seconds
@@ -33,30 +33,15 @@ STAGE_POSE = sapien.Pose(q=[0.707, 0.707, 0, 0])
 STAGE_AT = sapien.Pose([2.0634, 2.8313, 0.0])
 
 
-@dataclass(frozen=True)
-class Dropped:
-    """A thing in the air: what, where (metres, xyz), and its heading (radians)."""
-
-    model: Model
-    at: tuple[float, ...]
-    yaw: float = 0.0
-
-
 def add_collision(builder: ActorBuilder, model: Model) -> None:
     """Give an actor its collision shape, mass and friction."""
     material = PhysxMaterial(static_friction=FRICTION, dynamic_friction=FRICTION, restitution=0.0)
-    builder.add_multiple_convex_collisions_from_file(
-        filename=str(model.collision), material=material, density=model.density
-    )
+    builder.add_multiple_convex_collisions_from_file(str(model.collision), material=material, density=model.density)
 
 
 @lru_cache(maxsize=KEPT)
 def settle_objects(things: tuple[Dropped, ...], stage: Path) -> np.ndarray:
-    """Drop things onto the table together and wait until they lie still.
-
-    Args:
-        things: in the order in which they are to be returned.
-        stage: the mesh of the table.
+    """Drop things onto the table, whose mesh is ``stage``, together and wait until they lie still.
 
     Returns:
         float32 ``[n, 7]``: positions in metres, wxyz quaternions. Do not write into it.

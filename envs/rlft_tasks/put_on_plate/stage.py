@@ -1,14 +1,15 @@
 """The objects that environments show, on both backends. Imported lazily, with ManiSkill.
 
-Three roles: ``source`` is to be moved, ``target`` is where to, ``extra`` is a distractor.
+Three roles: ``source`` is to be moved, ``target`` is where to, ``extra`` is a distractor. A stage has three methods:
+``show`` puts some things, and no others, into the environments named; ``move`` lays the sources of the environments
+named, which are running, somewhere else; ``read_contacts`` says what the last step led to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import sapien
@@ -20,45 +21,11 @@ from rlft_envs.errors import EnvSetupError
 from rlft_envs.maniskill.env import renew_physics
 from rlft_tasks.put_on_plate.library import Model
 from rlft_tasks.put_on_plate.settle import add_collision
-from rlft_tasks.put_on_plate.terms import holding
+from rlft_tasks.put_on_plate.terms import Seen, holding
 
 ROLES = ("source", "target", "extra")
 Assignment = Mapping[str, tuple[Model, np.ndarray]]
 """Role -> who plays it, and its pose, float32 ``[7]``."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What there is to see of the task now, in every environment.
-
-    Attributes:
-        source, target: positions, float ``[E, 3]``, metres.
-        fingers: the point between the fingers, float ``[E, 3]``.
-        grasped: both fingers press on the source, bool ``[E]``.
-        force: size of the contact force between source and target, float ``[E]``, newtons.
-    """
-
-    source: torch.Tensor
-    target: torch.Tensor
-    fingers: torch.Tensor
-    grasped: torch.Tensor
-    force: torch.Tensor
-
-
-class Stage(Protocol):
-    """Who is where."""
-
-    def show(self, env_idx: Sequence[int], assignments: Sequence[Assignment]) -> None:
-        """Put these things, and no others, into the environments named."""
-        ...
-
-    def move(self, env_idx: Sequence[int], poses: np.ndarray) -> None:
-        """Lay the sources of the environments named, which are running, somewhere else: float32 ``[k, 7]``."""
-        ...
-
-    def read_contacts(self) -> Seen:
-        """What the last step led to."""
-        ...
 
 
 def actor_builder(env: BaseEnv, model: Model) -> Any:
@@ -78,12 +45,8 @@ class CpuStage:
     """One environment: only what it shows is in the scene.
 
     Every reset begins with an empty physics scene, into which the robot, the table and then the new things go in a
-    fixed order, so that nothing of an earlier episode can be felt in a later one.
-
-    Args:
-        env: the environment.
-        roles: those that there always are, so that the simulator's state has one width: nobody's role is played by a
-            copy of the source that hangs far below the table.
+    fixed order, so that nothing of an earlier episode can be felt in a later one. All roles are always there, so that
+    the simulator's state has one width: nobody's is played by a copy of the source that hangs far below the table.
     """
 
     NOWHERE = np.array([0.0, 0.0, -9.0, 1.0, 0.0, 0.0, 0.0], np.float32)
@@ -93,7 +56,7 @@ class CpuStage:
         self.actors: dict[str, Actor] = {}
 
     def show(self, env_idx: Sequence[int], assignments: Sequence[Assignment]) -> None:
-        """See :meth:`Stage.show`; builds what is needed, which takes milliseconds, for meshes stay in memory."""
+        """Build what is to be seen, which takes milliseconds, for meshes stay in memory."""
         scene = self._env.scene
         for role, actor in self.actors.items():
             actor._objs[0].remove_from_scene()
@@ -104,19 +67,15 @@ class CpuStage:
         self.actors = {role: self._build(role, *assignments[0].get(role, nobody)) for role in self._roles}
 
     def move(self, env_idx: Sequence[int], poses: np.ndarray) -> None:
-        """See :meth:`Stage.move`."""
+        """Lay the source somewhere else: float32 ``[1, 7]``."""
         self.actors["source"].set_state(at_rest(poses, self._env.device))
 
     def read_contacts(self) -> Seen:
-        """See :meth:`Stage.read_contacts`."""
+        """What the last step led to."""
         source, target, agent = self.actors["source"], self.actors["target"], self._env.agent
-        return Seen(
-            source=source.pose.p,
-            target=target.pose.p,
-            fingers=(agent.finger1_link.pose.p + agent.finger2_link.pose.p) / 2,
-            grasped=agent.is_grasping(source),
-            force=torch.linalg.norm(self._env.scene.get_pairwise_contact_forces(source, target), dim=1),
-        )
+        fingers = (agent.finger1_link.pose.p + agent.finger2_link.pose.p) / 2
+        force = torch.linalg.norm(self._env.scene.get_pairwise_contact_forces(source, target), dim=1)
+        return Seen(source.pose.p, target.pose.p, fingers, agent.is_grasping(source), force)
 
     def _build(self, role: str, model: Model, pose: np.ndarray) -> Actor:
         scene, builder = self._env.scene, actor_builder(self._env, model)
@@ -139,12 +98,8 @@ class GpuStage:
 
     What is shown is written into the simulator's buffer of body states by one indexed assignment, and what is seen is
     read by one contact query and indexing; nothing is read back to the host. **It has not been run on a GPU**: it is
-    written to the API of mani_skill 3.0.1 and SAPIEN 3, and tested on scripted buffers (tests/contract).
-
-    Args:
-        env: the environment, while its scene is being built.
-        objects: what may be a source, or a distractor.
-        plates: what may be a target, or a distractor.
+    written to the API of mani_skill 3.0.1 and SAPIEN 3, and tested on scripted buffers (tests/contract). It is made
+    while the environment's scene is being built. Objects may be a source or a distractor, plates a target or one.
 
     Raises:
         EnvSetupError: all environments share one physics scene (``parallel_in_single_scene``), whose poses are shifted.
@@ -171,11 +126,11 @@ class GpuStage:
             self.actors.append(builder.build(model.key))
         self._index = {model.key: k for k, model in enumerate(models)}
         self._here = torch.arange(env.num_envs, device=env.device)
+        # Who plays each role, as an index into `actors`; -1 for nobody. int `[3, E]`.
         self.roles = torch.full((len(ROLES), env.num_envs), -1, dtype=torch.int64, device=env.device)
-        """Who plays each role, as an index into ``actors``; -1 for nobody. int ``[3, E]``."""
 
     def show(self, env_idx: Sequence[int], assignments: Sequence[Assignment]) -> None:
-        """See :meth:`Stage.show`; only rows of the environments named are written.
+        """Write the rows of the environments named.
 
         Raises:
             EnvSetupError: something was not built; the whole split that the environment was made with is.
@@ -184,25 +139,25 @@ class GpuStage:
         poses = np.repeat(self._parked[:, None], len(assignments), axis=1)
         for row, assignment in enumerate(assignments):
             for role, (model, pose) in assignment.items():
-                if model.key not in self._index:
+                k = self._index.get(model.key)
+                if k is None:
                     raise EnvSetupError(
                         f"{model.key} is not in this simulation; give obj_set to make_kwargs, not to reset"
                     )
-                k = self._index[model.key]
                 roles[ROLES.index(role), row], poses[k, row] = k, pose
         ids = torch.as_tensor(env_idx, device=self._env.device)
         self.roles[:, ids] = torch.from_numpy(roles).to(self._env.device)
         self._states[self._bodies[:, ids]] = at_rest(poses, self._env.device)  # the reset applies it
 
     def move(self, env_idx: Sequence[int], poses: np.ndarray) -> None:
-        """See :meth:`Stage.move`."""
+        """Lay the sources of the environments named somewhere else: float32 ``[k, 7]``."""
         self._env.scene._gpu_fetch_all()  # else everything else would be put back to before the step
         ids = torch.as_tensor(env_idx, device=self._env.device)
         self._states[self._bodies[self.roles[0, ids], ids]] = at_rest(poses, self._env.device)
         self._env.scene.px.gpu_apply_rigid_dynamic_data()
 
     def read_contacts(self) -> Seen:
-        """See :meth:`Stage.read_contacts`; in an environment that was never reset nobody touches anything."""
+        """What the last step led to; in an environment that was never reset nobody touches anything."""
         agent, physics = self._env.agent, self._env.scene.px
         physics.gpu_query_contact_pair_impulses(self._contacts)
         forces = self._contacts.cuda_impulses.torch() / physics.timestep
@@ -213,13 +168,8 @@ class GpuStage:
         left, right = agent.finger1_link.pose, agent.finger2_link.pose
         opening = torch.stack([left.to_transformation_matrix()[:, :3, 1], -right.to_transformation_matrix()[:, :3, 1]])
         positions = self._states[self._bodies[torch.stack([source, target]), self._here], :3]
-        return Seen(
-            source=positions[0],
-            target=positions[1],
-            fingers=(left.p + right.p) / 2,
-            grasped=holding(on_fingers, opening),
-            force=torch.linalg.norm(between, dim=1),
-        )
+        force = torch.linalg.norm(between, dim=1)
+        return Seen(positions[0], positions[1], (left.p + right.p) / 2, holding(on_fingers, opening), force)
 
     @property
     def _states(self) -> torch.Tensor:

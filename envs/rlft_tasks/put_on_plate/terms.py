@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 SIDEWAYS = 0.01  # metres that the object's centre may lie beyond the plate's longest half edge
@@ -12,40 +14,34 @@ PRESS = 0.5  # newtons
 PRESS_ANGLE = 85.0  # degrees between the force on a finger and the way it opens
 
 
-def on_target(
-    source: torch.Tensor,
-    target: torch.Tensor,
-    source_size: torch.Tensor,
-    target_size: torch.Tensor,
-    force: torch.Tensor,
-) -> torch.Tensor:
-    """Whether the object lies on the plate, as published (RL4VLA).
+@dataclass(frozen=True)
+class Seen:
+    """What there is to see of the task now, in every environment."""
 
-    Args:
-        source: the object's position, float ``[E, 3]``, metres.
-        target: the plate's.
-        source_size: edges of the object's upright box as it lay at the start, float ``[E, 3]``, metres.
-        target_size: the plate's.
-        force: size of the contact force between the two, float ``[E]``, newtons.
+    source: torch.Tensor  # the object's position, float `[E, 3]`, metres
+    target: torch.Tensor  # the plate's
+    fingers: torch.Tensor  # the point between the fingers, float `[E, 3]`
+    grasped: torch.Tensor  # both fingers press on the object, bool `[E]`
+    force: torch.Tensor  # size of the contact force between object and plate, float `[E]`, newtons
 
-    Returns:
-        bool ``[E]``.
+
+def on_target(seen: Seen, source_size: torch.Tensor, target_size: torch.Tensor) -> torch.Tensor:
+    """Whether the object lies on the plate, as published (RL4VLA): bool ``[E]``.
+
+    The sizes are edges of their upright boxes as they lay at the start, float ``[E, 3]``, metres.
     """
-    offset = source - target
+    offset = seen.source - seen.target
     near = torch.linalg.norm(offset[:, :2], dim=1) <= target_size.max(dim=1).values / 2 + SIDEWAYS
     gap = offset[:, 2] - (target_size[:, 2] + source_size[:, 2]) / 2
-    return near & (offset[:, 2] > 0) & (gap <= ABOVE) & (force > TOUCH)
+    return near & (offset[:, 2] > 0) & (gap <= ABOVE) & (seen.force > TOUCH)
 
 
 def holding(forces: torch.Tensor, opening: torch.Tensor) -> torch.Tensor:
-    """Whether two fingers press on a thing: ManiSkill's ``WidowX250S.is_grasping``, for forces that are known.
+    """Whether two fingers press on a thing, bool ``[E]``: ManiSkill's ``WidowX250S.is_grasping``, for known forces.
 
     Args:
         forces: of the thing on each finger, float ``[2, E, 3]``, newtons.
         opening: unit vectors along which each finger opens, float ``[2, E, 3]``.
-
-    Returns:
-        bool ``[E]``.
     """
     size = torch.linalg.norm(forces, dim=2)
     cosine = (forces * opening).sum(dim=2) / size.clamp(min=PRESS)  # a smaller force counts for nothing anyway
@@ -54,12 +50,7 @@ def holding(forces: torch.Tensor, opening: torch.Tensor) -> torch.Tensor:
 
 
 def upright_size(size: torch.Tensor, quaternion: torch.Tensor) -> torch.Tensor:
-    """Edges of the upright box around a turned one.
-
-    Args:
-        size: its edges, float ``[n, 3]``.
-        quaternion: wxyz, float ``[n, 4]``, of unit length.
-    """
+    """Edges of the upright box around one with edges ``[n, 3]`` that is turned by wxyz, ``[n, 4]``, of unit length."""
     w, x, y, z = quaternion.unbind(dim=1)
     R = torch.stack(
         [
@@ -85,27 +76,19 @@ class EpisodeRecord:
 
     def reset(self, env_idx: torch.Tensor) -> None:
         """Forget what happened in these environments."""
-        for flags in (self._grasped, self._held, self._on_target):
-            flags[env_idx] = False
-        self._in_a_row[env_idx] = 0
+        for flags in (self._grasped, self._held, self._on_target, self._in_a_row):
+            flags[env_idx] = 0
         self._counted[env_idx] = -1
 
     def update(self, step: torch.Tensor, grasped: torch.Tensor, placed: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Take in what is seen now.
+        """Take in what is seen now: steps since the reset, whether the fingers hold the object, whether it lies there.
 
-        Args:
-            step: steps since the reset, int ``[E]``.
-            grasped: the fingers hold the object now, bool ``[E]``.
-            placed: it lies on the plate now, bool ``[E]``.
-
-        Returns:
-            bool ``[E]`` each: ``is_src_obj_grasped``, ``consecutive_grasp`` (five steps in a row) and
-            ``src_ever_on_target`` are latched, ``grasped_now``, ``consecutive_grasp_now`` and ``src_on_target`` not.
+        Of what is returned, bool ``[E]`` each, ``is_src_obj_grasped``, ``consecutive_grasp`` (five steps in a row) and
+        ``src_ever_on_target`` are latched, ``grasped_now``, ``consecutive_grasp_now`` and ``src_on_target`` not.
         """
         new = step != self._counted
         self._counted = torch.where(new, step.to(self._counted.dtype), self._counted)
-        row = torch.where(grasped, self._in_a_row + 1, torch.zeros_like(self._in_a_row))
-        self._in_a_row = torch.where(new, row, self._in_a_row)
+        self._in_a_row = torch.where(new, (self._in_a_row + 1) * grasped, self._in_a_row)
         held = self._in_a_row >= HELD_STEPS
         self._grasped |= new & grasped
         self._held |= held

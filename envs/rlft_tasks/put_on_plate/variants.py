@@ -8,7 +8,7 @@ that a number means the same configuration here and there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from rlft_envs.errors import EnvSetupError, unknown
 
@@ -40,16 +40,15 @@ TEMPLATES = (
 
 @dataclass(frozen=True)
 class Ranges:
-    """Which values a digit takes: half-open ranges, by split."""
+    """Which values a digit takes in each split, half-open."""
 
     train: tuple[int, int]
     test: tuple[int, int]
     all: tuple[int, int]
 
-    def of(self, split: str) -> tuple[int, int]:
-        """First value, and how many."""
-        low, high = {"train": self.train, "test": self.test, "all": self.all}[split]
-        return low, high - low
+    def of(self, split: str) -> range:
+        """The values in a split."""
+        return range(*{"train": self.train, "test": self.test, "all": self.all}[split])
 
 
 def always(n: int) -> Ranges:
@@ -59,33 +58,29 @@ def always(n: int) -> Ranges:
 
 OBJECTS = Ranges((0, 16), (16, 25), (0, 25))
 TABLES = Ranges((0, 16), (16, 21), (0, 21))
+ONE = always(1)
 UNSEEN = Ranges((0, 1), (1, 17), (0, 17))
 """One value to train with and sixteen others to test with: plates, textures, phrasings."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One line of the table.
-
-    Attributes:
-        objects, plates, tables: ranges of these digits.
-        layout: where things stand (see :mod:`rlft_tasks.put_on_plate.layouts`).
-        extra: what the extra digit chooses: ``texture``, ``template``, ``qpos``, ``object``, ``plate``; None for none.
-        extras: its ranges; a distractor's follow from those of objects and plates.
-        texture_mode: ``box`` blends a texture into the robot and the objects, ``whole`` into the whole picture.
-        texture_ratio: how much of the texture.
-        moves: splits in which the object jumps to a third place after :data:`MOVES_AFTER` steps.
-    """
+    """One line of the table."""
 
     objects: Ranges = OBJECTS
-    plates: Ranges = field(default_factory=lambda: always(1))
+    plates: Ranges = ONE
     tables: Ranges = TABLES
-    layout: str = "pairs"
-    extra: str | None = None
-    extras: Ranges | None = None
-    texture_mode: str | None = None
-    texture_ratio: float = 0.0
-    moves: tuple[str, ...] = ()
+    layout: str = "pairs"  # where things stand (rlft_tasks.put_on_plate.layouts)
+    extra: str | None = None  # what the extra digit chooses: `texture`, `template`, `qpos`, `object`, `plate`
+    extras: Ranges | None = None  # its values; a distractor's follow from those of objects and plates
+    texture_mode: str | None = None  # `box` blends a texture into robot and objects, `whole` into the whole image
+    texture_ratio: float = 0.0  # how much of the texture
+    moves: tuple[str, ...] = ()  # splits in which the object jumps to a third place after MOVES_AFTER steps
+
+    @property
+    def distracts(self) -> bool:
+        """Whether the extra digit chooses a second object or plate."""
+        return self.extra in ("object", "plate")
 
 
 MOVES_AFTER = 5
@@ -94,9 +89,9 @@ _BOX = replace(_SEEN, extra="texture", extras=UNSEEN, texture_mode="box", textur
 
 VARIANTS: Mapping[str, Variant] = {
     f"{PREFIX}Main-v3": Variant(),
-    f"{PREFIX}Single-v1": Variant(objects=always(1), tables=always(1)),
-    f"{PREFIX}MainCarrot-v3": Variant(tables=always(1)),
-    f"{PREFIX}MainImage-v3": Variant(objects=always(1)),
+    f"{PREFIX}Single-v1": Variant(objects=ONE, tables=ONE),
+    f"{PREFIX}MainCarrot-v3": Variant(tables=ONE),
+    f"{PREFIX}MainImage-v3": Variant(objects=ONE),
     f"{PREFIX}VisionImage-v1": replace(_SEEN, tables=TABLES),
     f"{PREFIX}VisionTexture03-v1": _BOX,
     f"{PREFIX}VisionTexture05-v1": replace(_BOX, texture_ratio=0.5),
@@ -114,23 +109,14 @@ VARIANTS: Mapping[str, Variant] = {
 """Environment id -> what it is."""
 
 
-def variant_of(env_id: str) -> Variant:
+def variant_of(env_id: str, obj_set: str) -> Variant:
     """Look an id up.
 
     Raises:
-        EnvSetupError: it is not in the family.
-    """
-    if env_id not in VARIANTS:
-        raise unknown("env.id", env_id, VARIANTS)
-    return VARIANTS[env_id]
-
-
-def check_split(obj_set: str) -> str:
-    """The name of a split.
-
-    Raises:
-        EnvSetupError: there is no such split.
+        EnvSetupError: it is not in the family, or there is no such split.
     """
     if obj_set not in SPLITS:
         raise EnvSetupError(f"env.make_kwargs obj_set = {obj_set!r}; allowed: {', '.join(SPLITS)}")
-    return obj_set
+    if env_id not in VARIANTS:
+        raise unknown("env.id", env_id, VARIANTS)
+    return VARIANTS[env_id]

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rlft.assets.root import assets_root
+from rlft.assets.sources import assets_root
 from rlft.config.schema import CameraConfig, RunConfig
 from rlft.errors import ConfigError, RlftError
 from rlft.placement import parse_device, physics_backend

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rlft.assets.root import assets_root
+from rlft.assets.sources import assets_root
 from rlft.config.randomization import enabled_effects
 from rlft.config.schema import RunConfig
 from rlft.placement import Placement

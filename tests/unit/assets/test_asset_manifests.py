@@ -8,23 +8,24 @@ from pathlib import Path
 import pytest
 
 from rlft.assets.check import check
-from rlft.assets.root import COMMAND, assets_root, target_root
-from rlft.assets.sources import MANIFESTS, AssetError, all_sources, read_source, safe_name
+from rlft.assets.commands import COMMAND, main
+from rlft.assets.sources import MANIFESTS, AssetError, all_sources, assets_root, read_source, safe_name
 from tools.pin_assets import pinned
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = {source.name: source for source in all_sources()}
 
 
-def test_the_setting_wins_over_the_variable_and_that_over_the_default(tmp_path, monkeypatch):
+def test_the_setting_wins_over_the_variable_and_that_over_the_default(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RLFT_ASSETS", raising=False)
     assert assets_root() is None
-    assert target_root() == tmp_path / ".cache/rlft/assets"
+    assert main(["--check"], sources=[]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/.cache/rlft/assets\n")  # a download would fill it
     (tmp_path / ".cache/rlft/assets").mkdir(parents=True)
     assert assets_root() == tmp_path / ".cache/rlft/assets"
     monkeypatch.setenv("RLFT_ASSETS", "~/elsewhere")
-    assert assets_root() == tmp_path / "elsewhere" == target_root()
+    assert assets_root() == tmp_path / "elsewhere"
     assert assets_root("~/said") == tmp_path / "said"
     monkeypatch.setenv("RLFT_ASSETS", "")
     assert assets_root("") == tmp_path / ".cache/rlft/assets"

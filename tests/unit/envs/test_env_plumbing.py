@@ -10,7 +10,7 @@ from multiprocessing import Pipe
 import numpy as np
 import pytest
 
-from rlft.assets.root import COMMAND
+from rlft.assets.commands import COMMAND
 from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings
 from rlft_envs.arrays import FLAGS, MAX_METRICS, shared_arrays
 from rlft_envs.assets import download_command

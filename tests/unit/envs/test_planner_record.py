@@ -23,8 +23,8 @@ class Counter(SingleEnv):
     instruction = property(lambda self: "count")
 
     def observe(self):
-        picture = np.full((2, 2, 3), int(self.at), np.uint8)
-        return ObservationRow({"cam": picture}, np.array([self.at], np.float32))
+        image = np.full((2, 2, 3), int(self.at), np.uint8)
+        return ObservationRow({"cam": image}, np.array([self.at], np.float32))
 
     def human_view(self):
         raise AssertionError("nobody watches")

@@ -10,7 +10,7 @@ import pytest
 from assets_at import assets_root
 
 from rlft_envs.errors import EnvSetupError
-from rlft_tasks.put_on_plate.configurations import Numbering, numbered
+from rlft_tasks.put_on_plate.configurations import Configurations, Numbering
 from rlft_tasks.put_on_plate.layouts import layout, qpos_offsets
 from rlft_tasks.put_on_plate.variants import PREFIX, SPLITS, TEMPLATES, VARIANTS
 
@@ -94,15 +94,15 @@ def test_one_test_distractor_in_eight_is_the_object_itself_as_published():
     per_extra = len(numbers) // (9 * 8)
     itself = [numbers[k * per_extra].object == numbers[k * per_extra].extra for k in range(72)]
     assert sum(itself) == 9
-    configurations = numbered(numbers.env_id, "test", assets_root())
+    configurations = Configurations(numbers.env_id, "test", assets_root())
     c = configurations[itself.index(True) * per_extra]
-    assert c.extra is None
-    assert c.object_at[2] == 1.0  # it falls from where the distractor would
+    assert set(c.things) == {"source", "target"}
+    assert c.things["source"].at[2] == 1.0  # it falls from where the distractor would
     assert "beside nothing" in configurations.labels(itself.index(True) * per_extra)["variant"]
 
 
 def test_what_a_number_shows():
-    c = numbered(f"{PREFIX}Instruct-v1", "test", assets_root())
+    c = Configurations(f"{PREFIX}Instruct-v1", "test", assets_root())
     per_phrase = 16 * 784 * 4
     shown = c[3 * 16 * per_phrase + 4 * per_phrase]  # the fourth object, the fifth unseen phrasing
     assert shown.instruction == TEMPLATES[5].format(object="plastic bottle", plate="plate")
@@ -112,26 +112,26 @@ def test_what_a_number_shows():
         "table": "001_table_simpler",
         "variant": "Instruct, phrasing 5",
     }
-    texture = numbered(f"{PREFIX}VisionTexture03-v1", "test", assets_root())[0].texture
+    texture = Configurations(f"{PREFIX}VisionTexture03-v1", "test", assets_root())[0].texture
     assert texture is not None
     assert texture.key.startswith("002_")
-    moved = numbered(f"{PREFIX}PositionChangeTo-v1", "test", assets_root())[0]
-    assert moved.moves_to is not None
-    assert numbered(f"{PREFIX}PositionChangeTo-v1", "train", assets_root())[0].moves_to is None
+    moved = Configurations(f"{PREFIX}PositionChangeTo-v1", "test", assets_root())[0]
+    assert moved.jump is not None
+    assert Configurations(f"{PREFIX}PositionChangeTo-v1", "train", assets_root())[0].jump is None
 
 
 def test_every_variant_lists_what_it_can_show():
     for env_id, split in product(VARIANTS, SPLITS):
-        c = numbered(env_id, split, assets_root())
+        c = Configurations(env_id, split, assets_root())
         keys = {model.key for models in c.models() for model in models}
         for i in np.random.default_rng(0).integers(len(c), size=40):
             shown = c[int(i)]
-            assert {m.key for m in (shown.object, shown.plate, shown.extra) if m is not None} <= keys
+            assert {thing.model.key for thing in shown.things.values()} <= keys
             assert set(c.labels(int(i))) == {"object", "plate", "table", "variant"}
 
 
-def test_a_missing_picture_of_a_mesh_is_replaced_by_its_shape(tmp_path):
-    model = numbered(f"{PREFIX}Single-v1", "train", assets_root())[0].object
+def test_a_missing_visual_mesh_is_replaced_by_its_shape(tmp_path):
+    model = Configurations(f"{PREFIX}Single-v1", "train", assets_root())[0].things["source"].model
     assert model.visual.name == "textured.dae"
     (tmp_path / "collision.obj").write_text("")
     bare = type(model)(model.key, model.name, model.size, model.density, tmp_path)
@@ -149,4 +149,4 @@ def test_wrong_names_and_numbers_are_refused(tmp_path):
     with pytest.raises(IndexError, match=r"0\.\.3135"):
         Numbering(f"{PREFIX}Single-v1", "train")[3136]
     with pytest.raises(EnvSetupError, match="download_assets"):
-        numbered(f"{PREFIX}Single-v1", "train", tmp_path)
+        Configurations(f"{PREFIX}Single-v1", "train", tmp_path)

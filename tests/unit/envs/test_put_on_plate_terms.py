@@ -1,18 +1,18 @@
-"""Success, latched terms and picture blends of PutOnPlateInScene25, by hand."""
+"""Success, latched terms and image blends of PutOnPlateInScene25, by hand."""
 
 import numpy as np
 import torch
 
 from rlft_tasks.put_on_plate.overlays import blend_box, blend_whole, boxes, overlay
-from rlft_tasks.put_on_plate.terms import EpisodeRecord, on_target, upright_size
+from rlft_tasks.put_on_plate.terms import EpisodeRecord, Seen, on_target, upright_size
 
 PLATE, CARROT = [0.11, 0.11, 0.006], [0.12, 0.032, 0.04]
 
 
 def placed(dx, dz, force):
-    source = torch.tensor([[dx, 0.0, 0.87 + dz]])
-    sizes = torch.tensor([CARROT]), torch.tensor([PLATE])
-    return bool(on_target(source, torch.tensor([[0.0, 0.0, 0.87]]), *sizes, torch.tensor([force])))
+    source, target = torch.tensor([[[dx, 0.0, 0.87 + dz]], [[0.0, 0.0, 0.87]]])
+    seen = Seen(source, target, source, torch.tensor([False]), torch.tensor([force]))
+    return bool(on_target(seen, torch.tensor([CARROT]), torch.tensor([PLATE])))
 
 
 def test_success_is_near_above_and_touching():
@@ -69,7 +69,7 @@ def test_a_reset_forgets_one_environment_only():
         assert terms[name].tolist() == [True, False, True]
 
 
-def pictures(E=2, h=6, w=8):
+def images(E=2, h=6, w=8):
     rng = np.random.default_rng(0)
     rgb, background = (torch.from_numpy(rng.integers(0, 256, (E, h, w, 3), dtype=np.uint8)) for _ in range(2))
     foreground = torch.zeros(E, h, w, dtype=torch.bool)
@@ -79,7 +79,7 @@ def pictures(E=2, h=6, w=8):
 
 
 def test_the_photograph_is_where_nothing_simulated_is():
-    rgb, background, foreground = pictures()
+    rgb, background, foreground = images()
     out = overlay(rgb, background, foreground)
     assert torch.equal(out[foreground], rgb[foreground])
     assert torch.equal(out[~foreground], background[~foreground])
@@ -87,7 +87,7 @@ def test_the_photograph_is_where_nothing_simulated_is():
 
 
 def test_a_texture_is_stretched_to_the_foreground_and_blended_into_it_alone():
-    rgb, background, foreground = pictures()
+    rgb, background, foreground = images()
     texture = torch.zeros_like(rgb)
     texture[..., 0] = 200
     texture[:, 3:, :, 1] = 100  # its lower half
@@ -103,7 +103,7 @@ def test_a_texture_is_stretched_to_the_foreground_and_blended_into_it_alone():
 
 
 def test_a_texture_over_everything_is_seen_through_a_window_that_follows_the_foreground():
-    rgb, background, foreground = pictures()
+    rgb, background, foreground = images()
     rng = np.random.default_rng(1)
     texture = torch.from_numpy(rng.integers(0, 256, (2, 12, 16, 3), dtype=np.uint8))
     out = blend_whole(rgb, background, foreground, texture, torch.tensor([0.5, 0.5]))
@@ -114,7 +114,7 @@ def test_a_texture_over_everything_is_seen_through_a_window_that_follows_the_for
 
 
 def test_environments_do_not_mix():
-    rgb, background, foreground = pictures()
+    rgb, background, foreground = images()
     foreground[1, 0:2, 0:3] = True
     texture = torch.full_like(rgb, 77)
     both = blend_box(rgb, background, foreground, texture, torch.tensor([0.3, 0.5]))
@@ -143,7 +143,7 @@ def test_all_environments_at_once_look_as_resized_one_by_one():
     E, h, w = 12, 60, 80
     rgb, background, texture = torch.randint(256, (3, E, h, w, 3), generator=generator).to(torch.uint8)
     foreground = torch.zeros(E, h, w, dtype=torch.bool)
-    for e in range(1, E):  # nothing is seen in the first; the second's box is one pixel, the third's the picture
+    for e in range(1, E):  # nothing is seen in the first; the second's box is one pixel, the third's the image
         top, left = int(torch.randint(h, (), generator=generator)), int(torch.randint(w, (), generator=generator))
         size = {1: (1, 1), 2: (h, w)}.get(e, (h // 2, w // 3))
         top, left = (0, 0) if e == 2 else (top, left)
@@ -167,9 +167,9 @@ def test_a_backdrop_blends_blocks_of_environments(tmp_path):
     rng = np.random.default_rng(0)
     tables = []
     for k in range(3):
-        for kind in ("picture", "texture"):
+        for kind in ("image", "texture"):
             Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8)).save(tmp_path / f"{kind}{k}.png")
-        tables.append(Table(str(k), str(k), tmp_path / f"picture{k}.png", tmp_path / f"texture{k}.png", 0.5 + 0.1 * k))
+        tables.append(Table(str(k), str(k), tmp_path / f"image{k}.png", tmp_path / f"texture{k}.png", 0.5 + 0.1 * k))
     backdrop = Backdrop(VARIANTS[f"{PREFIX}VisionTexture03-v1"], E, h, w, torch.device("cpu"))
     backdrop.show(range(E), [tables[0]] * E, [tables[1]] * E)
     backdrop.show([E - 1, 0], [tables[1], tables[2]], [tables[2], tables[0]])
@@ -178,7 +178,7 @@ def test_a_backdrop_blends_blocks_of_environments(tmp_path):
     out = backdrop.compose(rgb, foreground)
     for e, table, texture in ((0, 2, 0), (1, 0, 1), (E - 1, 1, 2)):
         shown = [
-            torch.from_numpy(np.array(Image.open(p)))[None] for p in (tables[table].picture, tables[texture].texture)
+            torch.from_numpy(np.array(Image.open(p)))[None] for p in (tables[table].image, tables[texture].texture)
         ]
         one, mix = slice(e, e + 1), torch.tensor([0.3 * tables[texture].mix])
         assert torch.equal(out[one], blend_box(rgb[one], shown[0], foreground[one], shown[1], mix))
