@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError, RlftError
 from rlft.memory import gigabytes
 
 log = logging.getLogger(__name__)
-
 
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 REGISTER_PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU of the process
@@ -57,32 +57,24 @@ class Placement:
             raise ConfigError(problems)
         sim, policy, buffer = (parse_device(name) for name in wanted.values())
         shared = [d for d, count in Counter((sim, policy, buffer)).items() if count > 1 and d.type == "cuda"]
-        if shared and torch.cuda.device_count() > 1:
-            log.warning(
-                "%s is shared by several parts while %d GPUs are visible; placement=three_gpus spreads them",
-                shared[0],
-                torch.cuda.device_count(),
-            )
+        if shared and (visible := torch.cuda.device_count()) > 1:
+            text = "%s is shared by several parts while %d GPUs are visible; placement=three_gpus spreads them"
+            log.warning(text, shared[0], visible)
         return cls(sim, policy, buffer, physics_backend(cfg) == "gpu")
 
     def to_policy(self, value: Any) -> Any:
-        """Copy to the policy's device.
-
-        Args:
-            value: a numpy array, a tensor, a bundle of rows (:class:`rlft.policy.base.TensorRows`), or a dict, list or
-                tuple of these. Other values (texts, None) pass unchanged.
-        """
+        """Copy to the policy's device what :func:`move` takes."""
         return move(value, self.policy)
 
     def to_buffer(self, value: Any) -> Any:
-        """Copy to the buffer's device; arguments as in :meth:`to_policy`."""
+        """Copy to the buffer's device what :func:`move` takes."""
         return move(value, self.buffer)
 
     def to_sim(self, value: Any) -> Any:
         """Copy to where the simulator takes its input: tensors on ``sim`` for GPU physics, numpy arrays otherwise."""
         if self.sim_tensors:
             return move(value, self.sim)
-        return to_numpy(value) if isinstance(value, torch.Tensor) else value
+        return to_numpy(value) if isinstance(value, Tensor) else value
 
     def activate(self) -> None:
         """Make the policy's GPU the one that this thread means where none is named; pinning opens a context on it."""
@@ -93,10 +85,6 @@ class Placement:
         """The same for a thread that steps simulators: CUDA's present device belongs to a thread, and begins as 0."""
         if self.sim_tensors:
             torch.cuda.set_device(self.sim)
-
-    def describe(self) -> str:
-        """One line for the log."""
-        return f"simulator on {self.sim}, policy on {self.policy}, buffer on {self.buffer}"
 
     def sim_threads(self, groups: int) -> int:
         """Threads that may step simulators at once: GPU simulations of one process share a context and take turns."""
@@ -140,11 +128,17 @@ def _why_no_cuda() -> str:
 
 
 def move(value: Any, device: torch.device) -> Any:
-    """Bring arrays, tensors, bundles and containers of them to a device; on the same device memory may be shared."""
+    """Bring arrays to a device, as tensors; on the same device memory may be shared.
+
+    Args:
+        value: a numpy array, a tensor, a bundle of rows (:class:`rlft.rows.TensorRows`), or a dict, list or tuple of
+            these. Other values (texts, None) pass unchanged.
+        device: where to.
+    """
     if isinstance(value, np.ndarray):
         # torch cannot mark a tensor read-only, and a simulator's read-only array must not become writable by it.
         value = torch.from_numpy(value if value.flags.writeable else value.copy())
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, Tensor):
         return _move_tensor(value, device)
     if isinstance(value, dict):
         return {key: move(item, device) for key, item in value.items()}
@@ -159,23 +153,22 @@ HOST = torch.device("cpu")
 
 
 def to_host(value: Any) -> Any:
-    """Bring to the host; arguments as in :meth:`Placement.to_policy`. From a GPU this waits for all work before it."""
+    """Bring to the host what :func:`move` takes. From a GPU this waits for all work before it."""
     return move(value, HOST)
 
 
 def to_numpy(value: Any) -> np.ndarray:
     """An array or a tensor as a numpy array, which shares memory that is on the host already."""
-    return to_host(value).detach().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    return to_host(value).detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
-def together(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def together(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Tensors on one device: where the first of them is that is not on the host, else on the host."""
-    device = next((x.device for x in tensors if x.device != HOST), HOST)
-    return [_move_tensor(x, device) for x in tensors]
+    return move(list(tensors), next((x.device for x in tensors if x.device != HOST), HOST))
 
 
 @lru_cache(maxsize=256)
-def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers of the settings or the statistics as a tensor ``[len(values)]``, brought to a device once.
 
     Made anew in every step they would be a copy each time for which the host waits; this one has arrived when it is
@@ -185,7 +178,7 @@ def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device
         return torch.tensor(values, dtype=dtype, device=device)
 
 
-def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device, *, peer: torch.device) -> torch.Tensor:
+def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device, *, peer: torch.device) -> Tensor:
     """Zeros on a device; pinned where host memory exchanges rows with the CUDA device ``peer``.
 
     torch's own pinned memory is rounded up to a power of two, which doubles what some rollouts take. This is whole
@@ -199,18 +192,10 @@ def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device, *, 
         return torch.zeros(tuple(shape), dtype=dtype, device=device)
     pages = mmap.mmap(-1, count * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # zeros
     flat = torch.frombuffer(pages, dtype=dtype)
-    _pin(flat)
-    return flat.view(tuple(shape))
-
-
-def _pin(flat: torch.Tensor) -> None:
-    """Register a tensor's memory with CUDA until its storage is freed.
-
-    A refusal ends the run. To go on with memory that is not pinned would be right but slow, and is not to be had: the
-    error stays in the CUDA runtime, and torch's next kernel would raise it.
-    """
     cudart, start, nbytes = torch.cuda.cudart(), flat.data_ptr(), flat.nbytes
     status = int(cudart.cudaHostRegister(start, nbytes, REGISTER_PORTABLE))
+    # A refusal ends the run. To go on with memory that is not pinned would be right but slow, and is not to be had: the
+    # error stays in the CUDA runtime, and torch's next kernel would raise it.
     if status != 0:
         reason = cudart.cudaGetErrorString(cudart.cudaError(status))
         raise RlftError(
@@ -219,9 +204,10 @@ def _pin(flat: torch.Tensor) -> None:
         )
     release = weakref.finalize(flat.untyped_storage(), cudart.cudaHostUnregister, start)
     release.atexit = False  # a process that ends gives its memory back without going through it
+    return flat.view(tuple(shape))
 
 
-def select_rows(store: torch.Tensor, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
+def select_rows(store: Tensor, rows: Tensor, device: torch.device) -> Tensor:
     """Rows of a tensor, int64 ``rows`` on its device, as a tensor on ``device``.
 
     Rows of host memory are gathered in a block of torch's own pinned pool, rounded up to a power of two: as large as a
@@ -235,7 +221,7 @@ def select_rows(store: torch.Tensor, rows: torch.Tensor, device: torch.device) -
 
 
 def prefetched[T](
-    batches: Iterator[T], device: torch.device, *, tensors: Callable[[T], Iterable[torch.Tensor]]
+    batches: Iterator[T], device: torch.device, *, tensors: Callable[[T], Iterable[Tensor]]
 ) -> Iterator[T]:
     """Batches, each brought to a CUDA device on a stream of its own while the one before it is used.
 
@@ -290,7 +276,7 @@ def synchronize(*devices: torch.device) -> None:
             torch.cuda.synchronize(device)
 
 
-def _move_tensor(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _move_tensor(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.device == device:
         return tensor
     if tensor.device.type == "cpu" and device.type == "cuda":

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
-import torch
+from torch import Tensor
 
 
 @dataclass
 class TensorRows:
     """A bundle of tensors that share their first axis (rows). A field may be None: nothing is kept there."""
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Every tensor that is there, by name."""
         return {x.name: tensor for x in fields(self) if (tensor := getattr(self, x.name)) is not None}
 
@@ -21,7 +21,7 @@ class TensorRows:
         """Apply ``f`` to every tensor."""
         return type(self)(**{x.name: None for x in fields(self)} | {k: f(x) for k, x in self.tensors().items()})
 
-    def __getitem__(self, rows: torch.Tensor | slice) -> Self:
+    def __getitem__(self, rows: Tensor | slice) -> Self:
         """Select rows."""
         return self.map(lambda x: x[rows])
 
@@ -38,7 +38,7 @@ class PolicyInput(TensorRows):
     """
 
 
-def padded(tensor: torch.Tensor, widths: Sequence[int]) -> torch.Tensor:
+def padded(tensor: Tensor, widths: Sequence[int]) -> Tensor:
     """Rows ``[n, ...]`` with zeros behind the last entry of every axis, up to ``widths``; or as they are."""
     if list(tensor.shape[1:]) == list(widths):
         return tensor

@@ -1,1 +1,1 @@
-"""Learning: advantages, PPO and the supervised warm-up."""
+"""Learning: epochs of updates over a finished rollout, and supervised fine-tuning (SFT)."""

@@ -16,27 +16,17 @@ class MasterAdamW(torch.optim.AdamW):
     A bfloat16 number moves by no less than a 256th of itself, and a usual fine-tuning step is a thousand times smaller:
     without a float32 master such steps are lost, and nothing says so. Gradients of micro-batches are summed in float32
     as well. Parameters that are float32 already are their own masters, and this is plain AdamW.
-
-    Args:
-        parameters: what trains.
-        cfg: settings.
-
-    Attributes:
-        masters: the float32 tensors that are stepped, one per parameter; they carry the gradients.
     """
+
+    masters: list[torch.Tensor]  # the float32 tensors that are stepped, one per parameter; they carry the gradients
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], cfg: OptimizerConfig) -> None:
         trained = list(parameters)
         self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in trained]
         self._copies = [(p, m) for p, m in zip(trained, self.masters) if p is not m]
-        super().__init__(
-            self.masters,
-            lr=cfg.lr,
-            betas=(cfg.betas[0], cfg.betas[1]),
-            eps=cfg.eps,
-            weight_decay=cfg.weight_decay,
-            fused=True,  # one kernel per tensor instead of a dozen passes over its memory
-        )
+        # fused: one kernel per tensor instead of a dozen passes over its memory
+        betas, decay = (cfg.betas[0], cfg.betas[1]), cfg.weight_decay
+        super().__init__(self.masters, lr=cfg.lr, betas=betas, eps=cfg.eps, weight_decay=decay, fused=True)
 
     def collect(self) -> None:
         """Add the gradients of a backward pass to the masters'; to be called after each."""
@@ -66,14 +56,7 @@ class MasterAdamW(torch.optim.AdamW):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`; the network's parameters are loaded with the network."""
-        state = dict(state_dict)
-        saved = state.pop("masters")
-        super().load_state_dict(state)
+        super().load_state_dict({name: value for name, value in state_dict.items() if name != "masters"})
         with torch.no_grad():
-            for (_, master), value in zip(self._copies, saved, strict=True):
+            for (_, master), value in zip(self._copies, state_dict["masters"], strict=True):
                 master.copy_(value)
-
-
-def make_adamw(parameters: Iterable[torch.nn.Parameter], cfg: OptimizerConfig) -> MasterAdamW:
-    """AdamW over the parameters that train."""
-    return MasterAdamW(parameters, cfg)

@@ -30,19 +30,15 @@ class PrefixCache:
 
     Args:
         policy: its prefix must not train.
-        demos: N frames.
+        demos: the frames.
         sample: the prefix of one frame, as wide as that of any, for shapes and types.
-
-    Attributes:
-        block: frames that are encoded together.
     """
 
-    block: int
+    block: int  # frames that are encoded together
 
     def __init__(self, policy: FlowPolicy, demos: DemoSet, sample: Prefix) -> None:
         self.policy, self.demos = policy, demos
-        n = len(demos)
-        self._store = sample.map(lambda x: x.new_empty((n, *x.shape[1:])))
+        self._store = sample.map(lambda x: x.new_empty((len(demos), *x.shape[1:])))
         on_cpu = all(x.is_cpu for x in sample.tensors().values())
         self.set_block(max(1, (HOST_TOKENS if on_cpu else GPU_TOKENS) // sample.tokens))
 
@@ -65,22 +61,17 @@ class PrefixCache:
 
     @torch.no_grad()
     def _encode(self, block: int) -> None:
-        frames = torch.arange(block * self.block, min((block + 1) * self.block, len(self.demos)))
-        prefix = self.policy.encode(self.policy.prepare(self.demos.rows(frames).obs))
-        rows = slice(int(frames[0]), int(frames[-1]) + 1)
+        first, end = block * self.block, min((block + 1) * self.block, len(self.demos))
+        prefix = self.policy.encode(self.policy.prepare(self.demos.rows(torch.arange(first, end)).obs))
         for name, stored in self._store.tensors().items():
-            stored[rows] = padded(getattr(prefix, name), stored.shape[1:])  # a block of short prompts is narrower
+            stored[first:end] = padded(getattr(prefix, name), stored.shape[1:])  # a block of short prompts is narrower
         self._filled[block] = True
 
 
 def prefix_cache(policy: FlowPolicy, demos: DemoSet, cfg: SftConfig, *, randomized: bool = False) -> PrefixCache | None:
     """Decide by ``sft.cache_prefix``; says in the log what was decided and why.
 
-    Args:
-        policy: what encodes.
-        demos: the demonstrations.
-        cfg: SFT settings.
-        randomized: whether a frame's image is another in every step, so that its prefix is too.
+    With ``randomized``, a frame's image is another in every step, and so is its prefix.
 
     Returns:
         the empty cache, or None: the prefix trains, or is to be encoded anew in every step.
@@ -90,16 +81,16 @@ def prefix_cache(policy: FlowPolicy, demos: DemoSet, cfg: SftConfig, *, randomiz
     """
     if not cfg.train_expert_only or cfg.cache_prefix is False:
         return None
-    if randomized and cfg.cache_prefix:
-        raise ConfigError(
-            "sft.cache_prefix=true: domain_randomization changes the images in every step; set "
-            "sft.cache_prefix=null, or domain_randomization.sft=false"
-        )
     if randomized:
+        if cfg.cache_prefix:
+            raise ConfigError(
+                "sft.cache_prefix=true: domain_randomization changes the images in every step; set "
+                "sft.cache_prefix=null, or domain_randomization.sft=false"
+            )
         log.info("prefixes are encoded anew in every step, because domain_randomization changes the images")
         return None
     sample = _sample(policy, demos)
-    each = sum(x.numel() * x.element_size() for x in sample.tensors().values())
+    each = sum(x.nbytes for x in sample.tensors().values())
     needed, free = each * len(demos), free_bytes(policy.device)
     sum_text = (
         f"{len(demos)} frames x {each / 1e6:.3g} MB = {gigabytes(needed)}; "

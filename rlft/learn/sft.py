@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from rlft.config.learning import SftConfig
 from rlft.data.dataset import DemoSet
 from rlft.errors import DivergedError, EarlierVersionError
-from rlft.learn.optimizers import make_adamw
+from rlft.learn.optimizers import MasterAdamW
 from rlft.learn.prefix_cache import prefix_cache
 from rlft.placement import move, prefetched, to_host
 from rlft.policy.base import FlowPolicy, Prefix
@@ -32,15 +33,15 @@ log = logging.getLogger(__name__)
 class _Batch:
     """What one step trains on, gathered on the host and brought to the policy's device together."""
 
-    index: torch.Tensor  # int64 `[B]`, the frames at which the rows start, on the host
-    actions: torch.Tensor  # float32 `[B, H, d]`, controller units
-    is_pad: torch.Tensor  # bool `[B, H]`
-    # model inputs; or, where images are to be changed, observations of which only those are on the device; None where
+    index: Tensor  # int64 `[B]`, the frames at which the rows start, on the host
+    actions: Tensor  # float32 `[B, H, d]`, controller units
+    is_pad: Tensor  # bool `[B, H]`
+    # model inputs; where images are to be changed, observations of which only those are on the device; or None, where
     # prefixes are kept
     seen: PolicyInput | Observation | None
     generator: torch.Generator  # drew the rows, and draws noise and times
 
-    def tensors(self) -> Iterator[torch.Tensor]:
+    def tensors(self) -> Iterator[Tensor]:
         """Every tensor on the policy's device."""
         yield from (self.actions, self.is_pad)
         if isinstance(self.seen, PolicyInput):
@@ -52,30 +53,20 @@ class _Batch:
 class SftTrainer:
     """One optimiser step after another; every step's batch and noise are named by (seed, step).
 
-    Args:
-        policy: the policy; trained in place.
-        demos: the demonstrations.
-        cfg: SFT settings.
-        seed: the run's seed.
-        randomizer: changes the images, anew for every row of every step; None: they stay as they are.
+    The policy is trained in place. A randomizer changes the images, anew for every row of every step; None: they stay.
 
     Raises:
         ConfigError: prefixes are to be kept, but do not fit, or are not the same in every step.
     """
 
     def __init__(
-        self,
-        policy: FlowPolicy,
-        demos: DemoSet,
-        cfg: SftConfig,
-        seed: int,
-        randomizer: ImageRandomizer | None = None,
+        self, policy: FlowPolicy, demos: DemoSet, cfg: SftConfig, seed: int, randomizer: ImageRandomizer | None = None
     ) -> None:
         self.policy, self.demos, self.cfg, self.seed, self.randomizer = policy, demos, cfg, seed, randomizer
         policy.set_trainable(vlm=not cfg.train_expert_only)
         self.prefixes = prefix_cache(policy, demos, cfg, randomized=randomizer is not None)
         self.parameters = policy.actor_parameters()
-        self.optimizer = make_adamw(self.parameters, cfg.optimizer)
+        self.optimizer = MasterAdamW(self.parameters, cfg.optimizer)
         self.step_count = 0
         self.skipped = self.skipped_in_a_row = 0
         self._batches = self._from(0)
@@ -126,14 +117,12 @@ class SftTrainer:
     def _gather(self, step: int) -> _Batch:
         generator = generator_for(self.seed, "sft-batch", step)
         rows = self.demos.sample(generator, self.cfg.batch_size)
-        device = self.policy.device
         seen: PolicyInput | Observation | None = None
         if self.randomizer is not None:
-            obs = rows.obs
-            seen = replace(obs, images=move(obs.images, device))
+            seen = replace(rows.obs, images=move(rows.obs.images, self.policy.device))
         elif self.prefixes is None:
-            seen = move(self.policy.transform(rows.obs), device)
-        actions, is_pad = move((rows.actions, rows.is_pad), device)
+            seen = self.policy.prepare(rows.obs)
+        actions, is_pad = move((rows.actions, rows.is_pad), self.policy.device)
         return _Batch(rows.index, actions, is_pad, seen, generator)
 
     def _prefix(self, batch: _Batch) -> Prefix:
@@ -148,22 +137,14 @@ class SftTrainer:
 
     def lr_factor(self, step: int) -> float:
         """Linear warm-up, then cosine decay to the final ratio."""
-        warmup = self.cfg.warmup_steps
+        warmup, low = self.cfg.warmup_steps, self.cfg.final_lr_ratio
         if step < warmup:
             return (step + 1) / warmup
         progress = (step - warmup) / max(1, self.cfg.steps - warmup)
-        low = self.cfg.final_lr_ratio
         return low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
     def run(self, on_step: Callable[[int, Mapping[str, float]], None]) -> float:
-        """Train to the configured number of steps.
-
-        Args:
-            on_step: called after every step with (steps done, scalars).
-
-        Returns:
-            mean loss of the last tenth of the applied steps.
-        """
+        """Train to the end, with (steps done, scalars) for ``on_step``; gives the last tenth's mean applied loss."""
         losses: list[float] = []
         self.policy.train()
         while self.step_count < self.cfg.steps:
@@ -185,15 +166,12 @@ class SftTrainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore; continues bit for bit, where prefixes are kept or not as before.
-
-        Kept ones are encoded in blocks of as many frames as before, whatever this device would choose.
-        """
+        """Restore; continues bit for bit, where prefixes are kept or not as before."""
         if "prefix_block" not in state:
             raise EarlierVersionError
         kept, block = self.prefixes is not None, state["prefix_block"]
         if self.prefixes is not None and block is not None:
-            self.prefixes.set_block(int(block))
+            self.prefixes.set_block(int(block))  # as many frames as before, whatever this device would choose
         elif kept != (block is not None):
             log.warning(
                 "this run encodes prefixes %s, unlike the one it continues, and may differ from it in the last bits; "

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 import torch
+from torch import Tensor
 
 from rlft.config.learning import GuardConfig, TrainConfig
 from rlft.errors import DivergedError
-from rlft.learn.optimizers import make_adamw
+from rlft.learn.optimizers import MasterAdamW
 from rlft.objective.base import Objective
 from rlft.placement import prefetched
 from rlft.rollout.buffer import MicroBatch, Rollout
@@ -19,29 +21,17 @@ log = logging.getLogger(__name__)
 
 
 class Updater:
-    """Applies an objective to a finished rollout.
-
-    Args:
-        objective: its loss, and what trains.
-        cfg: epochs, sizes, clipping and learning rates.
-        guard: when a run without updates stops.
-    """
+    """Applies an objective to a finished rollout."""
 
     def __init__(self, objective: Objective, cfg: TrainConfig, guard: GuardConfig | None = None) -> None:
         self.objective, self.cfg, self.guard = objective, cfg, guard or GuardConfig()
         groups = objective.parameter_groups()
         self._settings = {name: settings for name, (_, settings) in groups.items()}
-        self.optimizers = {name: make_adamw(parameters, settings) for name, (parameters, settings) in groups.items()}
-        self.skipped_in_a_row = 0
-        self.idle_in_a_row = 0
+        self.optimizers = {name: MasterAdamW(parameters, settings) for name, (parameters, settings) in groups.items()}
+        self.skipped_in_a_row = self.idle_in_a_row = 0
 
     def update(self, rollout: Rollout, iteration: int, generator: torch.Generator) -> dict[str, float]:
-        """Run the epochs, or as many minibatches of them as the objective wants.
-
-        Args:
-            rollout: whole, with its signal.
-            iteration: counts from 0.
-            generator: shuffles the minibatches of every epoch anew.
+        """Run the epochs, shuffled anew by the generator, or as many minibatches of them as the objective wants.
 
         Returns:
             means of the objective's scalars over the applied minibatches, and what happened (see docs/metrics.md). NaN
@@ -55,7 +45,8 @@ class Updater:
         notes = self.objective.begin_update(rollout)
         applied: list[dict[str, float]] = []
         skipped, samples = 0, 0.0
-        for scalars in self._minibatches(rollout, iteration, generator):
+        epochs = (self.gradients(rollout, iteration, generator) for _ in range(self.cfg.update_epochs))
+        for scalars in chain.from_iterable(epochs):
             samples += scalars.pop("rows")
             if self.objective.examine(iteration, scalars, notes):
                 break
@@ -74,15 +65,11 @@ class Updater:
             **{f"{name}_lr": optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()},
         }
 
-    def _minibatches(self, rollout: Rollout, iteration: int, generator: torch.Generator) -> Iterator[dict[str, float]]:
-        for _ in range(self.cfg.update_epochs):
-            yield from self.gradients(rollout, iteration, generator)
-
     def gradients(self, rollout: Rollout, iteration: int, generator: torch.Generator) -> Iterator[dict[str, float]]:
         """One epoch, minibatch by minibatch: the gradients of its mean loss are in place, its scalars are given."""
         epoch = rollout.epoch(self.cfg.batch_size, self.cfg.micro_batch_size, generator)
         names = ("total", *self.objective.scalars)
-        found: list[torch.Tensor] = []  # on the device: no part waits for its numbers
+        found: list[Tensor] = []  # on the device: no part waits for its numbers
         rows = 0
         for batch in prefetched(epoch, rollout.policy_device, tensors=MicroBatch.tensors):
             if not found:
@@ -91,13 +78,13 @@ class Updater:
             found.append(torch.stack([batch.weight * scalars, scalars]))
             rows += len(batch)
             if batch.is_last:
-                every = torch.stack(found)
-                means, largest = torch.stack([every[:, 0].sum(0), every[:, 1].amax(0)]).tolist()
+                every = torch.stack(found)  # [parts, 2, scalars]
+                means, largest = torch.stack([every[:, 0].sum(0), every[:, 1].amax(0)]).tolist()  # the only read
                 merged = zip(names, means, largest, strict=True)
                 yield {"rows": float(rows)} | {n: high if n.startswith("max_") else mean for n, mean, high in merged}
                 found, rows = [], 0
 
-    def _accumulate(self, batch: MicroBatch, iteration: int) -> torch.Tensor:
+    def _accumulate(self, batch: MicroBatch, iteration: int) -> Tensor:
         """Add a part's share of the minibatch's gradients; exact, because it is weighted by rows."""
         with torch.set_grad_enabled(True):
             total, scalars = self.objective.loss(batch, iteration)
@@ -116,19 +103,19 @@ class Updater:
         for name, optimizer in self.optimizers.items():
             norm = torch.nn.utils.clip_grad_norm_(optimizer.masters, limit) if name in training else 0.0
             scalars[f"{name}_grad_norm"] = float(norm)
-        if not all(math.isfinite(scalars[name]) for name in ("total", *self._norms)):
-            self.skipped_in_a_row += 1
-            log.warning("update skipped: %s", {k: v for k, v in scalars.items() if not math.isfinite(v)})
-            if self.skipped_in_a_row >= self.cfg.max_skipped_updates:
-                raise DivergedError(
-                    f"{self.skipped_in_a_row} updates in a row were not finite (train.max_skipped_updates="
-                    f"{self.cfg.max_skipped_updates}); lower train.actor_optimizer.lr or resume an earlier checkpoint"
-                )
-            return False
-        self.skipped_in_a_row = 0
-        for name in training:
-            self.optimizers[name].step()
-        return True
+        if all(math.isfinite(scalars[name]) for name in ("total", *self._norms)):
+            self.skipped_in_a_row = 0
+            for name in training:
+                self.optimizers[name].step()
+            return True
+        self.skipped_in_a_row += 1
+        log.warning("update skipped: %s", {k: v for k, v in scalars.items() if not math.isfinite(v)})
+        if self.skipped_in_a_row >= self.cfg.max_skipped_updates:
+            raise DivergedError(
+                f"{self.skipped_in_a_row} updates in a row were not finite (train.max_skipped_updates="
+                f"{self.cfg.max_skipped_updates}); lower train.actor_optimizer.lr or resume an earlier checkpoint"
+            )
+        return False
 
     def _count_idle(self, applied: bool) -> None:
         self.idle_in_a_row = 0 if applied else self.idle_in_a_row + 1

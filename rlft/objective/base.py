@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlft.config.learning import OptimizerConfig
 from rlft.config.schema import RunConfig
@@ -35,9 +35,9 @@ from rlft.rows import TensorRows
 class Sampled:
     """What an objective decided for n observations."""
 
-    chunk: torch.Tensor  # float32 `[n, H, D]`, model units; its first A steps are executed
+    chunk: Tensor  # float32 `[n, H, D]`, model units; its first A steps are executed
     trace: TensorRows  # n rows, what the update needs to know of the decision; opaque to everybody else
-    noise_std: torch.Tensor  # float32 scalar, mean std of the exploration (for the log)
+    noise_std: Tensor  # float32 scalar, mean std of the exploration (for the log)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Signal:
 
     rows: TensorRows  # columns `[T, E, ...]` for the loss
     # bool `[T, E]`, decisions that no minibatch may hold, beside the invalid ones; None: no others
-    dropped: torch.Tensor | None = None
+    dropped: Tensor | None = None
     scalars: Mapping[str, float] = field(default_factory=dict)  # for the log, under their whole names
 
 
@@ -57,18 +57,13 @@ class Objective(nn.Module, ABC):
         actor: the policy with its exploration noise.
         cfg: the run's settings.
         privileged_dim: P of the simulator state that observations bring, or 0.
-
-    Attributes:
-        Options: a dataclass of its own settings, which ``train.options`` gives; None: it has none.
-        group_size: G, how many environments (side by side) start each of their episodes from the same seed.
-        bootstraps: whether values of observations that nothing is decided on are stored (:meth:`final_values`).
-        scalars: what :meth:`loss` reports, for the log; NaN where an iteration applies no update. Means over a
-            minibatch and over the applied minibatches; names that begin with ``max_`` are maxima.
     """
 
-    Options: type | None = None
-    group_size: int = 1
-    bootstraps: bool = False
+    Options: type | None = None  # a dataclass of its own settings, which `train.options` gives; None: it has none
+    group_size: int = 1  # G, how many environments (side by side) start each of their episodes from the same seed
+    bootstraps: bool = False  # whether values of observations that nothing is decided on are stored (`final_values`)
+    # what `loss` reports, for the log; NaN where an iteration applies no update. Means over a minibatch and over the
+    # applied minibatches; names that begin with `max_` are maxima
     scalars: tuple[str, ...] = ()
 
     def __init__(self, actor: Actor, cfg: RunConfig, privileged_dim: int = 0) -> None:
@@ -99,22 +94,11 @@ class Objective(nn.Module, ABC):
         return self.actor.draws(generators)
 
     @abstractmethod
-    def sample(self, prefix: Prefix, draws: Any, privileged: torch.Tensor | None) -> Sampled:
-        """Decide, without gradients.
+    def sample(self, prefix: Prefix, draws: Any, privileged: Tensor | None) -> Sampled:
+        """Decide, without gradients, by what :meth:`draws` gave; ``privileged`` is float32 ``[n, P]`` or None."""
 
-        Args:
-            prefix: n rows.
-            draws: what :meth:`draws` gave, on the policy's device.
-            privileged: float32 ``[n, P]`` or None.
-        """
-
-    def final_values(self, privileged: torch.Tensor | None, look: Callable[[], tuple[Prefix, Any]]) -> torch.Tensor:
-        """Values ``[n]`` of observations that nothing is decided on; asked where it bootstraps.
-
-        Args:
-            privileged: float32 ``[n, P]`` or None.
-            look: encodes the observations, and draws: for whom it is needed.
-        """
+    def final_values(self, privileged: Tensor | None, look: Callable[[], tuple[Prefix, Any]]) -> Tensor:
+        """Values ``[n]`` of observations that nothing is decided on; ``look`` encodes them, and draws, where asked."""
         raise TypeError(f"{type(self).__name__} bootstraps, and gives no final_values")
 
     def calibrate(self, rollout: Rollout) -> bool:
@@ -130,21 +114,16 @@ class Objective(nn.Module, ABC):
         return {}
 
     @abstractmethod
-    def loss(self, batch: MicroBatch, iteration: int) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+    def loss(self, batch: MicroBatch, iteration: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The mean loss of some rows, and its :attr:`scalars`, left on their device. Reads and sends nothing."""
 
     def examine(self, iteration: int, scalars: Mapping[str, float], notes: dict[str, float]) -> bool:
-        """Look at a minibatch before its step; True ends the iteration's updates here.
+        """Look at a minibatch's scalars, ``total`` included, before its step; True ends the iteration's updates here.
 
-        Args:
-            iteration: counts from 0.
-            scalars: of the whole minibatch, ``total`` included.
-            notes: what :meth:`begin_update` gave, to be kept up to date.
+        ``notes`` are what :meth:`begin_update` gave, to be kept up to date.
         """
         return False
 
     def prefix_of(self, batch: MicroBatch) -> Prefix:
         """The stored prefix, or a fresh one from the stored model inputs."""
-        if batch.prefix is None and batch.inputs is None:
-            raise ValueError("the rollout holds neither prefixes nor model inputs")
         return batch.prefix if batch.prefix is not None else self.actor.policy.encode(batch.inputs)

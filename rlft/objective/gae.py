@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
-def chunk_returns(rewards: torch.Tensor, gamma: float, gamma_per: str) -> torch.Tensor:
-    """Reward of one chunk decision: ``sum_i g^i r_i`` with g = gamma per step, or 1 per chunk.
+def chunk_returns(rewards: Tensor, gamma: float, gamma_per: str) -> Tensor:
+    """Reward of one chunk decision: ``sum_i g^i r_i`` with g = gamma per step, or 1 per chunk; float32 ``[...]``.
 
     Args:
         rewards: float32 ``[..., A]``, zero beyond the executed steps.
         gamma: discount.
         gamma_per: ``step`` or ``chunk``: what gamma discounts.
-
-    Returns:
-        float32 ``[...]``.
     """
     if gamma_per == "chunk":
         return rewards.sum(-1)
@@ -22,22 +20,22 @@ def chunk_returns(rewards: torch.Tensor, gamma: float, gamma_per: str) -> torch.
     return (rewards * weights).sum(-1)
 
 
-def chunk_discounts(n_executed: torch.Tensor, gamma: float, gamma_per: str) -> torch.Tensor:
+def chunk_discounts(n_executed: Tensor, gamma: float, gamma_per: str) -> Tensor:
     """Discount from one decision to the next: ``gamma^n`` per step, ``gamma`` per chunk; float32, shape of n."""
     n = n_executed.to(torch.float32)
     return gamma**n if gamma_per == "step" else torch.full_like(n, gamma)
 
 
 def gae(
-    returns: torch.Tensor,
-    discounts: torch.Tensor,
-    values: torch.Tensor,
-    final_values: torch.Tensor,
-    terminated: torch.Tensor,
-    truncated: torch.Tensor,
-    invalid: torch.Tensor,
+    returns: Tensor,
+    discounts: Tensor,
+    values: Tensor,
+    final_values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    invalid: Tensor,
     gae_lambda: float,
-) -> torch.Tensor:
+) -> Tensor:
     """Advantages of chunk decisions (Schulman et al., arXiv 1506.02438), with episode ends told apart.
 
     ``delta = R + g (1 - terminated) V(s') - V(s)``. Where the episode ends, or the rollout does, ``V(s')`` is the
@@ -61,21 +59,18 @@ def gae(
     """
     if not returns.shape == discounts.shape == values.shape == final_values.shape:
         raise ValueError(f"[T, E] expected: {returns.shape}, {discounts.shape}, {values.shape}, {final_values.shape}")
-    horizon = returns.shape[0]
     ended = terminated | truncated
-    advantages = torch.zeros_like(returns)
-    carry = torch.zeros_like(returns[0])
-    for t in reversed(range(horizon)):
-        last = t == horizon - 1
-        next_values = final_values[t] if last else torch.where(ended[t], final_values[t], values[t + 1])
-        delta = returns[t] + discounts[t] * next_values.masked_fill(terminated[t], 0.0) - values[t]
-        carry = delta + discounts[t] * gae_lambda * carry.masked_fill(ended[t], 0.0)
-        carry = carry.masked_fill(invalid[t], 0.0)
-        advantages[t] = carry
+    following = torch.where(ended[:-1], final_values[:-1], values[1:])  # V(s') of all but the last row
+    following = torch.cat([following, final_values[-1:]]).masked_fill(terminated, 0.0)
+    deltas = returns + discounts * following - values
+    advantages, carry = torch.zeros_like(returns), torch.zeros_like(returns[0])
+    for t in reversed(range(len(returns))):
+        carry = deltas[t] + discounts[t] * gae_lambda * carry.masked_fill(ended[t], 0.0)
+        advantages[t] = carry = carry.masked_fill(invalid[t], 0.0)
     return advantages
 
 
-def normalize_advantages(advantages: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+def normalize_advantages(advantages: Tensor, valid: Tensor) -> Tensor:
     """Whiten over the whole rollout's valid entries (not per minibatch); invalid entries become 0."""
     chosen = advantages[valid]
     if chosen.numel() < 2:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlft.config.options import parse_options
 from rlft.config.schema import RunConfig
@@ -25,10 +26,8 @@ from rlft.rollout.buffer import Rollout
 
 ESTIMATORS = ("grpo", "rloo")
 SAME = 1e-6  # reward units: returns within this std are equal up to rounding
-UNUSED = {
-    *("critic_optimizer", "n_critic_warmup_itr", "vf_coef", "clip_value"),
-    *("gamma", "gamma_per", "gae_lambda", "normalize_advantage"),
-}
+CRITICS = {"critic_optimizer", "n_critic_warmup_itr", "vf_coef", "clip_value"}  # settings of train that are not read
+UNUSED = CRITICS | {"gamma", "gamma_per", "gae_lambda", "normalize_advantage"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Options:
     estimator: str = "grpo"  # `grpo` or `rloo`
 
 
-def group_advantages(returns: torch.Tensor, estimator: str) -> torch.Tensor:
+def group_advantages(returns: Tensor, estimator: str) -> Tensor:
     """Advantages of episodes within their group; zero where all returns are the same.
 
     Args:
@@ -82,7 +81,7 @@ class GRPO(ClippedSurrogate):
         options, env, problems = parse_options(Options, cfg.train.options, "train.options"), cfg.env, []
         if options.estimator not in ESTIMATORS:
             problems.append(f"train.options.estimator = {options.estimator!r}: must be {' or '.join(ESTIMATORS)}")
-        size = options.group_size
+        size, steps, limit = options.group_size, env.n_steps_rollout, env.max_episode_len
         if size < 2:
             problems.append(f"train.options.group_size = {size}: an episode is compared with others; set 2 or more")
         elif env.num_envs % size:
@@ -92,11 +91,10 @@ class GRPO(ClippedSurrogate):
             )
         if not env.reset_at_iteration:
             problems.append("env.reset_at_iteration = false: members of a group start together; set it to true")
-        if env.n_steps_rollout % env.max_episode_len:
+        if steps % limit:
             problems.append(
-                f"env.n_steps_rollout = {env.n_steps_rollout} is no multiple of env.max_episode_len = "
-                f"{env.max_episode_len}: only whole episodes can be compared; set env.n_steps_rollout="
-                f"{-(-env.n_steps_rollout // env.max_episode_len) * env.max_episode_len}"
+                f"env.n_steps_rollout = {steps} is no multiple of env.max_episode_len = {limit}: only whole episodes "
+                f"can be compared; set env.n_steps_rollout={-(-steps // limit) * limit}"
             )
         idle = [f"critic.{key}" for key in _changed(cfg.critic)]
         idle += [f"train.{key}" for key in _changed(cfg.train) if key in UNUSED]

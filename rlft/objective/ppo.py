@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlft.config.learning import OptimizerConfig
 from rlft.config.schema import RunConfig
 from rlft.objective.base import Sampled, Signal
 from rlft.objective.gae import chunk_discounts, chunk_returns, gae, normalize_advantages
-from rlft.objective.surrogate import Advantage, ChainTrace, ClippedSurrogate, clipped_surrogate
+from rlft.objective.surrogate import Advantage, ChainTrace, ClippedSurrogate, chain_columns, clipped_surrogate
 from rlft.placement import move
 from rlft.policy.actor import Actor, Draws
 from rlft.policy.base import Prefix
@@ -25,18 +25,18 @@ from rlft.statistics import explained_variance
 class PpoTrace(ChainTrace):
     """A chain's trace, and what the critic said of the observation."""
 
-    value: torch.Tensor  # float32 `[n]`
-    privileged: torch.Tensor | None  # float32 `[n, P]`, what it read beside features; None: nothing
+    value: Tensor  # float32 `[n]`
+    privileged: Tensor | None  # float32 `[n, P]`, what it read beside features; None: nothing
 
 
 @dataclass
 class PpoSignal(Advantage):
     """An advantage, normalised over the rollout, and ``target``, float32 ``[n]``: what the value should have been."""
 
-    target: torch.Tensor
+    target: Tensor
 
 
-def value_loss(value: torch.Tensor, old_value: torch.Tensor, target: torch.Tensor, clip: float | None) -> torch.Tensor:
+def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
     """Half the mean squared error of ``[n]`` values, scalar; with ``clip``, the larger of it and the clipped value's.
 
     Args:
@@ -82,16 +82,15 @@ class PPO(ClippedSurrogate):
         """The critic alone while it warms up."""
         return {"critic"} if iteration < self.cfg.train.n_critic_warmup_itr else {"actor", "critic"}
 
-    def sample(self, prefix: Prefix, draws: Draws, privileged: torch.Tensor | None) -> Sampled:
+    @torch.no_grad()
+    def sample(self, prefix: Prefix, draws: Draws, privileged: Tensor | None) -> Sampled:
         """See :meth:`Objective.sample`."""
-        x = self.actor.sample(prefix, draws.noise, draws.stochastic_step)
-        with torch.no_grad():
-            value = self.critic(self._seen(x.features), privileged)
-        trace = PpoTrace(x.chain, x.stochastic_step, x.log_prob.latent, x.log_prob.action, value, privileged)
-        return Sampled(x.actions, trace, x.mean_std)
+        drawn = self.actor.sample(prefix, draws.noise, draws.stochastic_step)
+        trace = PpoTrace(*chain_columns(drawn), self.critic(self._seen(drawn.features), privileged), privileged)
+        return Sampled(drawn.actions, trace, drawn.mean_std)
 
     @torch.no_grad()
-    def final_values(self, privileged: torch.Tensor | None, look: Callable[[], tuple[Prefix, Draws]]) -> torch.Tensor:
+    def final_values(self, privileged: Tensor | None, look: Callable[[], tuple[Prefix, Draws]]) -> Tensor:
         """See :meth:`Objective.final_values`; one pass of the network instead of K where the first step says it all."""
         if not self.critic.feature_dim:
             return self.critic(None, privileged)
@@ -110,27 +109,19 @@ class PPO(ClippedSurrogate):
     def signal(self, rollout: Rollout) -> Signal:
         """Advantage and value target."""
         chunks, value, train = rollout.chunks, rollout.trace.value, self.cfg.train
-        advantage = gae(
-            returns=chunk_returns(chunks.rewards, train.gamma, train.gamma_per),
-            discounts=chunk_discounts(chunks.n_executed, train.gamma, train.gamma_per),
-            values=value,
-            final_values=chunks.final_value,
-            terminated=chunks.terminated,
-            truncated=chunks.truncated,
-            invalid=chunks.invalid,
-            gae_lambda=train.gae_lambda,
-        )
+        returns = chunk_returns(chunks.rewards, train.gamma, train.gamma_per)
+        discounts = chunk_discounts(chunks.n_executed, train.gamma, train.gamma_per)
+        ends = (chunks.terminated, chunks.truncated, chunks.invalid)
+        advantage = gae(returns, discounts, value, chunks.final_value, *ends, gae_lambda=train.gae_lambda)
         target, valid = advantage + value, rollout.valid
         if train.normalize_advantage:
             advantage = normalize_advantages(advantage, valid)
-        scalars = {
-            "value/explained_variance": explained_variance(value[valid], target[valid]),
-            "value/mean": float(value[valid].mean()),
-            "value/target_mean": float(target[valid].mean()),
-        }
+        value, wanted = value[valid], target[valid]
+        scalars = {"value/mean": float(value.mean()), "value/target_mean": float(wanted.mean())}
+        scalars["value/explained_variance"] = explained_variance(value, wanted)
         return Signal(PpoSignal(advantage, target), scalars=scalars)
 
-    def loss(self, batch: MicroBatch, iteration: int) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+    def loss(self, batch: MicroBatch, iteration: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Surrogate, value loss and entropy bonus; while the critic warms up, no graph is built through the policy."""
         train, actor = self.cfg.train, "actor" in self.trains(iteration)
         with torch.set_grad_enabled(actor and torch.is_grad_enabled()):
@@ -144,5 +135,5 @@ class PPO(ClippedSurrogate):
             total = total + scalars["policy"] - train.ent_coef * scalars["entropy"]
         return total, scalars
 
-    def _seen(self, features: torch.Tensor) -> torch.Tensor:
+    def _seen(self, features: Tensor) -> Tensor:
         return features.mean(1) if self.cfg.critic.value_at == "all" else features[:, 0]

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from rlft.config.learning import TrainConfig
 from rlft.config.schema import RunConfig
 from rlft.errors import DivergedError
 from rlft.objective.base import Objective, Sampled
 from rlft.placement import to_host
-from rlft.policy.actor import Actor, ChainEvaluation, Draws
+from rlft.policy.actor import Actor, ChainEvaluation, ChainSample, Draws
 from rlft.policy.base import Prefix
 from rlft.policy.denoise import ChainLogProb, log_prob_terms
 from rlft.rollout.buffer import MicroBatch, Rollout
@@ -30,23 +31,27 @@ NOTICEABLE = 0.1  # of the clip range: a difference between rollout and update t
 class ChainTrace(TensorRows):
     """What a drawn chain leaves: enough to evaluate it again, and its log-probability then."""
 
-    chain: torch.Tensor  # float32 `[n, K + 1, H, D]`
-    stochastic_step: torch.Tensor  # int64 `[n]`
-    latent: torch.Tensor  # float32 `[n]`, see :class:`rlft.policy.denoise.ChainLogProb`
-    # float32 `[n, A]`, likewise: how many of them count is known when the chunk has been executed
-    action: torch.Tensor
+    chain: Tensor  # float32 `[n, K + 1, H, D]`
+    stochastic_step: Tensor  # int64 `[n]`
+    latent: Tensor  # float32 `[n]`, see :class:`rlft.policy.denoise.ChainLogProb`
+    action: Tensor  # float32 `[n, A]`, likewise: how many count is known when the chunk has been executed
+
+
+def chain_columns(drawn: ChainSample) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The columns of a :class:`ChainTrace`."""
+    return drawn.chain, drawn.stochastic_step, drawn.log_prob.latent, drawn.log_prob.action
 
 
 @dataclass
 class Advantage(TensorRows):
     """A signal: float32 ``[n]``."""
 
-    advantage: torch.Tensor
+    advantage: Tensor
 
 
 def clipped_surrogate(
-    log_ratio: torch.Tensor, advantage: torch.Tensor, cfg: TrainConfig, *, log_prob_divisor: float = 1.0
-) -> dict[str, torch.Tensor]:
+    log_ratio: Tensor, advantage: Tensor, cfg: TrainConfig, *, log_prob_divisor: float = 1.0
+) -> dict[str, Tensor]:
     """Clipped surrogate of one minibatch (Schulman et al., arXiv 1707.06347); ``policy`` is differentiable.
 
     Args:
@@ -80,21 +85,20 @@ class ClippedSurrogate(Objective):
         self.recompute = not self.exact if wanted is None else wanted
         terms = log_prob_terms(actor.schedule, actor.act_steps, len(actor.explored_dims))
         self.log_prob_divisor = float(terms) if cfg.exploration.logprob == "mean" else 1.0
-        self._told = False
+        self._warned = False
 
-    def sample(self, prefix: Prefix, draws: Draws, privileged: torch.Tensor | None) -> Sampled:
+    def sample(self, prefix: Prefix, draws: Draws, privileged: Tensor | None) -> Sampled:
         """See :meth:`Objective.sample`."""
         drawn = self.actor.sample(prefix, draws.noise, draws.stochastic_step)
-        trace = ChainTrace(drawn.chain, drawn.stochastic_step, drawn.log_prob.latent, drawn.log_prob.action)
-        return Sampled(drawn.actions, trace, drawn.mean_std)
+        return Sampled(drawn.actions, ChainTrace(*chain_columns(drawn)), drawn.mean_std)
 
-    def evaluate(self, batch: MicroBatch) -> tuple[torch.Tensor, ChainEvaluation]:
+    def evaluate(self, batch: MicroBatch) -> tuple[Tensor, ChainEvaluation]:
         """The log-ratio ``[n]`` of stored chains, joint nats, and their evaluation under the weights as they are."""
         new = self.actor.evaluate(self.prefix_of(batch), batch.trace.chain, batch.trace.stochastic_step)
         old = ChainLogProb(batch.trace.latent, batch.trace.action)
         return new.log_prob.joint(batch.n_executed) - old.joint(batch.n_executed), new
 
-    def loss(self, batch: MicroBatch, iteration: int) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+    def loss(self, batch: MicroBatch, iteration: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Surrogate and entropy bonus; wants a signal with an ``advantage``."""
         log_ratio, new = self.evaluate(batch)
         train, divisor = self.cfg.train, self.log_prob_divisor
@@ -112,10 +116,9 @@ class ClippedSurrogate(Objective):
     def recompute_old(self, rollout: Rollout) -> float:
         """Replace the rollout's log-probabilities by those of the update path (same batching, same kernels).
 
-        Returns:
-            the largest difference between the two, joint nats; NaN without valid rows.
+        Gives the largest difference between the two, joint nats; NaN without valid rows.
         """
-        largest: list[torch.Tensor] = []  # on the device, read once
+        largest: list[Tensor] = []  # on the device, read once
         for rows in rollout.row_blocks(self.cfg.train.micro_batch_size or self.cfg.train.batch_size):
             log_ratio, new = self.evaluate(rollout.rows(rows))
             largest.append(log_ratio.abs().amax())
@@ -138,12 +141,10 @@ class ClippedSurrogate(Objective):
 
     def _check_first_ratio(self, measured: float, rollout_difference: float) -> None:
         """Before the first step new and old policy are the same: what differs is an error, of rounding at best."""
-        limit = self.cfg.guard.max_first_log_ratio
-        if limit is None:
-            limit = FIRST_RATIO_LIMIT if self.exact else FIRST_RATIO_LIMIT_LOW
+        chosen = self.cfg.guard.max_first_log_ratio
+        limit = chosen if chosen is not None else FIRST_RATIO_LIMIT if self.exact else FIRST_RATIO_LIMIT_LOW
         # In low precision without recomputation the difference is what the user chose; he is warned.
-        chosen = self.cfg.guard.max_first_log_ratio is not None
-        if measured > limit and (self.exact or self.recompute or chosen):
+        if measured > limit and (self.exact or self.recompute or chosen is not None):
             was = "" if math.isnan(rollout_difference) else f" (and the rollout's by {rollout_difference:.3g})"
             raise DivergedError(
                 f"before the first step, log-probabilities differ from the stored ones by {measured:.3g} joint "
@@ -152,8 +153,8 @@ class ClippedSurrogate(Objective):
             )
         clip = self.cfg.train.clip_ratio * self.log_prob_divisor
         first, after = (measured, math.nan) if math.isnan(rollout_difference) else (rollout_difference, measured)
-        if (first > NOTICEABLE * clip or after > NOTICEABLE * clip) and not self._told:
-            self._told = True  # it is rounding, and as large in every iteration
+        if (first > NOTICEABLE * clip or after > NOTICEABLE * clip) and not self._warned:
+            self._warned = True  # it is rounding, and as large in every iteration
             log.warning(
                 "rollout and update differ by %.3g joint nats before the first step, and %.3g after recomputation; the "
                 "clip range is %.3g (train.recompute_old_logprob, model.dtype)",

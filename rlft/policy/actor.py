@@ -1,4 +1,8 @@
-"""The policy that explores: draw a denoising chain, and evaluate a stored chain again, by the same code."""
+"""The policy that explores: draw a denoising chain, and evaluate a stored chain again, by the same code.
+
+Shapes: n rows, K denoise steps of which r draw (1 of a single-step sampler), H predicted and A executed action steps, D
+numbers in each, d of them explored, F suffix features.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlft.policy.base import FlowPolicy, Prefix
 from rlft.policy.denoise import ChainLogProb, Schedule, normal_entropy, normal_log_prob, transition_mean
@@ -18,35 +22,33 @@ from rlft.rows import TensorRows
 class Draws(TensorRows):
     """The random numbers of a decision, n rows."""
 
-    noise: torch.Tensor  # float32 standard normal `[n, K + 1, H, D]`: the start, then one draw per step
-    stochastic_step: torch.Tensor  # int64 `[n]`, the step of a single-step sampler that draws (ignored by the others)
+    noise: Tensor  # float32 standard normal `[n, K + 1, H, D]`: the start, then one draw per step
+    stochastic_step: Tensor  # int64 `[n]`, the step of a single-step sampler that draws (ignored by the others)
 
 
 @dataclass
 class ChainSample:
     """One decision per row."""
 
-    chain: torch.Tensor  # float32 `[n, K + 1, H, D]`, from noise (index 0) to the action chunk (index K)
+    chain: Tensor  # float32 `[n, K + 1, H, D]`, from noise (index 0) to the action chunk (index K)
     log_prob: ChainLogProb  # of n chains; includes the initial draw, which cancels in every ratio
-    # float32 `[n, r, F]`, what the network saw at each of the r drawing steps, averaged over the executed steps of
-    # the chunk; detached. A single-step sampler has one
-    features: torch.Tensor
-    stochastic_step: torch.Tensor  # int64 `[n]`, as given
-    mean_std: torch.Tensor  # float32 scalar, average std of the explored numbers (for the log)
+    features: Tensor  # float32 `[n, r, F]`, what the network saw at each drawing step: mean over A; detached
+    stochastic_step: Tensor  # int64 `[n]`, as given
+    mean_std: Tensor  # float32 scalar, average std of the explored numbers (for the log)
 
     @property
-    def actions(self) -> torch.Tensor:
+    def actions(self) -> Tensor:
         """The drawn chunk, model units, ``[n, H, D]``."""
         return self.chain[:, -1]
 
 
 @dataclass
 class ChainEvaluation:
-    """A stored chain under the current weights; differentiable but for the features."""
+    """A stored chain under the current weights: as in :class:`ChainSample`; differentiable but for the features."""
 
-    log_prob: ChainLogProb  # as in :class:`ChainSample`
-    features: torch.Tensor  # as in :class:`ChainSample`
-    entropy: torch.Tensor  # float32 `[n]`, nats per explored number (mean over steps and dimensions)
+    log_prob: ChainLogProb
+    features: Tensor
+    entropy: Tensor  # float32 `[n]`, nats per explored number (mean over steps and dimensions)
 
 
 class Actor(nn.Module):
@@ -75,8 +77,8 @@ class Actor(nn.Module):
         density: ``executed``, ``masked`` or ``chain``.
     """
 
-    explored_dims: torch.Tensor
-    noise_mask: torch.Tensor
+    explored_dims: Tensor
+    noise_mask: Tensor
 
     def __init__(
         self,
@@ -111,29 +113,26 @@ class Actor(nn.Module):
         noise, stochastic = zip(*rows, strict=True)
         return Draws(torch.stack(noise), torch.stack(stochastic))
 
-    def step_dist(
-        self, prefix: Prefix, x: torch.Tensor, k: torch.Tensor, stochastic: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Distribution of one denoise step; the only place where rollout and update meet the network.
+    def step_dist(self, prefix: Prefix, x: Tensor, k: Tensor, stochastic: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and std ``[n, H, D]`` of one denoise step, and features ``[n, H, F]``.
+
+        The only place where rollout and update meet the network.
 
         Args:
             prefix: n rows, or m with ``n = m * r`` (see FlowPolicy.velocity).
             x: float32 ``[n, H, D]``.
             k: int64 ``[n]``, index of the step of each row.
             stochastic: bool ``[n]``; a row that draws nothing follows the ODE: take its mean, ignore its std.
-
-        Returns:
-            mean ``[n, H, D]``, std ``[n, H, D]``, features ``[n, H, F]``.
         """
         s = self.schedule
         velocity, features = self.policy.velocity(prefix, x, s.t[k])
-        noise_coef = torch.where(stochastic, s.noise_coef[k], s.t[k + 1])
+        noise_coef = torch.where(stochastic, s.noise_coef[k], s.t[k + 1])  # with c = t' the mean is an Euler step
         mean = transition_mean(x, velocity, s.t[k], s.t[k + 1], noise_coef)
         std = self.noise(features) if s.learned_std else s.std[k][:, None, None].expand_as(mean)
         return mean, std, features
 
     @torch.no_grad()
-    def sample(self, prefix: Prefix, noise: torch.Tensor, stochastic_step: torch.Tensor) -> ChainSample:
+    def sample(self, prefix: Prefix, noise: Tensor, stochastic_step: Tensor) -> ChainSample:
         """Draw a chunk per row of the prefix; the other arguments as in :class:`Draws`."""
         s = self.schedule
         x = noise[:, 0]
@@ -143,6 +142,7 @@ class Actor(nn.Module):
             draws_here = k in s.stochastic_steps
             drawn = stochastic_step == k if s.single else torch.full_like(step, draws_here, dtype=torch.bool)
             mean, std, features = self.step_dist(prefix, x, step, drawn)
+            # Rows that draw and rows that do not go through the network together; where() picks, nothing is gathered.
             x = torch.where(drawn[:, None, None], mean + std * self.noise_mask * noise[:, k + 1], mean)
             chain.append(x)
             if draws_here:
@@ -150,22 +150,12 @@ class Actor(nn.Module):
                 pooled.append(drawn[:, None] * self._pool(features))
                 stds.append(self._explored(std).mean())
         seen = torch.stack(pooled, 1)
-        return ChainSample(
-            chain=torch.stack(chain, 1),
-            log_prob=_total(parts),
-            features=seen.sum(1, keepdim=True) if s.single else seen,  # all but the one that drew are zero
-            stochastic_step=stochastic_step,
-            mean_std=torch.stack(stds).mean(),
-        )
+        seen = seen.sum(1, keepdim=True) if s.single else seen  # all but the one that drew are zero
+        mean_std = torch.stack(stds).mean()
+        return ChainSample(torch.stack(chain, 1), _total(parts), seen, stochastic_step, mean_std)
 
-    def evaluate(self, prefix: Prefix, chain: torch.Tensor, stochastic_step: torch.Tensor) -> ChainEvaluation:
-        """Log-probability and entropy of stored chains; one network pass over all drawing steps at once.
-
-        Args:
-            prefix: n rows.
-            chain: float32 ``[n, K + 1, H, D]``.
-            stochastic_step: int64 ``[n]``.
-        """
+    def evaluate(self, prefix: Prefix, chain: Tensor, stochastic_step: Tensor) -> ChainEvaluation:
+        """Log-probability and entropy of stored chains (see :class:`ChainSample`), all drawing steps in one pass."""
         s, n = self.schedule, chain.shape[0]
         if s.single:
             rows = torch.arange(n, device=chain.device)
@@ -173,41 +163,38 @@ class Actor(nn.Module):
         else:  # the drawing steps are 0 .. r - 1, so that slices do: a list of indices would go to the device
             r = len(s.stochastic_steps)
             k = torch.arange(r, device=chain.device).repeat(n)
+            # [n, r, H, D] -> [n * r, H, D]: the r steps of a chain stand side by side, behind the prefix row they share
             x, x_next = chain[:, :r].flatten(0, 1), chain[:, 1 : r + 1].flatten(0, 1)
         everywhere = torch.ones_like(k, dtype=torch.bool)
         mean, std, features = self.step_dist(prefix, x, k, everywhere)
         steps = self._step_log_prob(x_next, mean, std, k == s.num_steps - 1, everywhere)
-        steps = ChainLogProb(steps.latent.unflatten(0, (n, -1)).sum(1), steps.action.unflatten(0, (n, -1)).sum(1))
-        return ChainEvaluation(
-            log_prob=_total([self._initial_log_prob(chain[:, 0]), steps]),
-            features=self._pool(features).unflatten(0, (n, -1)),
-            entropy=normal_entropy(self._explored(std)).unflatten(0, (n, -1)).mean((1, 2, 3)),
-        )
+        steps = ChainLogProb(*(a.unflatten(0, (n, -1)).sum(1) for a in (steps.latent, steps.action)))
+        entropy = normal_entropy(self._explored(std)).unflatten(0, (n, -1)).mean((1, 2, 3))  # [n * r, A, d] -> [n]
+        log_prob = _total([self._initial_log_prob(chain[:, 0]), steps])
+        return ChainEvaluation(log_prob, self._pool(features).unflatten(0, (n, -1)), entropy)
 
     @torch.no_grad()
-    def first_features(self, prefix: Prefix, noise: torch.Tensor) -> torch.Tensor:
+    def first_features(self, prefix: Prefix, noise: Tensor) -> Tensor:
         """Features ``[n, F]`` of the first denoise step of chains that begin at ``noise[:, 0]``: one network pass."""
         first = torch.zeros(len(noise), dtype=torch.int64, device=noise.device)
         _, _, features = self.step_dist(prefix, noise[:, 0], first, first == first)
         return self._pool(features)
 
-    def _pool(self, features: torch.Tensor) -> torch.Tensor:
+    def _pool(self, features: Tensor) -> Tensor:
         """Average suffix features over the executed steps, detached: ``[n, H, F] -> [n, F]``."""
         return features[:, : self.act_steps].detach().mean(1)
 
-    def _explored(self, numbers: torch.Tensor) -> torch.Tensor:
+    def _explored(self, numbers: Tensor) -> Tensor:
         """The explored numbers of the first A steps, ``[n, H, D] -> [n, A, d]``; by index, never by position."""
         return numbers[:, : self.act_steps].index_select(-1, self.explored_dims)
 
-    def _step_log_prob(
-        self, x: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, last: torch.Tensor, drawn: torch.Tensor
-    ) -> ChainLogProb:
-        """Log-density of one transition per row.
+    def _step_log_prob(self, x: Tensor, mean: Tensor, std: Tensor, last: Tensor, drawn: Tensor) -> ChainLogProb:
+        """Log-density of one transition per row, to x ``[n, H, D]`` from a normal of that shape.
 
         Args:
-            x: float32 ``[n, H, D]``, what was drawn.
-            mean: float32 ``[n, H, D]``.
-            std: float32 ``[n, H, D]``.
+            x: what was drawn.
+            mean: see :meth:`step_dist`.
+            std: likewise.
             last: bool ``[n]``, transitions that end in the action: only what reaches the robot counts.
             drawn: bool ``[n]``, the others have no density.
         """
@@ -221,7 +208,7 @@ class Actor(nn.Module):
         latent = latent.masked_fill(last | ~drawn, 0.0)
         return ChainLogProb(latent, action.masked_fill(~(last & drawn)[:, None], 0.0))
 
-    def _initial_log_prob(self, x: torch.Tensor) -> ChainLogProb:
+    def _initial_log_prob(self, x: Tensor) -> ChainLogProb:
         """Log-density of the starting noise of what reaches the robot; it depends on no weight."""
         start = self._explored(x)
         density = normal_log_prob(start, torch.zeros_like(start), torch.ones_like(start)).sum(-1)

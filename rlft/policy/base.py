@@ -40,8 +40,7 @@ class Prefix(TensorRows):
     """
 
     def __post_init__(self) -> None:
-        """Begin with an empty cache; it is no field, so it is neither stored nor moved."""
-        self._cached: dict[Hashable, Any] = {}
+        self._cached: dict[Hashable, Any] = {}  # no field, so it is neither stored nor moved
 
     @property
     def tokens(self) -> int:
@@ -72,19 +71,14 @@ class FlowPolicy(nn.Module, ABC):
         feature_dim: F, width of the suffix features, which noise and value heads read.
         image_size: side of the square images that the model sees, pixels; 0: it sees none.
         real_dims: where the robot's d action dimensions sit among the D; None: the first d.
-
-    Attributes:
-        kind: ``model.kind``; a checkpoint notes it, and is loaded by what stands behind it.
-        dtype: ``model.dtype``.
-        prefix_dtype: type of the floats in what :meth:`encode` gives; None: the network's own. Rounding there, rather
-            than where prefixes are stored, lets rollout and update read the same numbers.
-        prompt_length: tokens of the longest prompt so far, padding included; 0: none. For estimates of memory alone:
-            no number of a run depends on it.
     """
 
-    kind: str = ""
-    dtype: str = "float32"
+    kind: str = ""  # `model.kind`; a checkpoint notes it, and is loaded by what stands behind it
+    dtype: str = "float32"  # `model.dtype`
+    # type of the floats in what `encode` gives; None: the network's own. Rounding there, rather than where prefixes are
+    # stored, lets rollout and update read the same numbers
     prefix_dtype: torch.dtype | None = None
+    # tokens of the longest prompt so far, padding included. For estimates of memory: no number of a run depends on it
     prompt_length: int = 0
 
     def __init__(
@@ -117,20 +111,11 @@ class FlowPolicy(nn.Module, ABC):
         """
 
     def prepare(self, obs: Observation) -> PolicyInput:
-        """Turn an observation into model inputs on the policy's device: a host half (the transform), then one move.
-
-        Language and what the robot reports are worked on where the simulator left them, images too, and all of it
-        goes to the policy together.
-        """
+        """Turn an observation into model inputs on the policy's device: a host half (the transform), then one move."""
         return move(self.transform(obs), self.device)
 
     def blank_inputs(self, rows: int, prompt_length: int = 0) -> PolicyInput:
-        """Inputs of nothing, on the policy's device, which may be the meta device: what planning measures.
-
-        Args:
-            rows: n.
-            prompt_length: tokens, where there are prompts.
-        """
+        """Inputs of nothing, on the policy's device, which may be the meta device: what planning measures."""
         images = {name: torch.zeros(rows, *[self.image_size] * 2, 3, dtype=torch.uint8) for name in self.cameras}
         return self.prepare(Observation(images, torch.zeros(rows, self.stats.state_dim), ["-"] * rows))
 
@@ -164,30 +149,22 @@ class FlowPolicy(nn.Module, ABC):
             is_pad: bool ``[n, H]``, True beyond the episode's end.
             generator: draws noise and times, on the CPU.
         """
-        n = len(actions)
-        drawn = torch.randn(n, self.horizon, self.action_width, generator=generator)
-        noise, t = move((drawn, flow_times(n, generator)), self.device)
-        padded = actions.new_zeros(n, self.horizon, self.action_width).index_copy(2, self._real, actions)
+        shape = (len(actions), self.horizon, self.action_width)
+        noise, t = move((torch.randn(shape, generator=generator), flow_times(shape[0], generator)), self.device)
+        padded = actions.new_zeros(shape).index_copy(2, self._real, actions)
         x = t[:, None, None] * noise + (1.0 - t[:, None, None]) * padded
         v, _ = self.velocity(prefix, x, t)
-        error = (v - (noise - padded)).square().index_select(-1, self._real).mean(dim=-1)
+        error = (v - (noise - padded)).square().index_select(-1, self._real).mean(dim=-1)  # [n, H]
         real = (~is_pad).to(error.dtype)
         return (error * real).sum() / real.sum().clamp(min=1.0)
 
     def compile_denoise_step(self) -> None:
-        """Compile the denoise step (``torch.compile``), and give it few different shapes.
-
-        Raises:
-            ConfigError: this policy has nothing to compile.
-        """
+        """Compile the denoise step (``torch.compile``), and give it few different shapes; or raise a ConfigError."""
         raise ConfigError(f"model.compile = true: {type(self).__name__} cannot be compiled; set model.compile=false")
 
     @abstractmethod
     def set_trainable(self, *, vlm: bool) -> None:
-        """Choose what trains: what :meth:`velocity` uses, and what :meth:`encode` uses too if ``vlm``.
-
-        Parameters that no action depends on never train.
-        """
+        """Let train what :meth:`velocity` uses, and :meth:`encode` too if ``vlm``; never what no action depends on."""
 
     def actor_parameters(self) -> list[nn.Parameter]:
         """The parameters that train, see :meth:`set_trainable`."""
@@ -203,28 +180,21 @@ class FlowPolicy(nn.Module, ABC):
 
     @property
     def _real(self) -> Tensor:
-        """``real_dims`` where the weights are: a list as an index would be copied there in every step."""
+        # real_dims where the weights are: a list as an index would be copied there in every step.
         return constant(self.real_dims, torch.int64, self.device)
 
 
 class PolicyFamily(Protocol):
-    """Makes and keeps the policies of one ``model.kind``. Its module should be light: it is imported with the settings.
+    """Makes and keeps the policies of one ``model.kind``. A light module, for it is imported with the settings."""
 
-    Attributes:
-        stats_method: what the weights expect statistics to be, ``mean_std`` or ``quantiles``.
-        Options: a dataclass of the family's own settings (``model.options``), or None.
-    """
-
-    stats_method: str
-    Options: type | None
+    stats_method: str  # what the weights expect statistics to be, `mean_std` or `quantiles`
+    Options: type | None  # a dataclass of the family's own settings (`model.options`), or None
 
     def problems(self, model: ModelConfig, cameras: Sequence[str]) -> list[str]:
         """What is wrong with the ``model`` section of the settings; each names the setting, the value and a remedy."""
-        ...
 
     def image_size(self, model: ModelConfig) -> int:
         """Side of the square images that the model sees, pixels; cameras without a size are rendered so."""
-        ...
 
     def build(
         self,
@@ -240,7 +210,7 @@ class PolicyFamily(Protocol):
         """A new policy.
 
         Args:
-            model: settings.
+            model: its settings.
             stats: see :class:`FlowPolicy`.
             horizon: H.
             device: where the weights go; the meta device, where planning counts, takes shapes alone.
@@ -252,11 +222,9 @@ class PolicyFamily(Protocol):
             ConfigError: settings that it cannot follow.
             WeightsError: the weights are damaged, or do not fit; says which.
         """
-        ...
 
     def save(self, policy: Any, directory: Path) -> Mapping[str, Any]:
         """Write the weights into an empty directory; gives what :meth:`load` needs to know beside them, plain data."""
-        ...
 
     def load(
         self, directory: Path, facts: Mapping[str, Any], model: ModelConfig, stats: NormStats, device: torch.device
@@ -270,15 +238,9 @@ class PolicyFamily(Protocol):
             stats: the checkpoint's, or others that are to take their place.
             device: see :meth:`build`; on the meta device no weight need be read.
         """
-        ...
 
     def check(self, directory: Path, facts: Mapping[str, Any] | None, model: ModelConfig) -> None:
-        """Look for what :meth:`load` (or, without facts, :meth:`build`) would refuse, without reading a weight.
-
-        Raises:
-            WeightsError: names the file and what is wrong with it.
-        """
-        ...
+        """Raise the WeightsError that :meth:`load` (without facts: :meth:`build`) would, without reading a weight."""
 
 
 def flow_times(n: int, generator: torch.Generator) -> Tensor:

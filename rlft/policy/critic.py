@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Critic(nn.Module):
@@ -22,9 +22,9 @@ class Critic(nn.Module):
         hidden_dims: widths of the hidden layers.
     """
 
-    privileged_mean: torch.Tensor
-    privileged_std: torch.Tensor
-    calibrated: torch.Tensor
+    privileged_mean: Tensor
+    privileged_std: Tensor
+    calibrated: Tensor
 
     def __init__(self, feature_dim: int, privileged_dim: int, hidden_dims: Sequence[int]) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Critic(nn.Module):
         self.net = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 
     @torch.no_grad()
-    def calibrate(self, privileged: torch.Tensor) -> None:
+    def calibrate(self, privileged: Tensor) -> None:
         """Set the privileged statistics from ``[n, P]``, the first time only. Constant entries keep std 1."""
         if self.privileged_dim == 0 or bool(self.calibrated):
             return
@@ -51,13 +51,13 @@ class Critic(nn.Module):
         self.privileged_std.copy_(torch.where(std < 1e-6, torch.ones_like(std), std))
         self.calibrated.fill_(True)
 
-    def forward(self, features: torch.Tensor | None, privileged: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, features: Tensor | None, privileged: Tensor | None) -> Tensor:
         """Value ``[n]`` in float32 from features ``[n, F]`` and privileged state ``[n, P]`` (each where used)."""
         parts = []
         if self.feature_dim:
             if features is None:
                 raise ValueError("the critic was built on suffix features, and got none")
-            parts.append(self.feature_norm(features.detach().float()))
+            parts.append(self.feature_norm(features.detach().float()))  # no value gradient reaches the action expert
         if self.privileged_dim:
             if privileged is None:
                 raise ValueError("the critic was built on privileged state, and the environment gave none")

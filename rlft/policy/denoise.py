@@ -34,6 +34,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from rlft.policy.base import FlowPolicy, Prefix
@@ -46,9 +47,9 @@ class Schedule:
     """The time grid and the coefficients of every denoise step of one sampler."""
 
     method: str  # sampler name
-    t: torch.Tensor  # float32 `[K + 1]`, from 1 to 0
-    noise_coef: torch.Tensor  # float32 `[K]`, the factor c on the predicted noise
-    std: torch.Tensor  # float32 `[K]`; meaningless where `learned_std`
+    t: Tensor  # float32 `[K + 1]`, from 1 to 0
+    noise_coef: Tensor  # float32 `[K]`, the factor c on the predicted noise
+    std: Tensor  # float32 `[K]`; meaningless where `learned_std`
     stochastic_steps: tuple[int, ...]  # the steps that can draw noise, ascending; the log-probability is over these
     learned_std: bool  # the std comes from a network (flow_noise)
     single: bool  # only one random step per sample is stochastic, the others follow the ODE
@@ -63,7 +64,7 @@ class Schedule:
         return replace(self, t=self.t.to(device), noise_coef=self.noise_coef.to(device), std=self.std.to(device))
 
 
-def time_grid(num_steps: int) -> torch.Tensor:
+def time_grid(num_steps: int) -> Tensor:
     """``t_k = 1 - k / K`` for k = 0..K, float32 ``[K + 1]``."""
     return torch.arange(num_steps, -1, -1, dtype=torch.float32) / num_steps
 
@@ -96,22 +97,14 @@ def make_schedule(method: str, num_steps: int, noise_level: float) -> Schedule:
     else:
         allowed = "ode, flow_noise, flow_sde, flow_sde_single, flow_cps"
         raise ValueError(f"exploration.method={method!r} is not a sampler; allowed: {allowed}")
-    return Schedule(
-        method=method,
-        t=grid.float(),
-        noise_coef=coef.float(),
-        std=std.float(),
-        # Decided here, on the host: what a GPU holds would be waited for.
-        stochastic_steps=tuple(k for k, s in enumerate(std.tolist()) if s > 0.0 or method == "flow_noise"),
-        learned_std=method == "flow_noise",
-        single=method == "flow_sde_single",
-    )
+    learned, single = method == "flow_noise", method == "flow_sde_single"
+    # Decided here, on the host: what a GPU holds would be waited for.
+    stochastic = tuple(k for k, s in enumerate(std.tolist()) if s > 0.0 or learned)
+    return Schedule(method, grid.float(), coef.float(), std.float(), stochastic, learned, single)
 
 
-def transition_mean(
-    x: torch.Tensor, velocity: torch.Tensor, t: torch.Tensor, t_next: torch.Tensor, noise_coef: torch.Tensor
-) -> torch.Tensor:
-    """Mean of one denoise step, ``(1 - t') x0_hat + c x1_hat``.
+def transition_mean(x: Tensor, velocity: Tensor, t: Tensor, t_next: Tensor, noise_coef: Tensor) -> Tensor:
+    """Mean of one denoise step, ``(1 - t') x0_hat + c x1_hat``, float32 ``[n, H, D]``.
 
     Args:
         x: float32 ``[n, H, D]`` at time t.
@@ -119,9 +112,6 @@ def transition_mean(
         t: float32 ``[n]``.
         t_next: float32 ``[n]``.
         noise_coef: float32 ``[n]``, the sampler's c.
-
-    Returns:
-        float32 ``[n, H, D]``.
     """
     t, t_next, noise_coef = (a[:, None, None] for a in (t, t_next, noise_coef))  # [n, 1, 1], beside [n, H, D]
     x0_hat = x - t * velocity
@@ -129,12 +119,12 @@ def transition_mean(
     return (1.0 - t_next) * x0_hat + noise_coef * x1_hat
 
 
-def normal_log_prob(x: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+def normal_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Element-wise log-density of a normal with positive std, in nats; shapes broadcast."""
     return -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * LOG_2PI
 
 
-def normal_entropy(std: torch.Tensor) -> torch.Tensor:
+def normal_entropy(std: Tensor) -> Tensor:
     """Element-wise differential entropy of a normal, in nats."""
     return 0.5 + 0.5 * LOG_2PI + std.log()
 
@@ -143,15 +133,11 @@ def normal_entropy(std: torch.Tensor) -> torch.Tensor:
 class ChainLogProb:
     """Log-density of a chain, in the two parts that it counts in; nats."""
 
-    latent: torch.Tensor  # float32 `[n]`: numbers of earlier denoise steps, which every executed action depends on
-    action: torch.Tensor  # float32 `[n, A]`: numbers that belong to one action step, and count where it was executed
+    latent: Tensor  # float32 `[n]`: numbers of earlier denoise steps, which every executed action depends on
+    action: Tensor  # float32 `[n, A]`: numbers that belong to one action step, and count where it was executed
 
-    def joint(self, n_executed: torch.Tensor) -> torch.Tensor:
-        """Joint log-density of what can have had an effect, float32 ``[n]``.
-
-        Args:
-            n_executed: int64 ``[n]``; later action steps never reached the robot.
-        """
+    def joint(self, n_executed: Tensor) -> Tensor:
+        """Log-density ``[n]`` of what could have an effect: steps after ``n_executed [n]`` never reached the robot."""
         steps = torch.arange(self.action.shape[1], device=self.action.device)
         return self.latent + (self.action * (steps < n_executed[:, None])).sum(-1)
 
@@ -179,18 +165,8 @@ def ode_schedule(num_steps: int, device: torch.device) -> Schedule:
 
 
 @torch.no_grad()
-def integrate_ode(policy: FlowPolicy, prefix: Prefix, noise: torch.Tensor, num_steps: int) -> torch.Tensor:
-    """Deterministic denoising by Euler steps, for evaluation.
-
-    Args:
-        policy: the flow policy.
-        prefix: n rows.
-        noise: float32 ``[n, H, D]``, the start.
-        num_steps: number of Euler steps.
-
-    Returns:
-        the action chunk, model units, ``[n, H, D]``.
-    """
+def integrate_ode(policy: FlowPolicy, prefix: Prefix, noise: Tensor, num_steps: int) -> Tensor:
+    """Deterministic denoising by K Euler steps, for evaluation: noise ``[n, H, D]`` -> the chunk, model units."""
     schedule, x = ode_schedule(num_steps, noise.device), noise
     for k in range(num_steps):
         t, t_next, c = (a.expand(len(x)) for a in (schedule.t[k], schedule.t[k + 1], schedule.noise_coef[k]))

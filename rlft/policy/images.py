@@ -15,12 +15,7 @@ from rlft.types import Array
 def resize_with_pad(frames: Tensor, size: int) -> Tensor:
     """Fit frames into a square without distortion: antialiased, centred, padded with black.
 
-    Args:
-        frames: uint8 ``[n, 3, height, width]``.
-        size: side of the square, pixels.
-
-    Returns:
-        uint8 ``[n, 3, size, size]``; the input itself where it already fits.
+    uint8 ``[n, 3, height, width]`` -> ``[n, 3, size, size]``, pixels; the input itself where it already fits.
     """
     height, width = frames.shape[-2:]
     if height == size and width == size:
@@ -35,11 +30,11 @@ def resize_with_pad(frames: Tensor, size: int) -> Tensor:
 
 
 def stack_cameras(images: Mapping[str, Array], cameras: Sequence[str], size: int, *, rows: int) -> Tensor:
-    """Check, resize and stack the cameras that the policy reads, where they are.
+    """Check, resize and stack the cameras that the policy reads, in its order, where they are; others are left out.
 
     Args:
         images: camera name -> uint8 ``[n, height, width, 3]``, numpy or torch.
-        cameras: the policy's cameras, in its order; others are left out.
+        cameras: the policy's.
         size: the model's resolution, pixels.
         rows: n.
 
@@ -49,11 +44,9 @@ def stack_cameras(images: Mapping[str, Array], cameras: Sequence[str], size: int
     Raises:
         ValueError: a camera is missing, or its type or layout is wrong.
     """
-    missing = [name for name in cameras if name not in images]
-    if missing:
-        raise ValueError(
-            f"Cameras {missing} are missing from the observation, which has {sorted(images)}; check env.cameras."
-        )
+    if missing := [name for name in cameras if name not in images]:
+        there = f"the observation, which has {sorted(images)}; check env.cameras."
+        raise ValueError(f"Cameras {missing} are missing from {there}")
     if not cameras:
         return torch.zeros((rows, 0, 3, size, size), dtype=torch.uint8)
     stacked = []
@@ -65,14 +58,12 @@ def stack_cameras(images: Mapping[str, Array], cameras: Sequence[str], size: int
 
 
 def _check_frames(name: str, frames: Tensor, rows: int) -> None:
-    wanted = f"uint8 [{rows}, height, width, 3]"
-    got = f"{str(frames.dtype).removeprefix('torch.')} {list(frames.shape)}"
+    wanted = f"wanted uint8 [{rows}, height, width, 3]"
+    got = f"Camera {name!r}: got {str(frames.dtype).removeprefix('torch.')} {list(frames.shape)}"
     if frames.dtype != torch.uint8:
-        raise ValueError(
-            f"Camera {name!r}: got {got}, wanted {wanted}. "
-            "Floats are refused because [0, 1] and [0, 255] cannot be told apart."
-        )
+        why = "Floats are refused because [0, 1] and [0, 255] cannot be told apart."
+        raise ValueError(f"{got}, {wanted}. {why}")
     if frames.ndim == 4 and frames.shape[1] == 3 and frames.shape[-1] != 3:
-        raise ValueError(f"Camera {name!r}: got {got}, channels first; wanted {wanted}, channels last.")
+        raise ValueError(f"{got}, channels first; {wanted}, channels last.")
     if frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) != rows:
-        raise ValueError(f"Camera {name!r}: got {got}; wanted {wanted}.")
+        raise ValueError(f"{got}; {wanted}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class NoiseHead(nn.Module):
@@ -18,7 +18,7 @@ class NoiseHead(nn.Module):
         feature_dim: F.
         action_width: D.
         std_min: smallest std, model units.
-        std_max: largest std, model units.
+        std_max: the largest.
         hidden_dim: width of the hidden layer.
         learned: False keeps the geometric mean for good (no parameters are trained).
     """
@@ -43,7 +43,7 @@ class NoiseHead(nn.Module):
         nn.init.zeros_(last.bias)
         self.requires_grad_(learned)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """``[n, H, F] -> std [n, H, D]``, float32."""
         if not self.learned:
             shape = (*features.shape[:-1], self.action_width)

@@ -30,13 +30,8 @@ FIELDS = {"format", "kind", "dtype", "horizon", "stats"}
 
 
 def family_of(kind: str) -> PolicyFamily:
-    """What makes the policies of a ``model.kind``.
-
-    Raises:
-        ConfigError: there is no such kind.
-    """
-    family: PolicyFamily = plugins.load("policies", kind, "model.kind")
-    return family
+    """What makes the policies of a ``model.kind``; ConfigError where there is no such kind."""
+    return plugins.load("policies", kind, "model.kind")
 
 
 def build_policy(model: ModelConfig, stats: NormStats, **how: Any) -> FlowPolicy:
@@ -58,8 +53,8 @@ def save_pretrained(policy: FlowPolicy, directory: str | Path) -> None:
     if any(target.iterdir()):
         raise FileExistsError(f"{target} is not empty; a checkpoint is written into a new directory.")
     own = family_of(policy.kind).save(policy, target)
-    facts = {"format": FORMAT, "kind": policy.kind, "dtype": policy.dtype, "horizon": policy.horizon}
-    text = json.dumps({**facts, **own, "stats": policy.stats.to_dict()}, indent=2)
+    facts = {"format": FORMAT, "kind": policy.kind, "dtype": policy.dtype, "horizon": policy.horizon, **own}
+    text = json.dumps({**facts, "stats": policy.stats.to_dict()}, indent=2)
     (target / POLICY).write_text(text + "\n", encoding="utf-8")
     write_manifest(target)
 
@@ -76,7 +71,7 @@ def load_pretrained(
 
     Args:
         directory: ``pretrained_model/``.
-        device: where the weights go.
+        device: of the weights.
         model: settings of precision and training; what the checkpoint says of kind and sizes wins. None: as saved.
         stats: other statistics than those of the checkpoint.
         verified: its files were compared with their manifest just now (:func:`rlft.run.checkpoint.find_resume`).
@@ -99,9 +94,10 @@ def load_pretrained(
 def inspect_pretrained(directory: str | Path, model: ModelConfig | None = None) -> dict[str, Any]:
     """What can be known of a checkpoint in seconds: all of its description, and of its weights the keys and shapes.
 
+    Only :func:`load_pretrained` reads the weights, and compares them with the manifest.
+
     Returns:
-        kind, horizon, stats and the rest of ``rlft_policy.json``. Only :func:`load_pretrained` reads the weights, and
-        compares them with the manifest.
+        kind, horizon, stats and the rest of ``rlft_policy.json``.
 
     Raises:
         WeightsError: a file is missing, damaged, or does not fit; it is named.
@@ -114,11 +110,7 @@ def inspect_pretrained(directory: str | Path, model: ModelConfig | None = None) 
 
 
 def read_description(source: Path) -> dict[str, Any]:
-    """``rlft_policy.json``, whose first fields are there and of this version.
-
-    Raises:
-        WeightsError: it is missing, damaged or of another version.
-    """
+    """``rlft_policy.json``; WeightsError where it is missing, damaged or of another version."""
     path = source / POLICY
     if not path.is_file():
         what = "a checkpoint of lerobot's" if (source / "config.json").is_file() else "no checkpoint"

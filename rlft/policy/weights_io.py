@@ -31,15 +31,12 @@ class WeightsError(RlftError):
 
 
 def read_weights(path: Path, targets: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Read exactly the wanted tensors.
+    """Read exactly the wanted tensors of a safetensors file; core key -> tensor of the wanted shape and type.
 
     Args:
-        path: a safetensors file.
+        path: the file.
         targets: core key -> tensor whose shape and type are wanted (may be on the meta device).
         device: where the tensors go.
-
-    Returns:
-        core key -> tensor of the wanted shape and type.
 
     Raises:
         WeightsError: the file is missing or no safetensors file; keys are missing, unexpected or of another
@@ -50,25 +47,15 @@ def read_weights(path: Path, targets: Mapping[str, Tensor], device: torch.device
 
 
 def check_weights(path: Path, targets: Mapping[str, Tensor]) -> None:
-    """What :func:`read_weights` can find without reading a tensor: whether the file is whole, and its keys and shapes.
-
-    Raises:
-        WeightsError: see :func:`read_weights`.
-    """
+    """Raise what :func:`read_weights` can find without reading a tensor: is the file whole, and its keys and shapes."""
     with _opened(path, targets):
         pass
 
 
 def load_weights(model: torch.nn.Module, path: Path, device: torch.device) -> None:
-    """Fill lerobot's core with the weights of a file, completely or not at all.
+    """Fill lerobot's core with the weights of a file, completely or not at all; errors as in :func:`read_weights`.
 
-    Args:
-        model: the core, on the meta device (it is materialised on ``device``) or on ``device``.
-        path: a safetensors file.
-        device: where the weights go.
-
-    Raises:
-        WeightsError: see :func:`read_weights`.
+    The core is on the meta device (it is materialised on ``device``), or on ``device``.
     """
     targets = model.state_dict()
     on_meta = any(tensor.is_meta for tensor in targets.values())
@@ -76,11 +63,7 @@ def load_weights(model: torch.nn.Module, path: Path, device: torch.device) -> No
 
 
 def save_weights(model: torch.nn.Module, path: Path) -> None:
-    """Write lerobot's own layout.
-
-    Raises:
-        DivergedError: a weight is NaN or infinite; nothing is written.
-    """
+    """Write lerobot's own layout; DivergedError, and nothing is written, where a weight is NaN or infinite."""
     state = {PREFIX + key: tensor.detach().contiguous() for key, tensor in model.state_dict().items()}
     if bad := [key for key, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
         shown = ", ".join(bad[:SHOWN])
@@ -89,11 +72,7 @@ def save_weights(model: torch.nn.Module, path: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is known not to be a weights file, in words.
-
-    Raises:
-        WeightsError: missing, a directory, empty, a Git LFS pointer, or a web page.
-    """
+    """Raise a WeightsError in words for what is missing, a directory, empty, a Git LFS pointer, or a web page."""
     if not path.is_file():
         there = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else "no such directory"
         raise WeightsError(f"{path}: there is no such file (in its place: {there}).")
@@ -125,16 +104,18 @@ def _opened(path: Path, targets: Mapping[str, Tensor]) -> Iterator[tuple[Any, di
 
 
 def _compare(path: Path, targets: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    missing = [key for key in targets if key not in shapes]
-    unexpected = [key for key in shapes if key not in targets]
-    wrong = [
-        f"{key} is {list(shapes[key])}, wanted {list(want.shape)}"
-        for key, want in targets.items()
-        if key in shapes and shapes[key] != tuple(want.shape)
-    ]
+    found = {
+        "missing": [key for key in targets if key not in shapes],
+        "unexpected": [key for key in shapes if key not in targets],
+        "of another shape": [
+            f"{key} is {list(shapes[key])}, wanted {list(want.shape)}"
+            for key, want in targets.items()
+            if shapes.get(key, want.shape) != tuple(want.shape)
+        ],
+    }
     faults = [
         f"{len(items)} {label}: {', '.join(items[:SHOWN])}{' ...' if len(items) > SHOWN else ''}"
-        for label, items in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+        for label, items in found.items()
         if items
     ]
     if faults:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlft.placement import allocate, move, select_rows, synchronize
 from rlft.rows import TensorRows
@@ -16,14 +17,14 @@ from rlft.rows import TensorRows
 class ChunkRows(TensorRows):
     """What came of n decisions, whatever the algorithm."""
 
-    rewards: torch.Tensor  # float32 `[n, A]`, zero beyond the executed steps
-    n_executed: torch.Tensor  # int64 `[n]`
-    terminated: torch.Tensor  # bool `[n]`
-    truncated: torch.Tensor  # bool `[n]`
-    invalid: torch.Tensor  # bool `[n]`, the simulator failed in it
+    rewards: Tensor  # float32 `[n, A]`, zero beyond the executed steps
+    n_executed: Tensor  # int64 `[n]`
+    terminated: Tensor  # bool `[n]`
+    truncated: Tensor  # bool `[n]`
+    invalid: Tensor  # bool `[n]`, the simulator failed in it
     # float32 `[n]`, value of the observation after the chunk, where an objective bootstraps and the episode or the
     # rollout is cut off there, else 0; None: the objective has no values
-    final_value: torch.Tensor | None = None
+    final_value: Tensor | None = None
 
 
 @dataclass
@@ -34,14 +35,14 @@ class MicroBatch:
     inputs: Any  # the stored model inputs, or None
     trace: Any  # what the objective left of the decision
     signal: Any  # what the objective made of the finished rollout; None before it did
-    n_executed: torch.Tensor  # int64 `[n]`
+    n_executed: Tensor  # int64 `[n]`
     weight: float = 1.0  # its share of the minibatch's rows
     is_last: bool = True  # whether it is the minibatch's last part
 
     def __len__(self) -> int:
         return len(self.n_executed)
 
-    def tensors(self) -> Iterator[torch.Tensor]:
+    def tensors(self) -> Iterator[Tensor]:
         """Every tensor in it."""
         yield self.n_executed
         for bundle in (self.prefix, self.inputs, self.trace, self.signal):
@@ -64,37 +65,26 @@ class Rollout:
     trace: Any = None  # what the objective leaves of each decision
     chunks: Any = None  # what came of it
     signal: Any = None  # see :meth:`assign`
-    dropped: torch.Tensor | None = None  # bool, decisions that the objective leaves out; None: it leaves none
+    dropped: Tensor | None = None  # bool, decisions that the objective leaves out; None: it leaves none
 
     def __post_init__(self) -> None:
-        """Room that the longest prompt of this rollout needs, by bundle and column."""
-        self._room: dict[tuple[str, str], list[int]] = {}
+        self._room: dict[tuple[str, str], list[int]] = {}  # that the longest prompt needs, by bundle and column
 
     def reset(self) -> None:
         """Begin another rollout in the same memory; every row is written anew, and the objective's verdict is gone."""
         self.signal = self.dropped = None
         self._room.clear()  # what an earlier rollout needed is no part of this one: a resumed run has not seen it
 
-    def add(
-        self,
-        t: int,
-        envs: range,
-        *,
-        trace: TensorRows,
-        chunks: ChunkRows,
-        prefix: TensorRows | None = None,
-        inputs: TensorRows | None = None,
-    ) -> None:
-        """Store decision t of n environments, a contiguous range; bundles of n rows, as in the class.
+    def add(self, t: int, envs: range, *, trace: TensorRows, chunks: ChunkRows, **observed: TensorRows) -> None:
+        """Store decision t of n environments, a contiguous range; ``observed`` is a ``prefix``, or ``inputs``.
 
         Raises:
             ValueError: a bundle has another class, columns or shapes than at the first decision.
         """
         if not 0 <= t < self.T:
             raise IndexError(f"decision {t} of a rollout of T={self.T}")
-        for name, rows in (("prefix", prefix), ("inputs", inputs), ("trace", trace), ("chunks", chunks)):
-            if rows is not None:
-                self._write(name, t, envs, rows)
+        for name, rows in {**observed, "trace": trace, "chunks": chunks}.items():
+            self._write(name, t, envs, rows)
 
     def _write(self, bundle: str, t: int, envs: range, rows: TensorRows) -> None:
         if getattr(self, bundle) is None:
@@ -114,15 +104,15 @@ class Rollout:
                 setattr(stored, name, store)
             elif value.shape != (wanted := (len(envs), *store.shape[2:])):
                 raise ValueError(f"{name} has shape {tuple(value.shape)} at decision {t}; wanted {wanted}")
-            block = store[t, envs.start : envs.stop]
+            block = store[t, envs.start : envs.stop]  # a view: [n, ...]
             _corner(block, value.shape).copy_(value, non_blocking=True)
             for axis, length in enumerate(value.shape[1:], start=1):  # what a longer prompt left here before
                 block.narrow(axis, length, block.shape[axis] - length).zero_()
 
-    def _zeros(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    def _zeros(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         return allocate((self.T, self.E, *shape), dtype, self.device, peer=self.policy_device)
 
-    def _with_room(self, store: torch.Tensor, wanted: Sequence[int]) -> torch.Tensor:
+    def _with_room(self, store: Tensor, wanted: Sequence[int]) -> Tensor:
         """The column, with zeros (masked) where rows of this shape need more room."""
         room = [max(a, b) for a, b in zip(store.shape[2:], wanted, strict=True)]
         if room == list(store.shape[2:]):
@@ -136,15 +126,11 @@ class Rollout:
         """Wait until everything that was stored has arrived; nothing may be read before."""
         synchronize(self.device, self.policy_device)
 
-    def assign(self, signal: TensorRows, dropped: torch.Tensor | None = None) -> None:
-        """Store the objective's verdict on every decision.
-
-        Args:
-            signal: columns ``[T, E, ...]`` for the loss.
-            dropped: bool ``[T, E]``, decisions that no minibatch may hold, beside the invalid ones; None: no others.
+    def assign(self, signal: TensorRows, dropped: Tensor | None = None) -> None:
+        """Store the objective's verdict on every decision (:class:`rlft.objective.base.Signal`).
 
         Raises:
-            ValueError: a column is of another rollout.
+            ValueError: a column is not ``[T, E, ...]`` of this rollout.
         """
         for name, column in signal.tensors().items():
             if column.shape[:2] != (self.T, self.E):
@@ -154,19 +140,22 @@ class Rollout:
         self.signal, self.dropped = signal, dropped
 
     @property
-    def valid(self) -> torch.Tensor:
+    def valid(self) -> Tensor:
         """Bool ``[T, E]``: the decisions that count."""
         return ~self.chunks.invalid if self.dropped is None else ~(self.chunks.invalid | self.dropped)
 
-    def replace(self, rows: torch.Tensor, **columns: torch.Tensor) -> None:
+    def replace(self, rows: Tensor, **columns: Tensor) -> None:
         """Write columns of the trace anew in flat rows (t * E + e)."""
         for name, values in columns.items():
             getattr(self.trace, name).flatten(0, 1)[move(rows, self.device)] = move(values, self.device)
 
-    def row_blocks(self, size: int) -> Iterator[torch.Tensor]:
+    def row_blocks(self, size: int) -> Iterator[Tensor]:
         """All valid flat rows in order, in blocks."""
-        rows = self.valid.flatten().nonzero().squeeze(-1)
+        rows = self._valid_rows()
         yield from rows.split(size) if len(rows) else ()
+
+    def _valid_rows(self) -> Tensor:
+        return self.valid.flatten().nonzero().squeeze(-1)
 
     def epoch(self, batch_size: int, micro_size: int | None, generator: torch.Generator) -> Iterator[MicroBatch]:
         """One epoch: every valid decision once, in a new order, in parts that are gathered when they are asked for.
@@ -176,7 +165,7 @@ class Rollout:
             micro_size: rows per part; None: the whole minibatch.
             generator: a CPU generator that shuffles.
         """
-        rows = self.valid.flatten().nonzero().squeeze(-1)
+        rows = self._valid_rows()
         order = torch.randperm(len(rows), generator=generator)
         for block in order.split(batch_size) if len(rows) else ():
             parts = block.split(micro_size or len(block))
@@ -185,22 +174,22 @@ class Rollout:
                 batch.weight, batch.is_last = len(part) / len(block), i == len(parts)
                 yield batch
 
-    def rows(self, rows: torch.Tensor) -> MicroBatch:
+    def rows(self, rows: Tensor) -> MicroBatch:
         """Collect flat rows (t * E + e) and move them to the policy's device."""
         rows = move(rows, self.device)
 
-        def take(column: torch.Tensor) -> torch.Tensor:
+        def take(column: Tensor) -> Tensor:
             return select_rows(column.flatten(0, 1), rows, self.policy_device)
 
-        bundles = {name: self._written(name) for name in ("prefix", "inputs", "trace", "signal")}
-        taken: dict[str, Any] = {name: None if bundle is None else bundle.map(take) for name, bundle in bundles.items()}
-        return MicroBatch(**taken, n_executed=take(self.chunks.n_executed))
+        bundles = (self._written("prefix"), self._written("inputs"), self.trace, self.signal)
+        prefix, inputs, trace, signal = (None if bundle is None else bundle.map(take) for bundle in bundles)
+        return MicroBatch(prefix, inputs, trace, signal, take(self.chunks.n_executed))
 
     def _written(self, bundle: str) -> Any:
         """A bundle without the room that only earlier rollouts needed."""
         rows = getattr(self, bundle)
-        if bundle not in ("prefix", "inputs") or rows is None:
-            return rows
+        if rows is None:
+            return None
         shapes = {name: self._room.get((bundle, name), x.shape[2:]) for name, x in rows.tensors().items()}
         return type(rows)(**{n: _corner(x, (self.T, self.E, *shapes[n])) for n, x in rows.tensors().items()})
 
@@ -210,7 +199,7 @@ class Rollout:
         return sum(x.nbytes for bundle in bundles if bundle is not None for x in bundle.tensors().values())
 
 
-def _corner(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+def _corner(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     """The part of a tensor that begins at index 0 everywhere and has the given shape; shares its memory."""
     for axis, length in enumerate(shape):
         tensor = tensor.narrow(axis, 0, length)

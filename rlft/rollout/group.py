@@ -16,8 +16,7 @@ import numpy as np
 
 from rlft.errors import RlftError
 from rlft.placement import to_numpy
-from rlft.rollout.observations import indices, put_rows
-from rlft.rollout.outcome import Outcome
+from rlft.rollout.observations import Outcome, indices, put_rows
 from rlft.seeding import seed_for
 from rlft.types import Array, Observation, VecEnv
 
@@ -46,26 +45,22 @@ class RolloutGroup:
         seed: the run's seed.
         executor: runs the simulator beside the caller; None: the caller waits for it.
         sharing: how many environments, side by side in the whole rollout, start their n-th episode from the same seed.
-
-    Attributes:
-        ids: global indices of the environments, ``first .. first + n - 1``.
-        obs: what the policy looks at next.
-        episodes: (iteration that it began in, environment, number within that iteration) of the episode that each
-            environment is in, with the sharers' own number instead of the environment's; names what stays the same for
-            an episode. Read it where ``obs`` is read.
     """
 
-    obs: Observation
+    obs: Observation  # what the policy looks at next
+    ids: range  # global indices of the environments
+    # (iteration that it began in, environment, number within that iteration) of the episode that each environment is
+    # in, with the sharers' own number instead of the environment's; names what stays the same for an episode. Read it
+    # where `obs` is read
+    episodes: list[tuple[int, int, int]]
 
     def __init__(self, env: VecEnv, first: int, seed: int, executor: Executor | None, *, sharing: int = 1) -> None:
-        self.env, self.seed, self._sharing = env, seed, sharing
+        self.env, self.seed, self._executor, self._sharing = env, seed, executor, sharing
         self.ids = range(first, first + env.spec.num_envs)
-        self._executor = executor
         self._pending: Future[Any] | None = None
         self._episode = np.zeros(len(self.ids), dtype=np.int64)
         self.episodes = [(0, i, 0) for i in self.ids]
-        self._iteration = 0
-        self._started = False
+        self._iteration, self._started = 0, False
 
     def begin(self, iteration: int, *, reset: bool) -> None:
         """Start a rollout: with new episodes, or where the last one stopped."""
@@ -85,10 +80,9 @@ class RolloutGroup:
         """Execute a chunk, ``[n, A, d]`` in the form that the simulator takes; ended environments start anew.
 
         Raises:
-            NonFiniteActionError: the policy diverged. What is on a GPU is left to the simulator's own check, so that
-                nothing waits for it here; then :meth:`receive` raises it.
+            NonFiniteActionError: the policy diverged; of actions on a GPU, :meth:`receive` raises it.
         """
-        if isinstance(actions, np.ndarray):
+        if isinstance(actions, np.ndarray):  # what is on a GPU is left to the simulator's check: nothing waits here
             self._check_finite(actions)
         self._submit(lambda: self._execute(actions))
 
@@ -104,8 +98,7 @@ class RolloutGroup:
             self._pending = None
 
     def _check_finite(self, actions: np.ndarray) -> None:
-        bad = [self.ids[row] for row in indices(~np.isfinite(actions).all(axis=(1, 2)))]
-        if bad:
+        if bad := [self.ids[row] for row in indices(~np.isfinite(actions).all(axis=(1, 2)))]:
             raise NonFiniteActionError(
                 f"the policy produced non-finite actions for environments {bad}; the weights have diverged: "
                 "resume an earlier checkpoint with a lower train.actor_optimizer.lr"

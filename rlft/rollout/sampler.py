@@ -6,9 +6,11 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from rlft.objective.base import Objective, Sampled
 from rlft.placement import Placement, torch_threads
@@ -27,11 +29,9 @@ class Randomizer(Protocol):
 
     def __call__(self, obs: Observation, names: Sequence[tuple[int, ...]], moment: tuple[int, ...]) -> Observation:
         """The observation with changed images; ``names`` are the rows' episodes, ``moment`` the decision."""
-        ...
 
     def scalars(self) -> dict[str, float]:
         """How much has changed since the last call."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RolloutSampler:
         envs: the environments, in one or more groups; each group is one batch for the policy.
         objective: decides.
         placement: moves tensors between the devices.
-        seed: the run's seed.
+        seed: the run's.
         num_decisions: T.
         store_prefix: keep the encoded prefix (frozen VLM); otherwise the model inputs.
         reset_each_rollout: start every rollout with new episodes.
@@ -84,11 +84,8 @@ class RolloutSampler:
         if overlap:
             threads = placement.sim_threads(len(envs))
             self._executor = ThreadPoolExecutor(threads, "simulator", initializer=placement.enter_simulator_thread)
-        firsts = [sum(env.spec.num_envs for env in envs[:i]) for i in range(len(envs))]
-        self.groups = [
-            RolloutGroup(env, first, seed, self._executor, sharing=objective.group_size)
-            for env, first in zip(envs, firsts)
-        ]
+        firsts = accumulate((env.spec.num_envs for env in envs), initial=0)
+        self.groups = [RolloutGroup(*x, seed, self._executor, sharing=objective.group_size) for x in zip(envs, firsts)]
         self._tally = EpisodeTally(envs[0].spec, self.E)
         self._rollout = Rollout(self.T, self.E, placement.buffer, placement.policy)
 
@@ -98,10 +95,7 @@ class RolloutSampler:
             self._executor.shutdown()
 
     def collect(self, iteration: int) -> tuple[Rollout, RolloutStats]:
-        """Run T decisions.
-
-        Args:
-            iteration: names the random numbers of this rollout.
+        """Run T decisions, whose random numbers the iteration names.
 
         Returns:
             the rollout, in the memory that every rollout of this sampler has: the next one overwrites it.
@@ -120,8 +114,11 @@ class RolloutSampler:
         return rollout, stats
 
     def _fill(self, rollout: Rollout, stats: RolloutStats, iteration: int) -> None:
+        if self.reset_each_rollout:
+            self._tally.forget()
         try:
-            self._begin(iteration)
+            for group in self.groups:
+                group.begin(iteration, reset=self.reset_each_rollout)
             decided: dict[RolloutGroup, Decision] = {}
             for t in range(self.T):
                 for group in self.groups:
@@ -133,12 +130,6 @@ class RolloutSampler:
         finally:
             for group in self.groups:  # an error here must not leave a simulator running there
                 group.drain()
-
-    def _begin(self, iteration: int) -> None:
-        if self.reset_each_rollout:
-            self._tally.forget()
-        for group in self.groups:
-            group.begin(iteration, reset=self.reset_each_rollout)
 
     def _decide_and_send(self, stats: RolloutStats, group: RolloutGroup, iteration: int, t: int) -> Decision:
         waited = time.perf_counter()
@@ -179,12 +170,10 @@ class RolloutSampler:
 
     def _look(
         self, obs: Observation, purpose: str, iteration: int, t: int, ids: Sequence[int]
-    ) -> tuple[PolicyInput, Prefix, TensorRows, torch.Tensor | None]:
-        """Encode n observations, and draw; and their privileged state.
-
-        The random numbers are named by (iteration, t, environment), not by the batch.
-        """
+    ) -> tuple[PolicyInput, Prefix, TensorRows, Tensor | None]:
+        """Encode n observations, and draw; and their privileged state."""
         policy = self.objective.actor.policy
+        # Random numbers are named by (iteration, t, environment): another batching of environments draws the same.
         draws = self.objective.draws([generator_for(self.seed, purpose, iteration, t, i) for i in ids])
         inputs = policy.prepare(obs)
         with torch.no_grad():
@@ -193,7 +182,7 @@ class RolloutSampler:
 
     def _final_values(
         self, executed: Executed, iteration: int, t: int, ids: Sequence[int], episodes: Sequence[tuple[int, ...]]
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """V of the observation after the chunk, where it is read: truncated rows, and all open ones at the end."""
         outcome = executed.outcome
         open_end = ~outcome.terminated if t == self.T - 1 else outcome.truncated & ~outcome.terminated
@@ -202,12 +191,13 @@ class RolloutSampler:
         if rows:
             chosen = [ids[row] for row in rows]
             obs = self._seen(take_rows(executed.obs, rows), [episodes[row] for row in rows], iteration, t + 1)
-            if self.even_batches:
+            if self.even_batches:  # the first row again, as often as it takes
                 missing = len(ids) - len(rows)
                 obs, chosen = take_rows(obs, [*range(len(rows)), *[0] * missing]), chosen + chosen[:1] * missing
-            found = self.objective.final_values(
-                self.placement.to_policy(obs.privileged),
-                lambda: self._look(obs, "final-value-noise", iteration, t, chosen)[1:3],
-            )
+
+            def look() -> tuple[Prefix, TensorRows]:
+                return self._look(obs, "final-value-noise", iteration, t, chosen)[1:3]
+
+            found = self.objective.final_values(self.placement.to_policy(obs.privileged), look)
             values.index_copy_(0, self.placement.to_policy(torch.tensor(rows)), found[: len(rows)])
         return values

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from rlft.rollout.observations import indices
-from rlft.rollout.outcome import Outcome
+from rlft.rollout.observations import Outcome
 from rlft.types import EnvSpec
 
 
@@ -18,9 +17,10 @@ class RolloutStats:
     """What happened during one rollout."""
 
     env_steps: int = 0  # executed environment steps, all environments
-    episode_returns: list[float] = field(default_factory=list)  # undiscounted returns of the episodes that ended
-    episode_lengths: list[int] = field(default_factory=list)  # their lengths, environment steps
-    episode_successes: list[bool] = field(default_factory=list)  # whether they succeeded
+    # undiscounted returns of the episodes that ended, by their lengths in environment steps and whether they succeeded
+    episode_returns: list[float] = field(default_factory=list)
+    episode_lengths: list[int] = field(default_factory=list)
+    episode_successes: list[bool] = field(default_factory=list)
     invalid: int = 0  # chunks lost to simulator failures
     clipped_actions: int = 0  # executed action numbers outside the controller's bounds
     sent_actions: int = 0  # executed action numbers
@@ -30,8 +30,7 @@ class RolloutStats:
     seconds: float = 0.0  # wall time
     env_seconds: float = 0.0  # time inside the simulators; with overlap, part of it ran beside the policy
     wait_seconds: float = 0.0  # time in which the policy waited for a simulator
-    # how much the pictures were changed, by scalar; empty where they were not
-    randomization: dict[str, float] = field(default_factory=dict)
+    randomization: dict[str, float] = field(default_factory=dict)  # how much the images were changed, by scalar
 
     def scalars(self) -> dict[str, float]:
         """Means for the log. Success here is of episodes that ended inside the window: for trends, not for claims."""
@@ -54,12 +53,7 @@ class RolloutStats:
 
 
 class EpisodeTally:
-    """Returns and lengths of the episodes that run, over all environments.
-
-    Args:
-        spec: the facts about the environments.
-        num_envs: E.
-    """
+    """Returns and lengths of the episodes that run, over all E environments."""
 
     def __init__(self, spec: EnvSpec, num_envs: int) -> None:
         self._low, self._high = np.array(spec.action_low), np.array(spec.action_high)
@@ -71,29 +65,22 @@ class EpisodeTally:
         self._return[:], self._length[:] = 0.0, 0
 
     def add(self, stats: RolloutStats, ids: Sequence[int], outcome: Outcome) -> None:
-        """Count one chunk.
-
-        Args:
-            stats: receives the counts.
-            ids: global indices of the n environments.
-            outcome: what was sent, and what came of it.
-        """
+        """Count one chunk of n environments, by their global indices."""
         n, sent = outcome.n_executed, outcome.actions
         executed = np.arange(sent.shape[1])[None, :] < n[:, None]
         outside = ((sent < self._low - self._margin) | (sent > self._high + self._margin)) & executed[..., None]
         stats.clipped_actions += int(outside.sum())
         stats.sent_actions += int(executed.sum()) * sent.shape[2]
         stats.env_steps += int(n.sum())
-        rows = list(ids)
+        stats.invalid += int(outcome.invalid.sum())
+        rows = np.asarray(ids)
         self._return[rows] += outcome.rewards.sum(-1)
         self._length[rows] += n
-        stats.invalid += int(outcome.invalid.sum())
-        for i in indices(outcome.ended):
-            if not outcome.invalid[i]:
-                stats.episode_returns.append(float(self._return[rows[i]]))
-                stats.episode_lengths.append(int(self._length[rows[i]]))
-                stats.episode_successes.append(bool(outcome.success[i]))
-            self._return[rows[i]], self._length[rows[i]] = 0.0, 0
+        counted = outcome.ended & ~outcome.invalid
+        stats.episode_returns += self._return[rows[counted]].tolist()
+        stats.episode_lengths += self._length[rows[counted]].tolist()
+        stats.episode_successes += outcome.success[counted].tolist()
+        self._return[rows[outcome.ended]], self._length[rows[outcome.ended]] = 0.0, 0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""What the rollout keeps of an observation: its encoded prefix, or the pictures to encode it again."""
+"""What the rollout keeps of an observation: its encoded prefix, or the images to encode it again."""
 
 from __future__ import annotations
 
@@ -38,31 +38,23 @@ def choose_store(setting: str, *, train_vlm: bool, needed: Mapping[str, int], fr
         train_vlm: whether the VLM trains.
         needed: bytes of the rollout with either store.
         free: free bytes of the buffer's device.
-        device: the buffer's device, for the message.
+        device: its name, for the message.
 
     Raises:
         ConfigError: what is asked for does not fit, or nothing does.
     """
-    space = f"{gigabytes(free)} free on {device}"
+    space, takes = f"{gigabytes(free)} free on {device}", {name: gigabytes(size) for name, size in needed.items()}
     if setting != "auto":
-        chosen = StoreChoice(setting, f"buffer.store={setting}: {gigabytes(needed[setting])}, {space}")
+        store, reason = setting, f"buffer.store={setting}: {takes[setting]}, {space}"
     elif train_vlm:
-        chosen = StoreChoice("images", f"the VLM trains, so prefixes change: {gigabytes(needed['images'])}, {space}")
+        store, reason = "images", f"the VLM trains, so prefixes change: {takes['images']}, {space}"
     elif needed["prefix"] <= SHARE * free:
-        chosen = StoreChoice(
-            "prefix",
-            f"the VLM is frozen, and {gigabytes(needed['prefix'])} is within {SHARE:.0%} of the {space}",
-        )
+        store, reason = "prefix", f"the VLM is frozen, and {takes['prefix']} is within {SHARE:.0%} of the {space}"
     else:
-        chosen = StoreChoice(
-            "images",
-            f"prefixes would take {gigabytes(needed['prefix'])}, more than {SHARE:.0%} of the {space}; "
-            f"pictures take {gigabytes(needed['images'])}, and each minibatch encodes them anew",
-        )
-    if needed[chosen.store] > free:
+        reason = f"prefixes would take {takes['prefix']}, more than {SHARE:.0%} of the {space}; "
+        store, reason = "images", f"{reason}images take {takes['images']}, and each minibatch encodes them anew"
+    if needed[store] > free:
         instead = "buffer.store=images, " if setting == "prefix" else ""
-        raise ConfigError(
-            f"buffer.store = {setting}: a rollout with stored {chosen.store} takes {gigabytes(needed[chosen.store])}, "
-            f"{space}; try {instead}{REMEDIES}"
-        )
-    return chosen
+        wanted = f"buffer.store = {setting}: a rollout with stored {store} takes {takes[store]}, {space}"
+        raise ConfigError(f"{wanted}; try {instead}{REMEDIES}")
+    return StoreChoice(store, reason)

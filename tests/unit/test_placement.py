@@ -35,7 +35,6 @@ def test_the_cpu_is_always_there(monkeypatch):
 def test_three_gpus(monkeypatch):
     placed = place(monkeypatch, 3, sim="cuda", model="cuda:1", buffer="cuda:2")
     assert placed == Placement(torch.device("cuda:0"), torch.device("cuda:1"), torch.device("cuda:2"), True)
-    assert placed.describe() == "simulator on cuda:0, policy on cuda:1, buffer on cuda:2"
 
 
 def test_no_cuda_names_the_setting_and_offers_the_cpu(monkeypatch):

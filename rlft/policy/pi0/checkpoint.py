@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from lerobot.policies.pi0.processor_pi0 import Pi0NewLineProcessor
 from lerobot.policies.pi05.processor_pi05 import Pi05PrepareStateTokenizerProcessorStep
@@ -47,7 +46,8 @@ TOKENIZER = "tokenizer"
 
 def save(policy: Pi0Policy, target: Path) -> dict[str, Any]:
     """Write the policy's files; gives what they do not say."""
-    for name, dims in (("real_dims", policy.real_dims), ("state_dims", policy.state_dims)):
+    where = {"real_dims": policy.real_dims, "state_dims": policy.state_dims}
+    for name, dims in where.items():
         if dims != tuple(range(len(dims))):
             log.warning(
                 "%s: %s=%s are not the model's first %d; lerobot's pipelines cannot say so, and lerobot would read the "
@@ -58,13 +58,12 @@ def save(policy: Pi0Policy, target: Path) -> dict[str, Any]:
     save_weights(policy.model, target / WEIGHTS)
     for pipeline in _lerobot_pipelines(policy):
         pipeline.save_pretrained(target)
-    policy.tokenizer.save(target / TOKENIZER)
+    policy.tokenizer.tokenizer.save_pretrained(target / TOKENIZER)
     small = isinstance(policy.config, SmallPI0Config | SmallPI05Config)
     return {
         "small": dataclasses.asdict(policy.config.size) if small else {},
         "num_steps": policy.config.num_inference_steps,
-        "real_dims": list(policy.real_dims),
-        "state_dims": list(policy.state_dims),
+        **where,
         "token_length": policy.prompt_length,
         "tokenizer_source": policy.tokenizer.source,
     }
@@ -101,38 +100,29 @@ def _lerobot_pipelines(policy: Pi0Policy) -> tuple[Any, Any]:
     whichever one is wanted. They are complete where the real dimensions are the first ones. Below -1 π0.5's prompt
     differs, see :func:`rlft.policy.pi0.transforms.state_prompt`.
     """
-    config, stats = policy.config, policy.stats
-    numbers = {
-        "observation.state": _lerobot_stats(stats.method, stats.state_mean, stats.state_std),
-        "action": _lerobot_stats(stats.method, stats.action_mean, stats.action_std),
-    }
-    common = make_default_policy_processor_steps(config, numbers)
+    config, stats, ours = policy.config, policy.stats, policy.tokenizer
+    state = _lerobot_stats(stats.method, stats.state_mean, stats.state_std)
+    action = _lerobot_stats(stats.method, stats.action_mean, stats.action_std)
+    common = make_default_policy_processor_steps(config, {"observation.state": state, "action": action})
     relative = RelativeActionsProcessorStep(enabled=False)
-    tokenizer = TokenizerProcessorStep(
-        tokenizer=policy.tokenizer.tokenizer, max_length=policy.tokenizer.max_length, padding_side="right"
-    )
+    absolute = AbsoluteActionsProcessorStep(enabled=False, relative_step=relative)
+    tokenizer = TokenizerProcessorStep(tokenizer=ours.tokenizer, max_length=ours.max_length, padding_side="right")
     # Only a tokenizer's name is written out; it was given as an object, so as not to be looked up here.
-    tokenizer.tokenizer, tokenizer.tokenizer_name = None, policy.tokenizer.source
+    tokenizer.tokenizer, tokenizer.tokenizer_name = None, ours.source
     before: list[ProcessorStep] = [common.rename_observations, common.add_batch_dim]
     if policy.is_pi05:
-        state = Pi05PrepareStateTokenizerProcessorStep(max_state_dim=config.max_state_dim)
-        before += [relative, common.normalize, state, tokenizer, common.to_device]
+        prompt = Pi05PrepareStateTokenizerProcessorStep(max_state_dim=config.max_state_dim)
+        before += [relative, common.normalize, prompt, tokenizer, common.to_device]
     else:
         before += [Pi0NewLineProcessor(), tokenizer, common.to_device, relative, common.normalize]
-    after: list[ProcessorStep] = [
-        common.unnormalize,
-        AbsoluteActionsProcessorStep(enabled=False, relative_step=relative),
-        common.to_cpu,
-    ]
+    after: list[ProcessorStep] = [common.unnormalize, absolute, common.to_cpu]
     return make_policy_processor_pipelines(input_steps=before, output_steps=after)
 
 
 def _lerobot_stats(method: str, mean: Sequence[float], std: Sequence[float]) -> dict[str, torch.Tensor]:
     """A centre and a spread under lerobot's names for the numbers of a method."""
-    centre, spread = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    centre, spread = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
     if method == "mean_std":
-        named = {"mean": centre, "std": spread}
-    else:
-        low, high = ("q01", "q99") if method == "quantiles" else ("min", "max")
-        named = {low: centre - spread, high: centre + spread}
-    return {name: torch.tensor(numbers, dtype=torch.float32) for name, numbers in named.items()}
+        return {"mean": centre.float(), "std": spread.float()}
+    low, high = ("q01", "q99") if method == "quantiles" else ("min", "max")
+    return {low: (centre - spread).float(), high: (centre + spread).float()}

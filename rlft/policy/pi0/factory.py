@@ -43,49 +43,38 @@ def build_policy(
     kind: str,
     stats: NormStats,
     *,
-    horizon: int,
     device: torch.device,
-    small: SmallSize | Mapping[str, Any] | None = None,
-    dtype: str = "float32",
     tokenizer_path: str | None = None,
     tokenizer_source: str | None = None,
     real_dims: Sequence[int] | None = None,
     state_dims: Sequence[int] | None = None,
     train_vlm: bool = False,
     recompute: bool = False,
-    num_steps: int = 10,
     seed: int = 0,
     weights: Path | None = None,
+    **sizes: Any,
 ) -> Pi0Policy:
     """Build a policy, with random weights or those of a file; see :meth:`rlft.policy.base.PolicyFamily.build`.
 
     Args:
         kind: ``small``, ``small_pi05``, ``pi0`` or ``pi05``.
         stats: normalisation statistics; they also say the widths and the cameras.
-        horizon: H.
         device: on the meta device no tokenizer is downloaded.
-        small: sizes of the small kinds.
-        dtype: ``float32`` or ``bfloat16`` (SigLIP, norms and buffers stay float32, as in lerobot).
         tokenizer_path: directory or hub name; None: the built-in one for small kinds, PaliGemma's for real ones.
         tokenizer_source: the name that a checkpoint remembers, where the path is a copy.
         real_dims: positions of the d action dimensions in the model's D; None: the first d.
         state_dims: positions of the S state dimensions in the model's state; None: the first S.
         train_vlm: let gradients reach the prefix.
         recompute: gradient checkpointing.
-        num_steps: denoise steps written into lerobot's configuration; rlft's samplers take their own.
         seed: of the initial weights.
         weights: safetensors file in lerobot's or ``lerobot/pi0_base``'s layout.
+        sizes: see :func:`lerobot_config`.
     """
-    config = lerobot_config(kind, stats, horizon=horizon, device=device, small=small, dtype=dtype, num_steps=num_steps)
-    policy = Pi0Policy(
-        _core(ARCHITECTURES[kind][1], config, device, seed, weights),
-        stats,
-        _tokenizer(config, tokenizer_path, tokenizer_source, device),
-        real_dims=real_dims,
-        state_dims=state_dims,
-        train_vlm=train_vlm,
-        recompute=recompute,
-    )
+    config = lerobot_config(kind, stats, device=device, **sizes)
+    core = _core(ARCHITECTURES[kind][1], config, device, seed, weights)
+    tokenizer = _tokenizer(config, tokenizer_path, tokenizer_source, device)
+    where = {"real_dims": real_dims, "state_dims": state_dims}
+    policy = Pi0Policy(core, stats, tokenizer, **where, train_vlm=train_vlm, recompute=recompute)
     policy.kind = kind
     return policy
 
@@ -100,7 +89,17 @@ def lerobot_config(
     dtype: str = "float32",
     num_steps: int = 10,
 ) -> Any:
-    """Build lerobot's configuration of a policy; arguments as in :func:`build_policy`."""
+    """Build lerobot's configuration of a policy.
+
+    Args:
+        kind: see :func:`build_policy`.
+        stats: likewise.
+        horizon: H.
+        device: likewise.
+        small: sizes of the small kinds.
+        dtype: ``float32`` or ``bfloat16`` (SigLIP, norms and buffers stay float32, as in lerobot).
+        num_steps: denoise steps of lerobot's own sampler; rlft's take their own.
+    """
     if kind not in ARCHITECTURES:
         raise ConfigError(f"model.kind={kind!r}: must be one of {', '.join(ARCHITECTURES)}.")
     config_class = ARCHITECTURES[kind][0]
@@ -109,11 +108,10 @@ def lerobot_config(
     if config_class in (SmallPI0Config, SmallPI05Config):
         extra["size"] = small if isinstance(small, SmallSize) else SmallSize.from_settings(small or {})
         side = extra["size"].image_size
-    images = {
-        f"observation.images.{name}": PolicyFeature(type=FeatureType.VISUAL, shape=(3, side, side))
-        for name in stats.cameras
-    }
-    state = {"observation.state": PolicyFeature(type=FeatureType.STATE, shape=(stats.state_dim,))}
+    frame = PolicyFeature(type=FeatureType.VISUAL, shape=(3, side, side))
+    state = PolicyFeature(type=FeatureType.STATE, shape=(stats.state_dim,))
+    action = PolicyFeature(type=FeatureType.ACTION, shape=(stats.act_dim,))
+    mode = MODES[stats.method]
     config = config_class(
         **extra,
         dtype=dtype,
@@ -122,18 +120,12 @@ def lerobot_config(
         num_inference_steps=num_steps,
         image_resolution=(side, side),
         device=(HOST if device.type == "meta" else device).type,
-        input_features={**images, **state},
-        output_features={"action": PolicyFeature(type=FeatureType.ACTION, shape=(stats.act_dim,))},
-        normalization_mapping={
-            "VISUAL": NormalizationMode.IDENTITY,
-            "STATE": MODES[stats.method],
-            "ACTION": MODES[stats.method],
-        },
+        input_features={f"observation.images.{name}": frame for name in stats.cameras} | {"observation.state": state},
+        output_features={"action": action},
+        normalization_mapping={"VISUAL": NormalizationMode.IDENTITY, "STATE": mode, "ACTION": mode},
     )
-    for name, width, limit in (
-        ("state", stats.state_dim, config.max_state_dim),
-        ("action", stats.act_dim, config.max_action_dim),
-    ):
+    limits = {"state": config.max_state_dim, "action": config.max_action_dim}
+    for (name, limit), width in zip(limits.items(), (stats.state_dim, stats.act_dim), strict=True):
         if width > limit:
             raise ConfigError(f"The {name} has {width} dimensions; {kind} takes at most {limit}.")
     return config

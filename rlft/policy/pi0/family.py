@@ -55,11 +55,7 @@ class SmallSize:
 
     @classmethod
     def from_settings(cls, values: Mapping[str, Any]) -> SmallSize:
-        """Build from ``model.small``.
-
-        Raises:
-            ConfigError: an unknown name, a value that is no whole number, or a size that cannot be.
-        """
+        """Build from ``model.small``; ConfigError for an unknown name, no whole number, or a size that cannot be."""
         known = [entry.name for entry in fields(cls)]
         if unknown := sorted(set(values) - set(known)):
             raise ConfigError(f"model.small: unknown {unknown}; known are {known}.")
@@ -71,64 +67,36 @@ class SmallSize:
 
 @dataclass(frozen=True)
 class Pi0Family:
-    """A :class:`rlft.policy.base.PolicyFamily`: one architecture, small or at its real size.
+    """A :class:`rlft.policy.base.PolicyFamily`: one architecture, small or at its real size."""
 
-    Attributes:
-        kind: its name in ``model.kind``.
-        small: test size, which ``model.small`` may change; else the sizes are the published ones.
-        stats_method: what the pretrained weights were normalised with.
-    """
-
-    kind: str
-    small: bool
-    stats_method: str
+    kind: str  # its name in `model.kind`
+    small: bool  # test size, which `model.small` may change; else the sizes are the published ones
+    stats_method: str  # what the pretrained weights were normalised with
     Options: None = None
 
     def problems(self, model: ModelConfig, cameras: Sequence[str]) -> list[str]:
         """Sizes belong to the small kinds, and the real ones have to see something."""
-        found = []
-        if model.small and not self.small:
-            found.append(
-                f"model.small = {model.small} with model.kind = {self.kind}: sizes can be set only with "
-                "model.kind=small; remove them"
-            )
-        if not cameras and not self.small:
-            found.append(f"env.cameras = [] with model.kind = {self.kind}: it needs at least one camera")
-        return found
+        if self.small:
+            return []
+        sizes = (
+            f"model.small = {model.small} with model.kind = {self.kind}: sizes can be set only with model.kind=small; "
+            "remove them"
+        )
+        blind = f"env.cameras = [] with model.kind = {self.kind}: it needs at least one camera"
+        return [text for text, wrong in ((sizes, model.small), (blind, not cameras)) if wrong]
 
     def image_size(self, model: ModelConfig) -> int:
         """Side of the square images, pixels."""
         return SmallSize.from_settings(model.small).image_size if self.small else IMAGE_SIZE
 
-    def build(
-        self,
-        model: ModelConfig,
-        stats: NormStats,
-        *,
-        horizon: int,
-        device: torch.device,
-        num_steps: int = 10,
-        seed: int = 0,
-        weights: Path | None = None,
-    ) -> Pi0Policy:
+    def build(self, model: ModelConfig, stats: NormStats, *, weights: Path | None = None, **how: Any) -> Pi0Policy:
         """See :func:`rlft.policy.pi0.factory.build_policy`; the weights may be lerobot's own."""
         from rlft.policy.pi0.checkpoint import WEIGHTS
         from rlft.policy.pi0.factory import build_policy
 
-        return build_policy(
-            self.kind,
-            stats,
-            horizon=horizon,
-            device=device,
-            small=model.small,
-            dtype=model.dtype,
-            tokenizer_path=model.tokenizer_path,
-            train_vlm=model.train_vlm,
-            recompute=model.gradient_checkpointing,
-            num_steps=num_steps,
-            seed=seed,
-            weights=None if weights is None else weights / WEIGHTS,
-        )
+        how |= {"small": model.small, "dtype": model.dtype, "tokenizer_path": model.tokenizer_path}
+        how |= {"train_vlm": model.train_vlm, "recompute": model.gradient_checkpointing}
+        return build_policy(self.kind, stats, weights=None if weights is None else weights / WEIGHTS, **how)
 
     def save(self, policy: Pi0Policy, directory: Path) -> dict[str, Any]:
         """See :func:`rlft.policy.pi0.checkpoint.save`."""

@@ -23,16 +23,13 @@ from torch.utils.checkpoint import checkpoint
 
 
 def embed_prefix(backbone: Any, images: Tensor, tokens: Tensor, *, recompute: bool = False) -> Tensor:
-    """Embed images and language.
+    """Embed images and language: ``[n, N, w]``, the images' patches first.
 
     Args:
         backbone: lerobot's ``PaliGemmaWithExpertModel``.
         images: uint8 ``[n, V, 3, side, side]``; V may be 0.
         tokens: int64 ``[n, tokens]``.
         recompute: recompute SigLIP in the backward pass.
-
-    Returns:
-        ``[n, N, w]``, the images' patches first.
     """
     language = backbone.embed_language_tokens(tokens)
     n, cameras = images.shape[:2]
@@ -57,10 +54,8 @@ def embed_suffix(model: Any, state: Tensor | None, x: Tensor, t: Tensor) -> tupl
     """
     # lerobot's method of this name also makes masks, one of them from a Python list: a copy for which the host would
     # wait in every denoise step. They are not used here, see suffix_context.
-    config, actions = model.config, model.action_in_proj(x)
-    time = create_sinusoidal_pos_embedding(
-        t, model.action_in_proj.out_features, config.min_period, config.max_period, t.device
-    ).type(t.dtype)
+    periods, actions = (model.config.min_period, model.config.max_period), model.action_in_proj(x)
+    time = create_sinusoidal_pos_embedding(t, model.action_in_proj.out_features, *periods, t.device).type(t.dtype)
     if state is None:
         return actions, F.silu(model.time_mlp_out(F.silu(model.time_mlp_in(time))))
     both = torch.cat([actions, time[:, None].expand_as(actions)], dim=2)
@@ -69,7 +64,7 @@ def embed_suffix(model: Any, state: Tensor | None, x: Tensor, t: Tensor) -> tupl
 
 
 def prefix_kv(tower: Any, embeds: Tensor, mask: Tensor, *, recompute: bool = False) -> Tensor:
-    """Keys and values of every layer of the language tower.
+    """Keys and values of every layer of the language tower, ``[n, L, 2, h, N, c]``.
 
     Attention is bidirectional over the unpadded tokens. Padded rows come out as garbage that no one reads.
 
@@ -78,13 +73,10 @@ def prefix_kv(tower: Any, embeds: Tensor, mask: Tensor, *, recompute: bool = Fal
         embeds: ``[n, N, w]``.
         mask: bool ``[n, N]``, False on padding.
         recompute: recompute each layer in the backward pass.
-
-    Returns:
-        ``[n, L, 2, h, N, c]``.
     """
     x = embeds.to(tower.layers[0].self_attn.q_proj.weight.dtype)
-    angles = _rope_angles(tower, torch.cumsum(mask, dim=1) - 1, x.dtype)
-    bias = None if _unpadded(mask) else _bias(mask, x.dtype)[:, None, None]
+    angles = _rope_angles(tower, torch.cumsum(mask, dim=1) - 1, x.dtype)  # positions count unpadded tokens alone
+    bias = None if _unpadded(mask) else _bias(mask, x.dtype)[:, None, None]  # [n, 1, 1, N]
     packed = []
     *layers, last = tower.layers
     for layer in layers:
@@ -105,7 +97,7 @@ class SuffixContext:
 
 
 def suffix_context(tower: Any, mask: Tensor, *, rows: int, suffix: int, lone_first: bool) -> SuffixContext:
-    """Positions and visibility of the suffix tokens.
+    """Positions and visibility of the suffix tokens: each of the r rows sees the prefix and its own suffix.
 
     Args:
         tower: lerobot's ``PiGemmaModel`` of the expert.
@@ -116,24 +108,24 @@ def suffix_context(tower: Any, mask: Tensor, *, rows: int, suffix: int, lone_fir
     """
     attention = tower.layers[0].self_attn
     dtype = attention.q_proj.weight.dtype
-    positions = mask.sum(dim=1, keepdim=True) + torch.arange(suffix, device=mask.device)
-    cos, sin = _rope_angles(tower, positions, dtype)
-    angles = (cos.repeat_interleave(rows, dim=0), sin.repeat_interleave(rows, dim=0)) if rows > 1 else (cos, sin)
-    groups = attention.num_key_value_groups
-    bias = _expert_bias(mask, rows=rows, suffix=suffix, groups=groups, lone_first=lone_first, dtype=dtype)
-    return SuffixContext(angles, bias)
+    positions = mask.sum(dim=1, keepdim=True) + torch.arange(suffix, device=mask.device)  # [m, S], after the prefix
+    cos, sin = (a.repeat_interleave(rows, dim=0) for a in _rope_angles(tower, positions, dtype))
+    own = torch.ones(suffix, suffix, dtype=torch.bool, device=mask.device)
+    if lone_first:
+        own[0, 1:] = False
+    # [r * S * G, r * S]: a block per chunk on the diagonal, a row per query head of a key head (see _queries).
+    own = torch.block_diag(*[own] * rows).bool().repeat_interleave(attention.num_key_value_groups, dim=0)
+    if _unpadded(mask):  # the usual case: one bias for all prefixes
+        mask = mask[:1]
+    prefix = mask[:, None].expand(-1, len(own), -1)
+    bias = _bias(torch.cat([prefix, own.expand(len(mask), -1, -1)], dim=2), dtype)[:, None]
+    return SuffixContext((cos, sin), bias)
 
 
 def expert_layers(
-    tower: Any,
-    x: Tensor,
-    angles: tuple[Tensor, Tensor],
-    bias: Tensor,
-    kv: Tensor,
-    cond: Tensor | None,
-    recompute: bool,
+    tower: Any, x: Tensor, angles: tuple[Tensor, Tensor], bias: Tensor, kv: Tensor, cond: Tensor | None, recompute: bool
 ) -> Tensor:
-    """Run the action expert over the suffix tokens, reading the prefix's keys and values.
+    """Run the action expert over the suffix tokens, reading the prefix's keys and values; gives ``[n, S, w]``, normed.
 
     Args:
         tower: lerobot's ``PiGemmaModel`` of the expert.
@@ -143,9 +135,6 @@ def expert_layers(
         kv: ``[m, L, 2, h, N, c]``, of any float type; suffix row i reads prefix row ``i // r``.
         cond: AdaRMS condition ``[n, w]`` (π0.5), or None.
         recompute: recompute each layer in the backward pass.
-
-    Returns:
-        ``[n, S, w]``, after the final norm.
     """
     x = x.to(tower.layers[0].self_attn.q_proj.weight.dtype)
     for index, layer in enumerate(tower.layers):
@@ -180,6 +169,7 @@ def _expert_layer(
     m, heads, _, head_dim = key.shape
     rows = len(x) // m
     q = _queries(attention, normed, angles, rows=rows)
+    # [m * r, 2, h, S, c] -> [m, h, 2, r * S, c]: the keys of all chunks of an observation in one row
     own = _keys_values(attention, normed, angles).view(m, rows, 2, heads, -1, head_dim).transpose(1, 3).flatten(3, 4)
     # The r chunks of one observation are further queries to one set of keys, each masked to its own suffix: the prefix
     # is not repeated r times. It is copied once, though, beside the suffix's own keys, in every layer of every step,
@@ -211,6 +201,7 @@ def _finish(layer: Any, x: Tensor, seen: Tensor, gate: Tensor | None, cond: Tens
     """Output projection, first residual, feed-forward block, second residual."""
     m, heads, _, head_dim = seen.shape
     n, length, _ = x.shape
+    # [m, h, r * S * G, c] -> [n, S, h * G * c]: back from _queries' layout to the order of the projection's weights
     seen = seen.view(m, heads, n // m, length, -1, head_dim).permute(0, 2, 3, 1, 4, 5).reshape(n, length, -1)
     x = _residual(x, layer.self_attn.o_proj(seen), gate)
     normed, gate = layer.post_attention_layernorm(x, cond)
@@ -222,9 +213,9 @@ def _residual(x: Tensor, y: Tensor, gate: Tensor | None) -> Tensor:
 
 
 def _unpadded(mask: Tensor) -> bool:
-    """Whether nothing is masked, asked only where the answer is at hand."""
-    # A GPU would have to be waited for, and whether a batch happens to need no mask would choose its kernel: rollout
-    # and update, whose batches differ, would round differently. There, masks are always applied.
+    # Whether nothing is masked, asked only where the answer is at hand. A GPU would have to be waited for, and whether
+    # a batch happens to need no mask would choose its kernel: rollout and update, whose batches differ, would round
+    # differently. There, masks are always applied.
     return mask.is_cpu and bool(mask.all())
 
 
@@ -234,18 +225,6 @@ def _bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
     *rows, width = visible.shape
     bias = torch.zeros(*rows, -(-width // 8) * 8, dtype=dtype, device=visible.device)[..., :width]
     return bias.masked_fill_(~visible, torch.finfo(dtype).min)
-
-
-def _expert_bias(mask: Tensor, *, rows: int, suffix: int, groups: int, lone_first: bool, dtype: torch.dtype) -> Tensor:
-    """Bias ``[m or 1, 1, r * S * G, N + r * S]``: each of the r rows sees the prefix and its own suffix."""
-    own = torch.ones(suffix, suffix, dtype=torch.bool, device=mask.device)
-    if lone_first:
-        own[0, 1:] = False
-    own = torch.block_diag(*[own] * rows).bool().repeat_interleave(groups, dim=0)
-    if _unpadded(mask):  # the usual case: one bias for all prefixes
-        mask = mask[:1]
-    prefix = mask[:, None].expand(-1, len(own), -1)
-    return _bias(torch.cat([prefix, own.expand(len(mask), -1, -1)], dim=2), dtype)[:, None]
 
 
 def _rope_angles(tower: Any, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -36,17 +36,12 @@ class Pi0Prefix(Prefix):
 
 
 class Pi0Policy(FlowPolicy):
-    """A flow policy around lerobot's core; its state dict is that of lerobot's own policy.
+    """A flow policy around lerobot's core; its state dict is that of lerobot's own policy."""
 
-    Attributes:
-        model: lerobot's ``PI0Pytorch`` or ``PI05Pytorch``, or a small one.
-        config: lerobot's configuration of it.
-        state_dims: where the S state dimensions sit in the model's state.
-        train_vlm: whether gradients reach SigLIP and the language tower.
-    """
-
-    model: Any  # lerobot is untyped
-    config: Any
+    model: Any  # lerobot's PI0Pytorch or PI05Pytorch, or a small one; lerobot is untyped
+    config: Any  # lerobot's configuration of it
+    state_dims: tuple[int, ...]  # where the S state dimensions sit in the model's state
+    train_vlm: bool  # whether gradients reach SigLIP and the language tower
 
     def __init__(
         self,
@@ -70,8 +65,8 @@ class Pi0Policy(FlowPolicy):
         )
         self.model, self.config, self.dtype = model, config, config.dtype
         self.is_pi05 = isinstance(model, PI05Pytorch)
-        self.state_dims = checked_dims("state_dims", state_dims, stats.state_dim, config.max_state_dim)
-        self.recompute = recompute
+        self.state_width, self.recompute = config.max_state_dim, recompute
+        self.state_dims = checked_dims("state_dims", state_dims, stats.state_dim, self.state_width)
         self._expert_layers: Callable[..., Tensor] = forward.expert_layers
         self._tokenizer = tokenizer
         self.set_trainable(vlm=train_vlm)
@@ -86,7 +81,7 @@ class Pi0Policy(FlowPolicy):
         """See :class:`rlft.policy.pi0.transforms.ObservationTransform`."""
         transform = ObservationTransform(
             image_size=self.image_size,
-            state_width=self.config.max_state_dim,
+            state_width=self.state_width,
             state_dims=self.state_dims,
             stats=self.stats,
             tokenizer=self.tokenizer,
@@ -99,12 +94,9 @@ class Pi0Policy(FlowPolicy):
     def blank_inputs(self, rows: int, prompt_length: int = 0) -> Pi0Input:
         """See :meth:`rlft.policy.base.FlowPolicy.blank_inputs`."""
         with self.device:
-            return Pi0Input(
-                images=torch.zeros(rows, len(self.cameras), 3, *[self.image_size] * 2, dtype=torch.uint8),
-                tokens=torch.zeros(rows, prompt_length, dtype=torch.int64),
-                token_mask=torch.ones(rows, prompt_length, dtype=torch.bool),
-                state=torch.zeros(rows, self.config.max_state_dim),
-            )
+            images = torch.zeros(rows, len(self.cameras), 3, *[self.image_size] * 2, dtype=torch.uint8)
+            tokens, state = torch.zeros(rows, prompt_length, dtype=torch.int64), torch.zeros(rows, self.state_width)
+            return Pi0Input(images, tokens, torch.ones_like(tokens, dtype=torch.bool), state)
 
     def expected_prompt_length(self, instruction: str | None) -> int:
         """About a token per word, and π0.5's numbers; only the tokenizer and the task know."""
@@ -121,7 +113,7 @@ class Pi0Policy(FlowPolicy):
         with torch.set_grad_enabled(self.train_vlm and torch.is_grad_enabled()):
             embeds = forward.embed_prefix(backbone, inputs.images, inputs.tokens, recompute=recompute)
             images = inputs.token_mask.new_ones(len(embeds), embeds.shape[1] - inputs.tokens.shape[1])
-            mask = torch.cat([images, inputs.token_mask], dim=1)
+            mask = torch.cat([images, inputs.token_mask], dim=1)  # [n, N], patches are never padding
             kv = forward.prefix_kv(backbone.paligemma.model.language_model, embeds, mask, recompute=recompute)
         return Pi0Prefix(kv=kv.to(self.prefix_dtype or kv.dtype), mask=mask, state=inputs.state)
 
@@ -133,11 +125,8 @@ class Pi0Policy(FlowPolicy):
         state = None if self.is_pi05 else prefix.state.repeat_interleave(rows, dim=0)
         embeds, cond = forward.embed_suffix(self.model, state, x, t)
         tower = self.model.paligemma_with_expert.gemma_expert.model
-        suffix = embeds.shape[1]
-        context = prefix.cached(
-            ("suffix", rows, suffix),
-            lambda: forward.suffix_context(tower, prefix.mask, rows=rows, suffix=suffix, lone_first=not self.is_pi05),
-        )
+        size: dict[str, Any] = {"rows": rows, "suffix": embeds.shape[1], "lone_first": not self.is_pi05}
+        context = prefix.cached(tuple(size.values()), lambda: forward.suffix_context(tower, prefix.mask, **size))
         features = self._expert_layers(tower, embeds, context.angles, context.bias, prefix.kv, cond, self.recompute)
         features = features[:, -self.horizon :].float()  # without π0's state token
         return self.model.action_out_proj(features), features
@@ -148,12 +137,9 @@ class Pi0Policy(FlowPolicy):
         self.tokenizer.multiple = COMPILED_LENGTHS
 
     def set_trainable(self, *, vlm: bool) -> None:
-        """The expert with its projections trains, and the prefix too if ``vlm``.
-
-        The language heads, and what the prefix's last layer computes beyond keys and values, never do: no output
-        depends on them.
-        """
+        """The expert with its projections trains, and the prefix too if ``vlm``."""
         self.train_vlm = vlm
+        # Language heads, and what the prefix's last layer computes beyond keys and values: no action depends on them.
         dead = forward.dead_parameters(self.model.paligemma_with_expert)
         for name, parameter in self.model.named_parameters():
             frozen = not vlm and name.startswith("paligemma_with_expert.paligemma.")

@@ -55,29 +55,21 @@ class SmallPaliGemmaWithExpert(PaliGemmaWithExpertModel):
         }
         vlm = CONFIG_MAPPING["paligemma"]()
         vlm._vocab_size = vlm.image_token_index = size.vocab
-        _assign(
-            vlm.text_config, **shared, hidden_size=size.vlm_width, intermediate_size=size.vlm_width * size.mlp_ratio
+        vlm.text_config.update(
+            {**shared, **_widths(size.vlm_width, size), "use_adarms": False, "adarms_cond_dim": None}
         )
-        _assign(vlm.text_config, use_adarms=False, adarms_cond_dim=None)
-        _assign(
-            vlm.vision_config,
-            image_size=size.image_size,
-            hidden_size=size.vision_width,
-            intermediate_size=size.vision_width * size.mlp_ratio,
-            num_hidden_layers=size.vision_depth,
-            num_attention_heads=size.vision_heads,
-            projection_dim=size.vlm_width,
-            projector_hidden_act="gelu_fast",
-            dtype="float32",
-        )
+        vision = {
+            "image_size": size.image_size,
+            "num_hidden_layers": size.vision_depth,
+            "num_attention_heads": size.vision_heads,
+            "projection_dim": size.vlm_width,
+            "projector_hidden_act": "gelu_fast",
+            "dtype": "float32",
+        }
+        vlm.vision_config.update({**vision, **_widths(size.vision_width, size)})
+        condition = {"use_adarms": adarms, "adarms_cond_dim": size.expert_width if adarms else None}
         gemma: Any = CONFIG_MAPPING["gemma"]
-        expert = gemma(
-            **shared,
-            hidden_size=size.expert_width,
-            intermediate_size=size.expert_width * size.mlp_ratio,
-            use_adarms=adarms,
-            adarms_cond_dim=size.expert_width if adarms else None,
-        )
+        expert = gemma(**shared, **_widths(size.expert_width, size), **condition)
         self.paligemma = PaliGemmaForConditionalGenerationWithPiGemma(config=vlm)
         self.gemma_expert = PiGemmaForCausalLM(config=expert)
         self.gemma_expert.model.embed_tokens = None
@@ -114,6 +106,5 @@ def _common_parts(core: PI0Pytorch | PI05Pytorch, config: SmallPI0Config | Small
     core.action_out_proj = nn.Linear(config.size.expert_width, config.max_action_dim)
 
 
-def _assign(config: Any, **values: Any) -> None:
-    for name, value in values.items():
-        setattr(config, name, value)
+def _widths(width: int, size: SmallSize) -> dict[str, int]:
+    return {"hidden_size": width, "intermediate_size": width * size.mlp_ratio}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlft.errors import ConfigError
@@ -29,12 +29,11 @@ _CORPUS = (
 _SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
 
 
-def build_small_tokenizer(vocab: int, corpus: Sequence[str] = _CORPUS) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE: any text can be written, and frequent words are single tokens.
+def build_small_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE, always the same: any text can be written, and frequent words are single tokens.
 
     Args:
         vocab: largest number of tokens, at least 260 (256 bytes and 4 special tokens).
-        corpus: instructions to learn merges from; the same corpus gives the same tokenizer.
     """
     smallest = 256 + len(_SPECIAL)
     if vocab < smallest:
@@ -42,26 +41,19 @@ def build_small_tokenizer(vocab: int, corpus: Sequence[str] = _CORPUS) -> PreTra
     bpe = Tokenizer(models.BPE(unk_token="<unk>"))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab,
-        special_tokens=list(_SPECIAL),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
+        vocab_size=vocab, special_tokens=list(_SPECIAL), initial_alphabet=alphabet, show_progress=False
     )
-    bpe.train_from_iterator(list(corpus), trainer)
-    bpe.post_processor = processors.TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", bpe.token_to_id("<bos>"))]
-    )
-    names = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
+    bpe.train_from_iterator(_CORPUS, trainer)
+    start = [("<bos>", bpe.token_to_id("<bos>"))]
+    bpe.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=start)
+    names = {f"{word.strip('<>')}_token": word for word in _SPECIAL}
     return PreTrainedTokenizerFast(tokenizer_object=bpe, **names)
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a directory, or by its hub name.
-
-    Raises:
-        ConfigError: it cannot be loaded; names the setting.
-    """
+    """Load a tokenizer from a directory, or by its hub name; a ConfigError names the setting where it cannot."""
     try:
         return AutoTokenizer.from_pretrained(path)
     except Exception as error:  # transformers raises a dozen types for one cause
@@ -75,28 +67,23 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 class PromptTokenizer:
     """Turns prompts into ids, padded to the longest prompt of a batch: a function of the batch, whatever came before.
 
-    Attention then has nothing to mask where all prompts are equally long.
-
-    Attributes:
-        source: where the tokenizer came from: a hub name, a path, or the built-in one's name.
-        multiple: lengths are rounded up to a multiple of this; more than 1 where a new length costs a compilation.
-        overlong: how many prompts were cut at ``max_length`` so far.
+    Attention then has nothing to mask where all prompts are equally long. ``source`` is where the tokenizer came from:
+    a hub name, a path, or the built-in one's name.
     """
+
+    multiple: int = 1  # lengths are rounded up to multiples of this; more than 1 where a new length costs a compilation
+    overlong: int = 0  # how many prompts were cut at `max_length` so far
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, *, source: str) -> None:
         self.tokenizer, self.max_length, self.source = tokenizer, max_length, source
-        self.multiple, self.overlong = 1, 0
         self._ids: dict[str, list[int]] = {}
 
-    def encode(self, prompts: Sequence[str], *, at_least: Sequence[str] = ()) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokenise.
+    def encode(self, prompts: Sequence[str], *, at_least: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
+        """Ids int64 ``[n, length]`` and mask bool ``[n, length]``, on the CPU.
 
         Args:
             prompts: n prompts; where nothing is to be ``at_least``, few distinct ones, whose ids are remembered.
             at_least: prompts that would have to fit too.
-
-        Returns:
-            ids int64 ``[n, length]`` and mask bool ``[n, length]``, on the CPU.
         """
         rows = [self._of(prompt, remember=not at_least) for prompt in prompts]
         wanted = max(map(len, (*rows, *(self._of(prompt, remember=True, quiet=True) for prompt in at_least))))
@@ -108,10 +95,6 @@ class PromptTokenizer:
             mask[index, : len(row)] = True
         return ids, mask
 
-    def save(self, directory: Path) -> None:
-        """Write the tokenizer's files."""
-        self.tokenizer.save_pretrained(directory)
-
     def _of(self, prompt: str, *, remember: bool, quiet: bool = False) -> list[int]:
         if prompt in self._ids:
             return self._ids[prompt]
@@ -122,10 +105,8 @@ class PromptTokenizer:
         ids = list(self.tokenizer(prompt)["input_ids"])
         if len(ids) > self.max_length and not quiet:
             self.overlong += 1
-            logger.warning(
-                "Prompt of %d tokens is cut to %d (%d prompts so far): %r",
-                *(len(ids), self.max_length, self.overlong, prompt),
-            )
+            cut = (len(ids), self.max_length, self.overlong, prompt)
+            logger.warning("Prompt of %d tokens is cut to %d (%d prompts so far): %r", *cut)
         ids = ids[: self.max_length]
         if remember:
             self._ids[prompt] = ids

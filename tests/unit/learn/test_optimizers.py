@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlft.config.learning import OptimizerConfig
-from rlft.learn.optimizers import make_adamw
+from rlft.learn.optimizers import MasterAdamW
 
 SETTINGS = OptimizerConfig(lr=1e-5, weight_decay=0.01)
 
@@ -30,7 +30,7 @@ def train(network, optimizer, steps, start=0):
 
 def test_float32_parameters_are_stepped_as_torch_steps_them():
     ours, theirs = parameters(torch.float32), parameters(torch.float32)
-    train(ours, make_adamw(ours, SETTINGS), 5)
+    train(ours, MasterAdamW(ours, SETTINGS), 5)
     reference = torch.optim.AdamW(theirs, lr=1e-5, weight_decay=0.01, fused=True)
     reference.masters, reference.collect = theirs, lambda: None
     train(theirs, reference, 5)
@@ -42,9 +42,9 @@ def test_steps_too_small_for_bfloat16_add_up():
     with torch.no_grad():
         exact[0].copy_(network[0])
     before = network[0].detach().clone()
-    train(network, make_adamw(network, SETTINGS), 1)
+    train(network, MasterAdamW(network, SETTINGS), 1)
     assert float((network[0] != before).float().mean()) < 0.1  # one step is lost on nearly every number
-    optimizer, reference = make_adamw(network, SETTINGS), make_adamw(exact, SETTINGS)
+    optimizer, reference = MasterAdamW(network, SETTINGS), MasterAdamW(exact, SETTINGS)
     with torch.no_grad():
         exact[0].copy_(network[0])
         exact[1].copy_(network[1])
@@ -59,7 +59,7 @@ def test_steps_too_small_for_bfloat16_add_up():
 
 def test_gradients_of_micro_batches_are_summed_in_float32():
     (network, _) = parameters(torch.bfloat16)
-    optimizer = make_adamw([network], SETTINGS)
+    optimizer = MasterAdamW([network], SETTINGS)
     for _ in range(1000):
         (network.float() * 1.0).sum().backward()
         optimizer.collect()
@@ -70,7 +70,7 @@ def test_gradients_of_micro_batches_are_summed_in_float32():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_resumed_run_goes_on_bit_for_bit(dtype):
     whole, optimizer = parameters(dtype), None
-    optimizer = make_adamw(whole, SETTINGS)
+    optimizer = MasterAdamW(whole, SETTINGS)
     train(whole, optimizer, 3)
     saved, weights = copy.deepcopy(optimizer.state_dict()), [p.detach().clone() for p in whole]
     train(whole, optimizer, 3, start=3)
@@ -78,7 +78,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(dtype):
     with torch.no_grad():
         for parameter, value in zip(resumed, weights):
             parameter.copy_(value)
-    again = make_adamw(resumed, SETTINGS)
+    again = MasterAdamW(resumed, SETTINGS)
     again.load_state_dict(saved)
     train(resumed, again, 3, start=3)
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed))

@@ -180,7 +180,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_stream_alone
 
 
 def test_real_pi0_builds_as_shapes_alone(tmp_path):
-    make_policy().tokenizer.save(tmp_path)
+    make_policy().tokenizer.tokenizer.save_pretrained(tmp_path)
     meta = torch.device("meta")
     policy = build_policy("pi0", make_stats(), horizon=50, device=meta, tokenizer_path=str(tmp_path), dtype="bfloat16")
     count = sum(p.numel() for p in policy.parameters())
@@ -200,7 +200,7 @@ def test_real_pi0_builds_as_shapes_alone(tmp_path):
 
 
 def test_real_pi05_builds_as_shapes_alone(tmp_path):
-    make_policy().tokenizer.save(tmp_path)
+    make_policy().tokenizer.tokenizer.save_pretrained(tmp_path)
     policy = build_policy("pi05", make_stats(), horizon=50, device=torch.device("meta"), tokenizer_path=str(tmp_path))
     assert policy.is_pi05
     assert "model.time_mlp_in.weight" in dict(policy.named_parameters())

@@ -37,7 +37,7 @@ def test_a_vocabulary_below_the_bytes_is_refused():
 
 
 def test_saved_and_loaded_it_gives_the_same_ids(small, tmp_path):
-    PromptTokenizer(small, 48, source="x").save(tmp_path)
+    small.save_pretrained(tmp_path)
     text = "Stack the red cube.\n"
     assert load_tokenizer(str(tmp_path))(text)["input_ids"] == small(text)["input_ids"]
 
