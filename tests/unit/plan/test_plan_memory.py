@@ -32,6 +32,12 @@ CASES = [
 ]
 
 
+def whole_rollout(runner):
+    rollout = toy_rollout(runner)
+    rollout.dropped = None  # groups of equal returns would leave a smaller minibatch
+    return rollout
+
+
 def planned(cfg, runner, spec):
     tokens = runner.objective.actor.policy.prompt_length
     return plan_rl(cfg, Assumptions(tokens=tokens, privileged_dim=spec.privileged_dim, cores=1), cfg.buffer.store)
@@ -41,7 +47,7 @@ def planned(cfg, runner, spec):
 def test_weights_gradients_and_optimizer_are_exact(words):
     cfg = toy_settings(*words)
     runner, spec = toy_runner(cfg)
-    buffer, gradients, optimizers = toy_rollout(runner), [], list(runner.updater.optimizers.values())
+    buffer, gradients, optimizers = whole_rollout(runner), [], list(runner.updater.optimizers.values())
     for optimizer in optimizers:
         optimizer.register_step_pre_hook(
             lambda optimizer, *_: gradients.extend(m.grad for m in optimizer.masters if m.grad is not None)
@@ -63,7 +69,7 @@ def test_the_most_that_an_update_holds(words, checkpointing, micro):
     """What it makes on top of weights, optimiser and buffer: with micro-batches before it, and in one pass."""
     cfg = toy_settings(*words, f"model.gradient_checkpointing={checkpointing}", f"train.micro_batch_size={micro}")
     runner, spec = toy_runner(cfg)
-    buffer = toy_rollout(runner)
+    buffer = whole_rollout(runner)
     update(runner, buffer)  # the optimiser's state is there from now on
     held = peak_bytes(lambda: update(runner, buffer, 1))
     plan = planned(cfg, runner, spec)
@@ -84,7 +90,7 @@ def test_operations_of_an_update(words):
     """Of the modules on the CPU and of their shapes; a fused backward pass has the products of attention once more."""
     cfg = toy_settings(*words, "train.recompute_old_logprob=false")
     runner, spec = toy_runner(cfg)
-    buffer = toy_rollout(runner)
+    buffer = whole_rollout(runner)
     real = counted(lambda: update(runner, buffer))
     plan = planned(cfg, runner, spec)
     assert real == pytest.approx(counted(lambda: plan.network._train(16, cfg.buffer.store, False)), rel=1e-4)
@@ -96,7 +102,7 @@ def test_the_most_that_a_rollout_holds_beside_its_buffer(words):
     """The second one: the buffer is there. Decisions that wait for their outcome and final values are in it."""
     cfg = toy_settings(*words, "eval.num_envs=1", "env.max_episode_len=10", "train.micro_batch_size=1")
     runner, spec = toy_runner(cfg)
-    toy_rollout(runner)
+    whole_rollout(runner)
     held = peak_bytes(lambda: runner.sampler.collect(1))
     plan = planned(cfg, runner, spec)
     net, e = plan.network, cfg.env.num_envs
@@ -129,7 +135,7 @@ def test_what_waits_to_be_copied():
     for store in (PREFIX, IMAGES):
         cfg = toy_settings("train.micro_batch_size=3", "critic.inputs=both", store)
         runner, spec = toy_runner(cfg)
-        gathered = [x.nbytes for x in toy_rollout(runner).rows(torch.arange(3)).tensors()]
+        gathered = [x.nbytes for x in whole_rollout(runner).rows(torch.arange(3)).tensors()]
         plan = planned(cfg, runner, spec)
         net = plan.network
         assert gathered == [3 * n for n in net.gathered[cfg.buffer.store]]
