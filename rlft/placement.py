@@ -128,12 +128,9 @@ def _why_no_cuda() -> str:
 
 
 def move(value: Any, device: torch.device) -> Any:
-    """Bring arrays to a device, as tensors; on the same device memory may be shared.
+    """Bring an array, a tensor, a :class:`rlft.rows.TensorRows`, or a dict, list or tuple of these to a device.
 
-    Args:
-        value: a numpy array, a tensor, a bundle of rows (:class:`rlft.rows.TensorRows`), or a dict, list or tuple of
-            these. Other values (texts, None) pass unchanged.
-        device: where to.
+    On the same device memory may be shared. Other values (texts, None) pass unchanged.
     """
     if isinstance(value, np.ndarray):
         # torch cannot mark a tensor read-only, and a simulator's read-only array must not become writable by it.
@@ -228,8 +225,8 @@ def prefetched[T](
     Two batches are alive at a time. On the CPU there is nothing to gain: they come one by one.
 
     Args:
-        batches: gathers and copies a batch to ``device`` each time it is asked.
-        device: where the batches are used.
+        batches: gathers and copies a batch to the device each time it is asked.
+        device: where they are used.
         tensors: all tensors of a batch; their memory must outlive the stream that uses them.
     """
     if device.type != "cuda":

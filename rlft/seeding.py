@@ -14,13 +14,7 @@ if TYPE_CHECKING:
 
 
 def seed_for(run_seed: int, purpose: str, *counters: int) -> int:
-    """Derive a seed in ``[0, 2**31)`` from its name.
-
-    Args:
-        run_seed: the run's ``seed``.
-        purpose: what is drawn, for instance ``rollout-episode``.
-        counters: for instance (iteration, environment, episode).
-    """
+    """A seed in ``[0, 2**31)`` from its name: what is drawn (``rollout-episode``), and (iteration, environment, ..)."""
     name = "/".join([str(int(run_seed)), purpose, *(str(int(c)) for c in counters)])
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") % 2**31
 

@@ -28,10 +28,7 @@ class PrefixCache:
     Frames are encoded in blocks that their own numbers define, never in the batch that happened to ask: the shape of a
     product decides how it is rounded, and a resumed run asks in other batches than the one it continues.
 
-    Args:
-        policy: its prefix must not train.
-        demos: the frames.
-        sample: the prefix of one frame, as wide as that of any, for shapes and types.
+    The policy's prefix must not train; ``sample`` is that of one frame, as wide as any, for shapes and types.
     """
 
     block: int  # frames that are encoded together

@@ -53,10 +53,7 @@ class Signal:
 class Objective(nn.Module, ABC):
     """What is optimised; a module of the actor and of what else it trains.
 
-    Args:
-        actor: the policy with its exploration noise.
-        cfg: the run's settings.
-        privileged_dim: P of the simulator state that observations bring, or 0.
+    ``privileged_dim`` is P of the simulator state that observations bring, or 0.
     """
 
     Options: type | None = None  # a dataclass of its own settings, which `train.options` gives; None: it has none

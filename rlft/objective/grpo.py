@@ -39,12 +39,7 @@ class Options:
 
 
 def group_advantages(returns: Tensor, estimator: str) -> Tensor:
-    """Advantages of episodes within their group; zero where all returns are the same.
-
-    Args:
-        returns: float32 ``[..., G]``.
-        estimator: ``grpo`` or ``rloo``.
-    """
+    """Advantages of episodes within their group, from returns ``[..., G]``; zero where all returns are the same."""
     size, centred = returns.shape[-1], returns - returns.mean(-1, keepdim=True)
     if estimator == "rloo":  # R_i - (sum - R_i) / (G - 1) = G / (G - 1) (R_i - mean)
         return centred * (size / (size - 1))

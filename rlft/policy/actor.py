@@ -68,9 +68,7 @@ class Actor(nn.Module):
     Frozen dimensions draw no noise in any of them.
 
     Args:
-        policy: the flow policy.
         noise: std head of flow_noise.
-        schedule: the rollout's sampler.
         act_steps: A.
         explored_dims: indices inside D that are explored.
         frozen_dims: indices that are executed but not explored (a gripper that the task never moves).

@@ -147,7 +147,7 @@ class FlowPolicy(nn.Module, ABC):
             prefix: n rows, encoded with gradients where it trains.
             actions: float32 ``[n, H, d]``, normalised.
             is_pad: bool ``[n, H]``, True beyond the episode's end.
-            generator: draws noise and times, on the CPU.
+            generator: of noise and times, on the CPU.
         """
         shape = (len(actions), self.horizon, self.action_width)
         noise, t = move((torch.randn(shape, generator=generator), flow_times(shape[0], generator)), self.device)

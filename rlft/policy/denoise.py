@@ -146,12 +146,7 @@ def log_prob_terms(schedule: Schedule, act_steps: int, explored_dims: int) -> in
     """Number of densities inside a full chunk's joint log-prob; the divisor of the averaged (parity) mode.
 
     A step that draws gives A * d of them, and the initial draw as many again: (K + 1) A d for flow_noise and flow_sde,
-    K A d for flow_cps (its last step draws nothing), 2 A d for flow_sde_single.
-
-    Args:
-        schedule: the sampler.
-        act_steps: A.
-        explored_dims: how many of the robot's dimensions are explored, d less the frozen ones.
+    K A d for flow_cps (its last step draws nothing), 2 A d for flow_sde_single; d is here less the frozen dimensions.
     """
     drawing = 1 if schedule.single else len(schedule.stochastic_steps)
     return (drawing + 1) * act_steps * explored_dims

@@ -31,12 +31,9 @@ class WeightsError(RlftError):
 
 
 def read_weights(path: Path, targets: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Read exactly the wanted tensors of a safetensors file; core key -> tensor of the wanted shape and type.
+    """Read exactly the wanted tensors of a safetensors file: core key -> tensor of the wanted shape and type.
 
-    Args:
-        path: the file.
-        targets: core key -> tensor whose shape and type are wanted (may be on the meta device).
-        device: where the tensors go.
+    The targets only say shape and type; they may be on the meta device.
 
     Raises:
         WeightsError: the file is missing or no safetensors file; keys are missing, unexpected or of another

@@ -31,8 +31,8 @@ class ChunkRows(TensorRows):
 class MicroBatch:
     """What one forward and backward pass takes of a minibatch: n decisions, on the policy's device."""
 
-    prefix: Any  # the stored prefix, or None where model inputs are stored
-    inputs: Any  # the stored model inputs, or None
+    prefix: Any  # the stored prefix; None where model inputs are stored
+    inputs: Any  # likewise
     trace: Any  # what the objective left of the decision
     signal: Any  # what the objective made of the finished rollout; None before it did
     n_executed: Tensor  # int64 `[n]`
@@ -75,16 +75,26 @@ class Rollout:
         self.signal = self.dropped = None
         self._room.clear()  # what an earlier rollout needed is no part of this one: a resumed run has not seen it
 
-    def add(self, t: int, envs: range, *, trace: TensorRows, chunks: ChunkRows, **observed: TensorRows) -> None:
-        """Store decision t of n environments, a contiguous range; ``observed`` is a ``prefix``, or ``inputs``.
+    def add(
+        self,
+        t: int,
+        envs: range,
+        *,
+        trace: TensorRows,
+        chunks: ChunkRows,
+        prefix: TensorRows | None = None,
+        inputs: TensorRows | None = None,
+    ) -> None:
+        """Store decision t of n environments, a contiguous range; bundles of n rows, as in the class.
 
         Raises:
             ValueError: a bundle has another class, columns or shapes than at the first decision.
         """
         if not 0 <= t < self.T:
             raise IndexError(f"decision {t} of a rollout of T={self.T}")
-        for name, rows in {**observed, "trace": trace, "chunks": chunks}.items():
-            self._write(name, t, envs, rows)
+        for name, rows in (("prefix", prefix), ("inputs", inputs), ("trace", trace), ("chunks", chunks)):
+            if rows is not None:
+                self._write(name, t, envs, rows)
 
     def _write(self, bundle: str, t: int, envs: range, rows: TensorRows) -> None:
         if getattr(self, bundle) is None:
@@ -160,10 +170,8 @@ class Rollout:
     def epoch(self, batch_size: int, micro_size: int | None, generator: torch.Generator) -> Iterator[MicroBatch]:
         """One epoch: every valid decision once, in a new order, in parts that are gathered when they are asked for.
 
-        Args:
-            batch_size: B; the last minibatch may be smaller.
-            micro_size: rows per part; None: the whole minibatch.
-            generator: a CPU generator that shuffles.
+        The last minibatch may be smaller than B; a part has ``micro_size`` rows, or (None) the whole minibatch's. The
+        generator is a CPU's.
         """
         rows = self._valid_rows()
         order = torch.randperm(len(rows), generator=generator)

@@ -40,9 +40,7 @@ class RolloutGroup:
     """n environments, and where their episodes stand.
 
     Args:
-        env: the environments.
         first: the global index of the first one; random numbers are named by global indices.
-        seed: the run's seed.
         executor: runs the simulator beside the caller; None: the caller waits for it.
         sharing: how many environments, side by side in the whole rollout, start their n-th episode from the same seed.
     """

@@ -48,9 +48,6 @@ class RolloutSampler:
 
     Args:
         envs: the environments, in one or more groups; each group is one batch for the policy.
-        objective: decides.
-        placement: moves tensors between the devices.
-        seed: the run's.
         num_decisions: T.
         store_prefix: keep the encoded prefix (frozen VLM); otherwise the model inputs.
         reset_each_rollout: start every rollout with new episodes.

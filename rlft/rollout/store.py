@@ -33,12 +33,8 @@ def choose_store(setting: str, *, train_vlm: bool, needed: Mapping[str, int], fr
 
     A stored prefix is exact for every epoch while the VLM is frozen, and spares the update the VLM.
 
-    Args:
-        setting: ``buffer.store``.
-        train_vlm: whether the VLM trains.
-        needed: bytes of the rollout with either store.
-        free: free bytes of the buffer's device.
-        device: its name, for the message.
+    ``setting`` is ``buffer.store``; ``needed`` and ``free`` are bytes, of the rollout with either store and on the
+    buffer's device.
 
     Raises:
         ConfigError: what is asked for does not fit, or nothing does.

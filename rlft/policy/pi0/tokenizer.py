@@ -30,11 +30,7 @@ _SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
 
 
 def build_small_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE, always the same: any text can be written, and frequent words are single tokens.
-
-    Args:
-        vocab: largest number of tokens, at least 260 (256 bytes and 4 special tokens).
-    """
+    """Train a byte-level BPE, always the same: any text can be written, and frequent words are single tokens."""
     smallest = 256 + len(_SPECIAL)
     if vocab < smallest:
         raise ConfigError(f"model.small.vocab={vocab}: a byte-level tokenizer needs at least {smallest}.")

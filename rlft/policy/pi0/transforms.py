@@ -36,14 +36,10 @@ class Pi0Input(PolicyInput):
 
 
 def state_prompt(instruction: str, state: np.ndarray) -> str:
-    """π0.5's prompt: the instruction and the normalised state, written as bin numbers.
+    """π0.5's prompt: the instruction and the normalised state ``[S]``, written as bin numbers.
 
     A value below -1 is written as 0 and one above 1 as 255, the outermost bins. lerobot and openpi write -1 for
     whatever is below -1, which is the number of no bin; theirs and ours differ there, and nowhere else.
-
-    Args:
-        instruction: the task.
-        state: ``[S]``, normalised.
     """
     bins = np.digitize(state, bins=np.linspace(-1, 1, STATE_BINS + 1)[:-1]) - 1
     bins = bins.clip(0, STATE_BINS - 1)  # digitize gives 0 below the first edge, so the line above gives -1 there
