@@ -87,7 +87,7 @@ def completion(argv: Sequence[str] | None = None) -> int:
     if len(words) != 1 or words[0] not in SHELLS:
         sys.stderr.write(f"usage: {called()} {'|'.join(SHELLS)}\n{COMMANDS['completion']}\n")
         return 2
-    _write(completion_script(words[0]))
+    _write(completion_script(words[0], [name for name in COMMANDS if name not in ("assets", "completion")], OPTIONS))
     return 0
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rlft.cli import COMMANDS, OPTIONS
+from collections.abc import Sequence
+
 from rlft.config.compose import CONFIG_DIR, group_choices
 from rlft.config.fields import settings
 
@@ -46,8 +47,8 @@ compdef _rlft {commands}
 """
 
 
-def completion_script(shell: str) -> str:
-    """The script for one of :data:`SHELLS`, to be evaluated by it."""
+def completion_script(shell: str, commands: Sequence[str], options: Sequence[str]) -> str:
+    """The script for one of :data:`SHELLS`, to be evaluated by it, for these commands and their options."""
     choices = group_choices()
     for setting in settings():
         if "[]" not in setting.path and not setting.is_section:
@@ -57,7 +58,7 @@ def completion_script(shell: str) -> str:
     return {"bash": BASH, "zsh": ZSH}[shell].format(
         entries=" ".join(sorted(file.stem for file in CONFIG_DIR.glob("*.yaml"))),
         values=" ".join(values),
-        options=" ".join(OPTIONS),
+        options=" ".join(options),
         keys=" ".join(f"{key}=" for key in choices),
-        commands=" ".join(f"rlft-{name}" for name in COMMANDS if name not in ("assets", "completion")),
+        commands=" ".join(f"rlft-{name}" for name in commands),
     )

@@ -6,6 +6,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import signal
 
+if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    os.environ.setdefault("MUJOCO_GL", "egl")  # read once, when mujoco is first imported, which ManiSkill does too
+
 from assets_at import find_assets
 
 if (_assets := find_assets()) is not None:

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from rlft.cli import OPTIONS
 from rlft.completion import completion_script
 
 ASK = {
@@ -26,7 +27,7 @@ def test_options_groups_keys_and_choices_are_completed(shell):
         pytest.skip(f"{shell} is not installed")
 
     def completed(line):
-        command = [shell, "-c", completion_script(shell) + ASK[shell], shell, line]
+        command = [shell, "-c", completion_script(shell, ["train-rl"], OPTIONS) + ASK[shell], shell, line]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stderr == ""
         return done.stdout.split()
