@@ -94,7 +94,7 @@ class StillEnv:
         self._state = self._rng.uniform(-1, 1, (num_envs, STATE)).astype(np.float32)
 
     def reset(
-        self, env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None = None
+        self, env_ids: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int] | None = None
     ) -> Observation:
         """The same pictures as ever."""
         ids = list(env_ids)

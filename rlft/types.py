@@ -100,7 +100,7 @@ class EnvSpec:
     control_hz: float  # environment steps per simulated second
     max_episode_steps: int  # truncation, environment steps
     privileged_dim: int = 0  # P, or 0
-    num_episode_ids: int = 0  # how many numbered configurations the task has; 0 where they are not numbered
+    num_configurations: int = 0  # how many numbered configurations the task has; 0 where they are not numbered
 
     @property
     def act_dim(self) -> int:
@@ -192,14 +192,14 @@ class VecEnv(Protocol):
         ...
 
     def reset(
-        self, env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None = None
+        self, env_ids: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int] | None = None
     ) -> Observation:
         """Start new episodes in the named environments; no other environment may notice.
 
         Args:
             env_ids: distinct indices in ``0..E-1``.
             seeds: one per index; the same seed gives the same episode.
-            episode_ids: one per index, in ``0..spec.num_episode_ids-1``: which of the task's numbered configurations;
+            configuration_ids: one per index, in ``0..spec.num_configurations-1``: which of the task's configurations;
                 None: the seed decides.
 
         Returns:

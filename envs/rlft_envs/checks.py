@@ -20,9 +20,9 @@ def check_env_ids(env_ids: Sequence[int], num_envs: int) -> None:
 
 
 def check_reset(
-    env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None, spec: EnvSpec
+    env_ids: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int] | None, spec: EnvSpec
 ) -> list[int | None]:
-    """Return the episode ids, or None for each environment.
+    """Return the configuration ids, or None for each environment.
 
     Raise ValueError unless there is one valid seed, and one valid episode id, per distinct, existing environment.
     """
@@ -32,16 +32,18 @@ def check_reset(
     wrong = [s for s in seeds if not 0 <= s < 2**32]
     if wrong:
         raise ValueError(f"seeds {wrong} are out of range; allowed: 0..2**32-1")
-    if episode_ids is None:
+    if configuration_ids is None:
         return [None] * len(seeds)
-    if spec.num_episode_ids == 0:
-        raise ValueError(f"{spec.env_id} has no numbered configurations; episode_ids must be None")
-    if len(episode_ids) != len(seeds):
-        raise ValueError(f"{len(seeds)} seeds but {len(episode_ids)} episode_ids; one per environment is needed")
-    wrong = [i for i in episode_ids if not 0 <= i < spec.num_episode_ids]
+    if spec.num_configurations == 0:
+        raise ValueError(f"{spec.env_id} has no numbered configurations; configuration_ids must be None")
+    if len(configuration_ids) != len(seeds):
+        raise ValueError(
+            f"{len(seeds)} seeds but {len(configuration_ids)} configuration_ids; each environment needs one"
+        )
+    wrong = [i for i in configuration_ids if not 0 <= i < spec.num_configurations]
     if wrong:
-        raise ValueError(f"episode_ids {wrong} do not exist; {spec.env_id} has 0..{spec.num_episode_ids - 1}")
-    return [int(i) for i in episode_ids]
+        raise ValueError(f"configuration_ids {wrong} do not exist; {spec.env_id} has 0..{spec.num_configurations - 1}")
+    return [int(i) for i in configuration_ids]
 
 
 def check_actions(actions: Array, spec: EnvSpec) -> None:

@@ -61,18 +61,20 @@ class SingleEnv(ABC):
             raise EnvSetupError(f"{wrong}: only differences add up to the same sum when steps are left out")
         self.settings = settings
         self.seed: int | None = None  # of the running episode; None before the first reset
-        self.episode_id: int | None = None  # the numbered configuration that was asked for; None: the seed decided
+        self.configuration_id: int | None = (
+            None  # the numbered configuration that was asked for; None: the seed decided
+        )
         self.elapsed = 0  # steps executed in the running episode
         self._dense = 0.0
         self._succeeded = False
 
-    def reset(self, seed: int, episode_id: int | None = None) -> None:
+    def reset(self, seed: int, configuration_id: int | None = None) -> None:
         """Start the episode that ``seed`` names: the same seed gives the same episode, whatever ran before.
 
-        An ``episode_id`` in ``0..spec.num_episode_ids-1`` is the configuration, which is then not drawn.
+        A ``configuration_id`` in ``0..spec.num_configurations-1`` is the configuration, which is then not drawn.
         """
-        self.seed, self.episode_id, self.elapsed, self._succeeded = seed, episode_id, 0, False
-        self._start_episode(seed, episode_id)
+        self.seed, self.configuration_id, self.elapsed, self._succeeded = seed, configuration_id, 0, False
+        self._start_episode(seed, configuration_id)
         self._dense = self._dense_reward() if needs_dense(self.settings.reward) else 0.0
 
     def step(self, action: np.ndarray, reward_due: bool = True) -> StepResult:
@@ -116,7 +118,7 @@ class SingleEnv(ABC):
         """Free memory; may be called twice."""
 
     @abstractmethod
-    def _start_episode(self, seed: int, episode_id: int | None) -> None:
+    def _start_episode(self, seed: int, configuration_id: int | None) -> None:
         """Reset the simulation."""
 
     @abstractmethod

@@ -67,15 +67,15 @@ class EnvSlots:
         answers = (self.reset, self.step, self.record, self.take_frames, self.demonstrate)
         self.operations: dict[str, Callable[..., Answer]] = {answer.__name__: answer for answer in answers}
 
-    def reset(self, slots: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int | None]) -> Answer:
+    def reset(self, slots: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int | None]) -> Answer:
         """Start the episodes named by seed and id; their rows are written. Answers with the instructions."""
-        for slot, seed, episode_id in zip(slots, seeds, episode_ids, strict=True):
+        for slot, seed, configuration_id in zip(slots, seeds, configuration_ids, strict=True):
             try:
-                self.envs[slot].reset(int(seed), episode_id)
+                self.envs[slot].reset(int(seed), configuration_id)
                 self._arrays.clear(slot)
                 self._observe(slot)
             except Exception as error:
-                where = f"environment {self._ids[slot]} raised in reset, seed {seed}, episode id {episode_id}"
+                where = f"environment {self._ids[slot]} raised in reset, seed {seed}, configuration {configuration_id}"
                 raise RuntimeError(where) from error
         return {"tasks": [self.envs[slot].instruction for slot in slots]}, b""
 

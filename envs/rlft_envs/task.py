@@ -29,7 +29,7 @@ class Task:
     ids: tuple[str, ...]  # the simulator's ids that it is about; `*` stands for any text
     instruction: str = ""  # where neither the settings nor the environment itself give one
     expert: Hook | None = None  # `(SingleEnv) -> Expert`: who demonstrates the episode that it has just started
-    # `(EnvSettings) -> ConfigurationSpace | None`: what `reset(..., episode_ids)` addresses
+    # `(EnvSettings) -> ConfigurationSpace | None`: what `reset(..., configuration_ids)` addresses
     configurations: Hook | None = None
     check: Hook | None = None  # `(EnvSettings) -> None`: refuses settings and missing assets, before anything is built
     module: str | None = None  # imported before the id is looked up: it makes it known to its simulator
@@ -96,6 +96,6 @@ def make_expert(env: Any) -> Any:
 
 
 def configuration_space(settings: EnvSettings) -> ConfigurationSpace | None:
-    """The configurations that ``reset(..., episode_ids)`` addresses; None where the task has no numbers."""
+    """The configurations that ``reset(..., configuration_ids)`` addresses; None where the task has no numbers."""
     find = task_of(settings).hook("configurations")
     return None if find is None else find(settings)

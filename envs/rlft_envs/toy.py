@@ -103,7 +103,7 @@ class ToyEnv(SingleEnv):
             control_hz=CONTROL_HZ,
             max_episode_steps=settings.max_episode_steps,
             privileged_dim=4 if settings.privileged else 0,
-            num_episode_ids=len(STARTS) * len(GOALS) if self._numbered else 0,
+            num_configurations=len(STARTS) * len(GOALS) if self._numbered else 0,
         )
 
     @property
@@ -128,11 +128,11 @@ class ToyEnv(SingleEnv):
     def close(self) -> None:
         """Nothing to free."""
 
-    def _start_episode(self, seed: int, episode_id: int | None) -> None:
+    def _start_episode(self, seed: int, configuration_id: int | None) -> None:
         rng = np.random.default_rng(seed)
         self._pos, self._goal = rng.uniform(-0.8, 0.8, size=(2, 2))
         if self._numbered:
-            number = int(rng.integers(self.spec.num_episode_ids)) if episode_id is None else episode_id
+            number = int(rng.integers(self.spec.num_configurations)) if configuration_id is None else configuration_id
             start, goal = divmod(number, len(GOALS))
             centres = np.array([list(STARTS.values())[start], list(GOALS.values())[goal]])
             self._pos, self._goal = centres + rng.uniform(-JITTER, JITTER, size=(2, 2))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from rlft.errors import RlftError
-from rlft.evaluate.protocol import Episode, Protocol, list_episodes
+from rlft.evaluate.protocol import Episode, EvalProtocol, list_episodes
 from rlft.evaluate.result import EpisodeResult, EvalResult, summarise
 from rlft.placement import Placement, to_numpy
 from rlft.policy.actor import Actor
@@ -39,7 +39,7 @@ class Evaluator:
     """
 
     def __init__(
-        self, env: VecEnv, placement: Placement, protocol: Protocol, numbered: ConfigurationSpace | None = None
+        self, env: VecEnv, placement: Placement, protocol: EvalProtocol, numbered: ConfigurationSpace | None = None
     ) -> None:
         protocol.check(env.spec)
         self.env, self.placement, self.protocol = env, placement, protocol
@@ -141,7 +141,7 @@ class Evaluator:
 
     def _reset(self, starting: dict[int, _Running]) -> Observation:
         episodes = [running.episode for running in starting.values()]
-        ids = [e.episode_id for e in episodes if e.episode_id is not None]
+        ids = [e.configuration_id for e in episodes if e.configuration_id is not None]
         return self.env.reset(list(starting), [e.seed for e in episodes], ids or None)
 
     def _act(self, policy: FlowPolicy, obs: Observation, running: dict[int, _Running]) -> torch.Tensor:
@@ -198,7 +198,7 @@ class _Running:
             e = self.episode
             raise RlftError(
                 f"the simulator failed {MAX_TRIES} times in evaluation episode {e.index} (seed {e.seed}, "
-                f"episode id {e.episode_id}); its own message stands above; leave it out with another eval.seed"
+                f"configuration {e.configuration_id}); its message stands above; leave it out with another eval.seed"
             )
         return _Running(self.episode, self.tries + 1)
 
@@ -207,7 +207,7 @@ class _Running:
         return EpisodeResult(
             index=e.index,
             seed=e.seed,
-            episode_id=e.episode_id,
+            configuration_id=e.configuration_id,
             labels=e.labels,
             success_once=bool(step.success[slot]),
             success_at_end=bool(step.success_now[slot]),

@@ -20,7 +20,7 @@ SHORT = 12  # hexadecimal digits of a hash that are shown
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvalProtocol:
     """Everything that two comparable evaluations share.
 
     How the work is spread (environments, workers, devices), what is kept (videos, label) and the reward's scale are no
@@ -47,17 +47,19 @@ class Protocol:
     episodes: int  # how many
     seed: int  # names every episode's seed and noise, and the sample
     # the numbered configuration of each episode, in order; None where the seed decides
-    episode_ids: tuple[int, ...] | None
+    configuration_ids: tuple[int, ...] | None
     num_steps: int  # denoise steps of the deterministic ODE
     act_steps: int  # A
     version: int = VERSION  # of the rules themselves
 
     def __post_init__(self) -> None:
-        if self.episode_ids is not None and len(self.episode_ids) != self.episodes:
-            raise ValueError(f"episodes={self.episodes}, but {len(self.episode_ids)} episode_ids; one each is needed")
+        if self.configuration_ids is not None and len(self.configuration_ids) != self.episodes:
+            raise ValueError(
+                f"episodes={self.episodes}, but {len(self.configuration_ids)} configuration_ids; give one each"
+            )
 
     @classmethod
-    def of(cls, env: EnvSettings, **rules: Any) -> Protocol:
+    def of(cls, env: EnvSettings, **rules: Any) -> EvalProtocol:
         """The protocol of an evaluation in environments built from ``env``; fields of the same name are taken over.
 
         ``rules`` are the fields from ``select`` on.
@@ -68,11 +70,11 @@ class Protocol:
         return cls(**same, episode_end=SUCCESS if env.episode_ends_on_success else TIME_LIMIT, **rules)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, short enough to print: the episode ids stand in it by their hash."""
+        """Plain data, short enough to print: the configuration ids stand in it by their hash."""
         plain = asdict(self)
         if plain["options"] == "{}":
             del plain["options"]  # so that hashes from before there were options stay
-        plain["episode_ids"] = None if self.episode_ids is None else content_hash(self.episode_ids)
+        plain["configuration_ids"] = None if self.configuration_ids is None else content_hash(self.configuration_ids)
         return plain
 
     @property
@@ -86,9 +88,9 @@ class Protocol:
         pairs = ((name, getattr(spec, name), getattr(self, name)) for name in promised)
         if wrong := "; ".join(f"{name}: {built!r}, not {mine!r}" for name, built, mine in pairs if built != mine):
             raise ValueError(f"the environments are not those of the protocol: {wrong}")
-        if beyond := [i for i in self.episode_ids or () if not 0 <= i < spec.num_episode_ids]:
-            known = f"{self.env_id} has {spec.num_episode_ids} configurations"
-            raise ValueError(f"episode ids {beyond[:5]} do not exist: {known}")
+        if beyond := [i for i in self.configuration_ids or () if not 0 <= i < spec.num_configurations]:
+            known = f"{self.env_id} has {spec.num_configurations} configurations"
+            raise ValueError(f"configuration ids {beyond[:5]} do not exist: {known}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Episode:
 
     index: int  # its place in the protocol's list; also names the policy's noise
     seed: int  # of the environment
-    episode_id: int | None = None  # the numbered configuration; None where the seed decides
+    configuration_id: int | None = None  # the numbered configuration; None where the seed decides
     labels: Mapping[str, str] = field(default_factory=dict)  # what the configuration shows
 
 
@@ -138,10 +140,10 @@ def choose_ids(select: str, episodes: int, seed: int, numbered: ConfigurationSpa
     return tuple((high * 2**31 + low) % numbered.count for high, low in drawn)
 
 
-def list_episodes(protocol: Protocol, numbered: ConfigurationSpace | None) -> list[Episode]:
+def list_episodes(protocol: EvalProtocol, numbered: ConfigurationSpace | None) -> list[Episode]:
     """The protocol's episodes, by index."""
     seeds = [seed_for(protocol.seed, "eval-episode", i) for i in range(protocol.episodes)]
-    ids = protocol.episode_ids
+    ids = protocol.configuration_ids
     if ids is None:
         return [Episode(i, seed) for i, seed in enumerate(seeds)]
     labels = [{} if numbered is None else dict(numbered.labels(i)) for i in ids]

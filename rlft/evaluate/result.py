@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from rlft.errors import RlftError
-from rlft.evaluate.protocol import Protocol
+from rlft.evaluate.protocol import EvalProtocol
 from rlft.evaluate.strata import Stratum, macro_average, tabulate
 from rlft.files import content_hash
 from rlft.statistics import wilson_interval
@@ -29,7 +29,7 @@ class EpisodeResult:
 
     index: int  # its place in the protocol's list
     seed: int  # of the environment
-    episode_id: int | None  # the numbered configuration; None where the seed decided
+    configuration_id: int | None  # the numbered configuration; None where the seed decided
     labels: Mapping[str, str]  # what the configuration shows, as the task names it
     success_once: bool  # success at any step
     success_at_end: bool  # success at the last step
@@ -112,7 +112,7 @@ class EvalResult:
 
 def summarise(
     label: str,
-    protocol: Protocol,
+    protocol: EvalProtocol,
     results: Sequence[EpisodeResult],
     *,
     seconds: float,

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 COLUMNS = ("member", "group", "succeeded", "success", "95 % interval", "at the end", "against in distribution",
            "protocol")  # fmt: skip
 # What members of a suite differ in by intention: the task and what it shows.
-VARIED = ("env_id", "make_kwargs", "instruction", "episode_ids")
+VARIED = ("env_id", "make_kwargs", "instruction", "configuration_ids")
 
 
 @dataclass(frozen=True)

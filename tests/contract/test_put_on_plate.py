@@ -47,11 +47,11 @@ def resting(env):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_number_shows_its_configuration_at_rest(build, name, split):
     env = build(name, split)
-    n = env.spec.num_episode_ids
-    for episode_id in (0, n // 3, n - 1):
-        env.reset(0, episode_id)
+    n = env.spec.num_configurations
+    for configuration_id in (0, n // 3, n - 1):
+        env.reset(0, configuration_id)
         at, c = resting(env)
-        assert c == env.unwrapped.configurations(split)[episode_id]
+        assert c == env.unwrapped.configurations(split)[configuration_id]
         assert env.instruction == c.instruction
         for role, thing in c.things.items():
             assert np.linalg.norm(at[role][:2] - thing.at[:2]) < 0.1  # what falls onto its side rolls
@@ -67,13 +67,13 @@ def test_a_number_shows_its_configuration_at_rest(build, name, split):
 HOME = (-0.01840777, 0.0398835, 0.22242722, -0.00460194, 1.36524296, 0.00153398)
 
 
-@pytest.mark.parametrize("episode_id", [0, 401, 3135])
-def test_rest_is_where_things_fall_in_the_running_simulation(build, episode_id):
+@pytest.mark.parametrize("configuration_id", [0, 401, 3135])
+def test_rest_is_where_things_fall_in_the_running_simulation(build, configuration_id):
     """The published way: lift the robot, drop the things, wait."""
     import sapien
 
     env = build("Single-v1")
-    env.reset(0, episode_id)
+    env.reset(0, configuration_id)
     at, c = resting(env)
     scene = env.unwrapped
     scene.agent.robot.set_pose(sapien.Pose([0.147, 0.028, 1.870], [0, 0, 0, 1]))
@@ -132,8 +132,8 @@ def test_a_test_distractor_that_is_the_object_leaves_it_alone(build):
     numbers = env.unwrapped.configurations("test")
     per_extra = len(numbers) // 72
     alone = next(k * per_extra for k in range(72) if "extra" not in numbers[k * per_extra].things)
-    for episode_id in (0, alone):
-        env.reset(0, episode_id)
+    for configuration_id in (0, alone):
+        env.reset(0, configuration_id)
         assert env.observe().privileged.shape == (env.spec.privileged_dim,)
     assert resting(env)[0]["extra"][2] < 0
     env.step(IDLE)

@@ -184,8 +184,8 @@ def test_upstreams_tasks_draw_in_a_batch_what_each_draws_alone(env_id, monkeypat
             torch.testing.assert_close(mine.to(one.dtype), one, atol=2e-6, rtol=0)
 
 
-def start(single, seed, episode_id=None):
-    single.reset(seed, episode_id)
+def start(single, seed, configuration_id=None):
+    single.reset(seed, configuration_id)
     return single.observe()
 
 
@@ -203,10 +203,10 @@ def alone():
         single.close()
 
 
-def check_starts(env, single, env_ids, seeds, episode_ids=None):
-    obs = env.reset(env_ids, seeds, episode_ids)
+def check_starts(env, single, env_ids, seeds, configuration_ids=None):
+    obs = env.reset(env_ids, seeds, configuration_ids)
     for k, seed in enumerate(seeds):
-        expected = start(single, seed, None if episode_ids is None else episode_ids[k])
+        expected = start(single, seed, None if configuration_ids is None else configuration_ids[k])
         np.testing.assert_allclose(obs.state[k], expected.state, atol=1e-6)
         np.testing.assert_allclose(obs.privileged[k], expected.privileged, atol=1e-6)
 

@@ -72,7 +72,7 @@ def test_task(built, env_id):
     env = built(env_id)
     env.reset(1, 0)
     count, text = TASKS[env_id]
-    assert (env.spec.num_episode_ids, env.instruction) == (count, text)
+    assert (env.spec.num_configurations, env.instruction) == (count, text)
     assert (env.spec.act_dim, env.spec.control_hz, env.spec.state_dim) == (7, 5.0, 8)
     result = env.step(DOWN)
     assert set(result.metrics) == {"is_src_obj_grasped", "consecutive_grasp", "src_on_target", "grasped_now"}
@@ -99,11 +99,11 @@ def test_the_past_does_not_reach_the_next_episode(built, env_id):
     assert same(arrays(env), later)
 
 
-def test_an_episode_id_names_the_configuration_and_a_seed_draws_one(built):
+def test_an_configuration_id_names_the_configuration_and_a_seed_draws_one(built):
     env = built("PutCarrotOnPlateInScene-v1")
 
-    def start(seed, episode_id=None):
-        env.reset(seed, episode_id)
+    def start(seed, configuration_id=None):
+        env.reset(seed, configuration_id)
         return env.observe().privileged.tobytes()
 
     assert start(1, 0) == start(2, 0) != start(1, 13)

@@ -50,7 +50,7 @@ def test_an_evaluation_leaves_protocol_strata_and_videos_of_failures(checkpoint,
     assert result["protocol"]["episode_end"] == "time_limit"
     assert {e["steps"] for e in result["per_episode"]} == {20}
     assert sorted(row["episodes"] for row in result["strata"]["start"]) == [2, 2, 2, 2]
-    assert len({e["episode_id"] for e in result["per_episode"]}) == 8
+    assert len({e["configuration_id"] for e in result["per_episode"]}) == 8
     failed = [e["index"] for e in result["per_episode"] if not e["success_once"]][:3]
     assert sorted(p.name for p in (tmp_path / "videos").iterdir()) == sorted(f"sft_{i}_failure.mp4" for i in failed)
     # Another policy under the same protocol also records what was recorded before: a pair to look at.

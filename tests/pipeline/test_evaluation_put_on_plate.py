@@ -70,7 +70,7 @@ def test_every_member_runs_to_the_limit_with_labels_metrics_and_a_video(run):
 
 def test_configurations_beyond_31_bits_are_reached(run):
     directory, _ = run
-    assert max(e["episode_id"] for e in result_of(directory, "ee_pose")["per_episode"]) > 2**31
+    assert max(e["configuration_id"] for e in result_of(directory, "ee_pose")["per_episode"]) > 2**31
 
 
 def test_the_picture_of_a_vision_member_is_another(run):

@@ -21,7 +21,9 @@ def run(**changes):
 
 
 def named(result):
-    return [(e.index, e.seed, e.episode_id, e.success_once, e.success_at_end, e.steps) for e in result.per_episode]
+    return [
+        (e.index, e.seed, e.configuration_id, e.success_once, e.success_at_end, e.steps) for e in result.per_episode
+    ]
 
 
 def test_every_episode_is_run_once():
@@ -103,7 +105,7 @@ def test_metrics_are_of_the_last_step_and_averaged():
 
 def test_all_configurations_are_run_once_and_counted_by_label():
     result = run(select="all", limit=20, **NUMBERED)
-    assert [e.episode_id for e in result.per_episode] == list(range(36))
+    assert [e.configuration_id for e in result.per_episode] == list(range(36))
     assert {key: [row.episodes for row in rows] for key, rows in result.strata.items()} == {
         "start": [9] * 4,
         "goal": [4] * 9,
@@ -121,7 +123,7 @@ def test_the_environment_shows_the_configuration_that_the_label_names():
     """The toy's privileged state is start and goal; both stand in the labels, up to the seed's jitter."""
     evaluator = toy_evaluator(num_envs=36, select="all", privileged=True, **NUMBERED)
     episodes = evaluator.episodes
-    obs = evaluator.env.reset(range(36), [e.seed for e in episodes], [e.episode_id for e in episodes])
+    obs = evaluator.env.reset(range(36), [e.seed for e in episodes], [e.configuration_id for e in episodes])
     for row, episode in zip(obs.privileged, episodes, strict=True):
         said = [float(x) for key in ("start", "goal") for x in episode.labels[key].split()]
         assert row == pytest.approx(said, abs=0.051)

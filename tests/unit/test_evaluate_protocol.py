@@ -10,7 +10,7 @@ import pytest
 from helpers.toy_protocol import toy_protocol
 from helpers.toy_world import toy_settings
 
-from rlft.evaluate import Protocol
+from rlft.evaluate import EvalProtocol
 from rlft.files import canonical_json, content_hash
 from rlft.types import CameraSettings, EnvSettings, RewardSettings
 
@@ -56,7 +56,7 @@ RULES = {
     "select": "all",
     "episodes": 13,
     "seed": 8,
-    "episode_ids": tuple(range(12)),
+    "configuration_ids": tuple(range(12)),
     "num_steps": 4,
     "act_steps": 1,
     "version": 99,
@@ -73,7 +73,7 @@ def test_every_setting_is_on_one_side_of_the_hash():
     assert not set(OUTSIDE) & set(INSIDE)
     assert names_of(CameraSettings) == set(OF_A_CAMERA)
     named_otherwise = {"episode_ends_on_success": "episode_end"}
-    assert names_of(Protocol) == {named_otherwise.get(name, name) for name in INSIDE} | set(RULES)
+    assert names_of(EvalProtocol) == {named_otherwise.get(name, name) for name in INSIDE} | set(RULES)
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
@@ -104,15 +104,15 @@ def test_every_rule_is_in_the_hash(name):
 def hash_of(**changes):
     """Of settings that need not exist anywhere."""
     settings = dataclasses.replace(toy_settings(2, cameras=(CAMERA,)), **changes)
-    rules = {"select": "seeds", "episodes": 12, "seed": 7, "episode_ids": None, "num_steps": 3, "act_steps": 2}
-    return Protocol.of(settings, **rules).hash
+    rules = {"select": "seeds", "episodes": 12, "seed": 7, "configuration_ids": None, "num_steps": 3, "act_steps": 2}
+    return EvalProtocol.of(settings, **rules).hash
 
 
 def test_the_configurations_and_their_order_are_in_the_hash():
-    first = dataclasses.replace(protocol(), episodes=3, episode_ids=(1, 2, 3))
-    assert first.hash != dataclasses.replace(first, episode_ids=(1, 3, 2)).hash
-    assert first.hash != dataclasses.replace(first, episode_ids=(1, 2, 4)).hash
-    with pytest.raises(ValueError, match="episodes=4, but 3 episode_ids"):
+    first = dataclasses.replace(protocol(), episodes=3, configuration_ids=(1, 2, 3))
+    assert first.hash != dataclasses.replace(first, configuration_ids=(1, 3, 2)).hash
+    assert first.hash != dataclasses.replace(first, configuration_ids=(1, 2, 4)).hash
+    with pytest.raises(ValueError, match="episodes=4, but 3 configuration_ids"):
         dataclasses.replace(first, episodes=4)
 
 

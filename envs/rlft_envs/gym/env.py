@@ -129,7 +129,7 @@ class GymnasiumEnv(SingleEnv):
         """Close the environment; may be called twice."""
         self.env.close()
 
-    def _start_episode(self, seed: int, episode_id: int | None) -> None:
+    def _start_episode(self, seed: int, configuration_id: int | None) -> None:
         observation, info = self.env.reset(seed=seed)
         self._seen(observation, info)
         self._reward, self._over = 0.0, False

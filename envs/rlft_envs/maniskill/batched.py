@@ -64,17 +64,19 @@ class ManiSkillGpuVecEnv:
         self._closed = False
 
     def reset(
-        self, env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None = None
+        self, env_ids: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int] | None = None
     ) -> Observation:
         """See :meth:`rlft.types.VecEnv.reset`. However many are reset, the simulator resets once."""
-        numbers = check_reset(env_ids, seeds, episode_ids, self.spec)
+        numbers = check_reset(env_ids, seeds, configuration_ids, self.spec)
         ids = torch.as_tensor(list(env_ids), dtype=torch.int64, device=self._env.device)
         if len(ids) == 0:
             return _take(self._obs, ids)
         with self._simulator():
             # ManiSkill writes rows in ascending order of the environments, whatever the order of env_idx.
             each = sorted(zip(env_ids, seeds, numbers), key=lambda one: one[0])
-            options = {} if episode_ids is None else {"episode_id": torch.tensor([number for _, _, number in each])}
+            options = (
+                {} if configuration_ids is None else {"episode_id": torch.tensor([number for _, _, number in each])}
+            )
             info = self._reset(ids.sort().values, [int(seed) for _, seed, _ in each], options)
             self._task = instructions(self._env, self._settings)
             self._obs.task = self._task

@@ -31,13 +31,13 @@ def describe(env: BaseEnv, settings: EnvSettings) -> EnvSpec:
         control_hz=float(env.control_freq),
         max_episode_steps=settings.max_episode_steps,
         privileged_dim=read_privileged(env).shape[1] if settings.privileged else 0,
-        num_episode_ids=getattr(env, "num_episode_ids", 0),
+        num_configurations=getattr(env, "num_episode_ids", 0),
     )
 
 
-def episode_options(episode_id: int | None) -> dict[str, torch.Tensor]:
+def episode_options(configuration_id: int | None) -> dict[str, torch.Tensor]:
     """The reset options that ask for a numbered configuration; none where the seed decides."""
-    return {} if episode_id is None else {"episode_id": torch.tensor([episode_id])}
+    return {} if configuration_id is None else {"episode_id": torch.tensor([configuration_id])}
 
 
 def renew_physics(env: BaseEnv) -> None:
@@ -94,9 +94,9 @@ class ManiSkillEnv(SingleEnv):
         """Free the scene."""
         self.unwrapped.close()
 
-    def _start_episode(self, seed: int, episode_id: int | None) -> None:
+    def _start_episode(self, seed: int, configuration_id: int | None) -> None:
         renew_physics(self.unwrapped)
-        _, self._info = self.unwrapped.reset(seed=seed, options=episode_options(episode_id))
+        _, self._info = self.unwrapped.reset(seed=seed, options=episode_options(configuration_id))
         self._action = torch.zeros(1, len(self.spec.action_low))
 
     def _advance(self, action: np.ndarray) -> Outcome:

@@ -57,14 +57,16 @@ class WorkerPool:
         self._arrays, self._actions, self._rewards = shared_arrays(self._memory, self.spec, 0)
 
     def reset(
-        self, env_ids: Sequence[int], seeds: Sequence[int], episode_ids: Sequence[int] | None = None
+        self, env_ids: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int] | None = None
     ) -> Observation:
         """See :meth:`rlft.types.VecEnv.reset`. A worker that fails is restarted, and the same seeds are tried again."""
         waiting: dict[int, dict[str, Any]] = {}
-        for env, seed, episode_id in zip(env_ids, seeds, check_reset(env_ids, seeds, episode_ids, self.spec)):
+        for env, seed, configuration_id in zip(
+            env_ids, seeds, check_reset(env_ids, seeds, configuration_ids, self.spec)
+        ):
             link, slot = self._place[env]
-            message = waiting.setdefault(link.index, {"op": "reset", "slots": [], "seeds": [], "episode_ids": []})
-            for name, value in (("slots", slot), ("seeds", int(seed)), ("episode_ids", episode_id)):
+            message = waiting.setdefault(link.index, {"op": "reset", "slots": [], "seeds": [], "configuration_ids": []})
+            for name, value in (("slots", slot), ("seeds", int(seed)), ("configuration_ids", configuration_id)):
                 message[name].append(value)
             self._seeds[env], self._steps[env] = seed, 0
             self._running[env] = False  # not lost with a worker that dies now: it will be tried again

@@ -1,4 +1,4 @@
-"""Numbered configurations: what an ``episode_id`` shows. No simulator is loaded.
+"""Numbered configurations: what a number shows. No simulator is loaded.
 
 A number is read as digits of a mixed radix: object, plate, table, position, yaw, the last fastest. An extra digit
 stands after the object, or after the plate where it chooses a second plate.
@@ -95,7 +95,7 @@ class Numbering:
             IndexError: it is not in ``0..len - 1``.
         """
         if not 0 <= i < len(self):
-            raise IndexError(f"episode_id = {i}; {self.env_id} has 0..{len(self) - 1} for obj_set={self.obj_set}")
+            raise IndexError(f"configuration_id = {i}; {self.env_id} has 0..{len(self) - 1} for obj_set={self.obj_set}")
         rest, values = i, {}
         for name, allowed in reversed(self._digits.items()):
             rest, digit = divmod(rest, len(allowed))
@@ -180,7 +180,7 @@ class Configurations:
 
 
 def configuration_space(settings: EnvSettings) -> ConfigurationSpace:
-    """What ``reset(..., episode_ids)`` addresses; errors as of :class:`Configurations`."""
+    """What ``reset(..., configuration_ids)`` addresses; errors as of :class:`Configurations`."""
     obj_set = {"obj_set": "train", **settings.make_kwargs}["obj_set"]
     found = Configurations(settings.env_id, str(obj_set), folder_of(settings, "put_on_plate").parent)
     return ConfigurationSpace(found.numbering.sizes, found.labels, ("object", "plate", "table"))

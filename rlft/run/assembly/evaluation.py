@@ -17,25 +17,25 @@ from rlft.run.assembly.envs import check_task, configuration_space, env_settings
 from rlft.types import ConfigurationSpace, EnvSettings, VecEnv
 
 if TYPE_CHECKING:
-    from rlft.evaluate import Evaluator, Protocol
+    from rlft.evaluate import EvalProtocol, Evaluator
 
 
-def build_protocol(cfg: RunConfig, numbered: ConfigurationSpace | None = None) -> Protocol:
+def build_protocol(cfg: RunConfig, numbered: ConfigurationSpace | None = None) -> EvalProtocol:
     """What an evaluation has to keep equal to be comparable; see :func:`configuration_space` for ``numbered``.
 
     Raises:
         RlftError: the task cannot give the episodes that are asked for.
     """
-    from rlft.evaluate import Protocol, choose_ids
+    from rlft.evaluate import EvalProtocol, choose_ids
 
     e = cfg.eval
     ids = choose_ids(e.select, e.episodes, e.seed, numbered)
-    return Protocol.of(
+    return EvalProtocol.of(
         _settings(cfg, e.num_envs),
         select=e.select,
         episodes=e.episodes if ids is None else len(ids),
         seed=e.seed,
-        episode_ids=ids,
+        configuration_ids=ids,
         num_steps=cfg.num_steps_eval,
         act_steps=cfg.act_steps,
     )
@@ -88,13 +88,13 @@ def member_settings(cfg: RunConfig, member: SuiteMemberConfig) -> RunConfig:
     return replace(cfg, env=env, eval=replace(cfg.eval, suite=None, label=member.name))
 
 
-def member_protocols(settings: Mapping[str, RunConfig]) -> dict[str, Protocol]:
+def member_protocols(settings: Mapping[str, RunConfig]) -> dict[str, EvalProtocol]:
     """The protocol of every member of a suite, by name; nothing has been started yet when one cannot be had.
 
     Raises:
         ConfigError: names every member that does not exist, lacks assets, or has too few configurations.
     """
-    protocols: dict[str, Protocol] = {}
+    protocols: dict[str, EvalProtocol] = {}
     problems: dict[str, list[tuple[str, str]]] = {}  # what several members lack is said once
     for name, one in settings.items():
         try:

@@ -125,12 +125,12 @@ def test_checks_name_what_is_wrong():
         check_reset([0], [-1], None, SPEC)
     with pytest.raises(ValueError, match="no numbered configurations"):
         check_reset([0], [1], [5], SPEC)
-    numbered = replace(SPEC, num_episode_ids=6)
+    numbered = replace(SPEC, num_configurations=6)
     assert check_reset([0, 2], [1, 2], [5, 0], numbered) == [5, 0]
     assert check_reset([0, 2], [1, 2], None, numbered) == [None, None]
-    with pytest.raises(ValueError, match=r"episode_ids \[6\] do not exist; x has 0\.\.5"):
+    with pytest.raises(ValueError, match=r"configuration_ids \[6\] do not exist; x has 0\.\.5"):
         check_reset([0, 2], [1, 2], [5, 6], numbered)
-    with pytest.raises(ValueError, match="one per environment"):
+    with pytest.raises(ValueError, match="each environment needs one"):
         check_reset([0, 2], [1, 2], [5], numbered)
 
 

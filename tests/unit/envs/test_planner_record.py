@@ -32,7 +32,7 @@ class Counter(SingleEnv):
     def close(self):
         pass
 
-    def _start_episode(self, seed, episode_id):
+    def _start_episode(self, seed, configuration_id):
         self.at, self.executed = 0.0, []
 
     def _advance(self, action):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from rlft.evaluate import EpisodeResult, EvalResult, Protocol
+from rlft.evaluate import EpisodeResult, EvalProtocol, EvalResult
 from rlft.evaluate.result import summarise
 from rlft.types import CameraSettings, EnvSettings
 
@@ -27,8 +27,8 @@ def eval_result(
     settings = EnvSettings(
         "maniskill", "PushCube-v1", 2, 50, "pd_ee_delta_pos", (CameraSettings("base_camera", 56, 64),)
     )
-    given = Protocol.of(
-        settings, select="seeds", episodes=len(outcomes), seed=SEED, episode_ids=None, num_steps=4, act_steps=5
+    given = EvalProtocol.of(
+        settings, select="seeds", episodes=len(outcomes), seed=SEED, configuration_ids=None, num_steps=4, act_steps=5
     )
     episodes = [
         EpisodeResult(i, SEED + i, None, labels[i] if labels else {}, won, won, 20 if won else 50, gain * won)

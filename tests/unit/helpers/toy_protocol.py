@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from helpers.toy_world import PLACEMENT, toy_env, toy_settings
 
-from rlft.evaluate import Evaluator, Protocol, choose_ids
+from rlft.evaluate import EvalProtocol, Evaluator, choose_ids
 from rlft.types import EnvSettings
 from rlft_envs.task import configuration_space
 
 
-def toy_protocol(settings: EnvSettings, *, episodes=12, seed=7, select="seeds") -> Protocol:
+def toy_protocol(settings: EnvSettings, *, episodes=12, seed=7, select="seeds") -> EvalProtocol:
     ids = choose_ids(select, episodes, seed, configuration_space(settings))
-    return Protocol.of(
-        settings, select=select, episodes=episodes if ids is None else len(ids), seed=seed, episode_ids=ids,
+    return EvalProtocol.of(
+        settings, select=select, episodes=episodes if ids is None else len(ids), seed=seed, configuration_ids=ids,
         num_steps=3, act_steps=2,
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from rlft.config.learning import SftConfig
 from rlft.config.load import changed
-from rlft.evaluate import EpisodeResult, EvalResult, Protocol
+from rlft.evaluate import EpisodeResult, EvalProtocol, EvalResult
 from rlft.evaluate.result import summarise
 from rlft.learn.sft import SftTrainer
 from rlft.learn.updater import Updater
@@ -63,7 +63,9 @@ class OneShotSampler:
 def evaluation(label: str) -> EvalResult:
     episode = EpisodeResult(0, 1, None, {}, True, True, 1, 1.0, {"<name>": 1.0})
     settings = EnvSettings("toy", "Toy-v0", 1, 1, "pd_ee_delta_pos")
-    protocol = Protocol.of(settings, select="seeds", episodes=1, seed=0, episode_ids=None, num_steps=4, act_steps=1)
+    protocol = EvalProtocol.of(
+        settings, select="seeds", episodes=1, seed=0, configuration_ids=None, num_steps=4, act_steps=1
+    )
     return summarise(label, protocol, [episode], seconds=0.1, restarted=0)
 
 
