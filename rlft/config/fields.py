@@ -88,7 +88,7 @@ def settings(cls: type = RunConfig, prefix: str = "") -> Iterator[Setting]:
         cls = pydantic.dataclasses.dataclass(cls, frozen=frozen)  # a plug-in's plain dataclass
     for name, info in cls.__pydantic_fields__.items():  # type: ignore[attr-defined]
         kind, optional = _strip(info.annotation)
-        is_list = get_origin(kind) is list
+        is_list = get_origin(kind) in (list, tuple)
         setting = Setting(f"{prefix}{name}", info, _strip(get_args(kind)[0])[0] if is_list else kind, is_list, optional)
         yield setting
         if setting.is_section:

@@ -90,6 +90,12 @@ def test_a_task_a_planner_a_robot_and_a_control_mode_of_another_package(installe
     assert result["protocol"]["control_mode"] == "slow_delta"
 
 
+def test_a_gymnasium_environment_of_another_package(installed):
+    """Nested dictionaries, float images ``[3, h, w]``, no action bounds: all said in the task file."""
+    run = installed.pipeline("slide", "--config-dir", "settings", "task=slide", source="their_gym:SliderExpert")
+    assert json.loads((run / "eval_mine.json").read_text())["protocol"]["simulator"] == "gymnasium"
+
+
 TOY = ("task=toy", "n_action_steps=5", "act_steps=5")
 
 

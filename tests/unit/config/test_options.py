@@ -19,6 +19,7 @@ class Plain:
     groups: int = 4
     clip: Annotated[float, Field(gt=0, le=1)] = 0.2
     names: list[str] = dataclasses.field(default_factory=list)
+    bounds: tuple[float, ...] = ()
 
 
 @pydantic.dataclasses.dataclass
@@ -42,6 +43,7 @@ class Model(BaseModel):
     [
         (Plain, {"grups": 3}, ["env.options.grups: no such setting; did you mean env.options.groups?"]),
         (Plain, {"clip": 2, "names": "a"}, ["env.options.clip = 2: must be > 0 and <= 1", "expected list of texts"]),
+        (Plain, {"bounds": -1.0}, ["env.options.bounds = -1.0: expected list of numbers"]),
         (Plain, {"groups": None}, ["env.options.groups = null: expected whole number; this setting has no null"]),
         (Plain, {"names": ["None"]}, ["env.options.names.0 = 'None': this is text"]),
         (Nested, {"inner": {"clip": 0, "no": 1}}, ["inner.no: no such setting", "env.options.inner.clip = 0: must be"]),
