@@ -206,7 +206,7 @@ def test_without_what_draws_there_is_a_summary_and_an_error_that_names_the_extra
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(RlftError, match=rf"{package}, which is not installed.*pip install 'rlft\[report\]'"):
+    with pytest.raises(RlftError, match=rf"{package}, which is not installed.*pip install 'rlft-flow\[report\]'"):
         build_report(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
