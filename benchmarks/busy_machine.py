@@ -40,7 +40,7 @@ def run(settings: Settings) -> Iterator[Row]:
         beside = f"{loops} busy loops beside" if loops else "nothing beside"
         yield pairs.row(
             "busy_machine",
-            f"warm-up of the demo's policy, B = 64, {cores} threads, {beside}",
+            f"SFT of the demo's policy, B = 64, {cores} threads, {beside}",
             unit="steps/s",
             baseline="libgomp's own way of waiting",
             goal=GOALS[case],

@@ -1,6 +1,6 @@
 """``python -m benchmarks.densities --out DIR``: what PPO learns with each ``exploration.density``, on the demo's task.
 
-The demo's demonstrations and warm-up, once with H = A = 5 and once with H = 10 > A = 5; then 30 PPO iterations on the
+The demo's demonstrations and SFT, once with H = A = 5 and once with H = 10 > A = 5; then 30 PPO iterations on the
 heavy cube from the same weights with each density, and an evaluation on 128 seeds that training never sees. A run that
 is in DIR already is not run again: half an hour on two cores. The result is written into
 ``benchmarks/results/densities.json``.

@@ -56,7 +56,7 @@ class OurSide:
         self._env, self._actions, self._next = env, actions, 0
 
     def reset(self, seeds: Sequence[int]) -> Mapping[str, np.ndarray]:
-        """Start the episodes and the actions anew; the pictures, camera name -> uint8 ``[E, height, width, 3]``."""
+        """Start the episodes and the actions anew; the images, camera name -> uint8 ``[E, height, width, 3]``."""
         self._next = 0
         return self._env.reset(range(len(seeds)), seeds).images
 
@@ -108,7 +108,7 @@ class StockSide:
         self._actions, self._next = actions, 0
 
     def reset(self, seeds: Sequence[int]) -> dict[str, np.ndarray]:
-        """Start the episodes; the pictures, camera name -> uint8 ``[E, height, width, 3]``."""
+        """Start the episodes; the images, camera name -> uint8 ``[E, height, width, 3]``."""
         obs: Any = self._env.reset(seed=list(seeds))[0]
         return {name: data["rgb"].copy() for name, data in obs["sensor_data"].items()}
 
@@ -125,7 +125,7 @@ class StockSide:
 
 
 class BareLoop:
-    """One process with ManiSkill environments in a loop: A steps that render nothing, then one picture, each in turn.
+    """One process with ManiSkill environments in a loop: A steps that render nothing, then one image, each in turn.
 
     No reward bookkeeping, no episode rules, no messages: what the simulator itself takes. One thread, and the renderer
     draws in it, so that a loop takes one core and no more.

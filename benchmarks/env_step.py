@@ -1,6 +1,6 @@
 """Environment steps/s with our control step and one dense reward a chunk, against ``BaseEnv.step`` at every step.
 
-Both sides are one environment in this process that steps A actions and is then observed (a picture, the state, the
+Both sides are one environment in this process that steps A actions and is then observed (an image, the state, the
 simulator's own state), as in the demo's rollouts. They play the same actions, and what the simulator's state differs
 by after them is measured: nothing, if the arithmetic is the same.
 """
@@ -20,14 +20,14 @@ from benchmarks.harness import Pairs, Row, Settings, in_turns
 from rlft_envs.single import Outcome, SingleEnv
 
 BUDGET_S = 45
-SIDES = {56: "the demo's picture", 128: "the task's own"}  # pixels
+SIDES = {56: "the demo's image", 128: "the task's own"}  # pixels
 ACT_STEPS, CHUNKS = 5, 8
 GOAL = 1.5
 COMPARED_STEPS = 200
 
 
 def run(settings: Settings) -> Iterator[Row]:
-    """Either picture size."""
+    """Either image size."""
     os.environ["LP_NUM_THREADS"] = "0"  # the renderer draws in this thread; read when the driver is loaded
     import torch
 
@@ -74,7 +74,7 @@ def _compare(side: int, what: str, pairs: int) -> Row:
         for env in envs.values():
             env.close()
     ms = {name: 1e3 / statistics.median(rates[f"{name} steps"]) for name in envs}
-    picture = {name: 1e3 * ACT_STEPS / statistics.median(rates[name]) - ACT_STEPS * ms[name] for name in envs}
+    image = {name: 1e3 * ACT_STEPS / statistics.median(rates[name]) - ACT_STEPS * ms[name] for name in envs}
     return Pairs(rates["ours"], rates["theirs"]).row(
         "env_step",
         f"PushCube-v1, {side} x {side} ({what}), A = {ACT_STEPS}",
@@ -83,12 +83,12 @@ def _compare(side: int, what: str, pairs: int) -> Row:
         goal=GOAL,
         explanation=(
             f"A step without reward takes {ms['ours']:.2f} ms, ManiSkill's {ms['theirs']:.2f} ms, and either side "
-            f"takes {picture['theirs']:.1f} ms more per chunk for what is observed, which is the same for both."
+            f"takes {image['theirs']:.1f} ms more per chunk for what is observed, which is the same for both."
         ),
         facts={
             "step_ms": ms["ours"],
             "stock_step_ms": ms["theirs"],
-            "observation_ms": picture["theirs"],
+            "observation_ms": image["theirs"],
             f"largest_difference_of_states_in_{COMPARED_STEPS}_steps": apart,
             "difference_of_returns": abs(rewards["ours"] - rewards["theirs"]),
         },

@@ -1,4 +1,4 @@
-"""Environment steps/s of our workers against the ideal: a bare loop of A steps and one picture, times the workers.
+"""Environment steps/s of our workers against the ideal: a bare loop of A steps and one image, times the workers.
 
 Before each measurement all episodes start anew, so that all sides step and render the very same trajectories.
 """
@@ -70,7 +70,7 @@ def _compare(ours: OurSide, loops: list[BareLoop], act_steps: int, pairs: int) -
         "env_vs_ideal",
         f"PushCube-v1, {SIDE} x {SIDE}, {NUM_WORKERS} workers of {ENVS_PER_WORKER}, A = {act_steps}",
         unit="steps/s",
-        baseline=f"one bare loop of {act_steps} steps and one picture, on one core, times {NUM_WORKERS}",
+        baseline=f"one bare loop of {act_steps} steps and one image, on one core, times {NUM_WORKERS}",
         goal=GOAL,
         explanation=(
             f"{NUM_WORKERS} bare loops side by side, without workers, messages or episode rules, reach {limit:.2f} of "

@@ -28,7 +28,7 @@ class Scale:
         horizons: H.
         cameras: V.
         batches: of the sampler.
-        sft_batch: of the warm-up.
+        sft_batch: of SFT.
         envs: E of the simulator.
         rounds: measurements of either side of a ratio.
     """
@@ -68,7 +68,7 @@ DRY = Scale(
 
 
 class StillEnv:
-    """A :class:`rlft.types.VecEnv` whose pictures are random and never change; every chunk ends its episode.
+    """A :class:`rlft.types.VecEnv` whose images are random and never change; every chunk ends its episode.
 
     Args:
         num_envs: E.
@@ -96,7 +96,7 @@ class StillEnv:
     def reset(
         self, env_ids: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int] | None = None
     ) -> Observation:
-        """The same pictures as ever."""
+        """The same images as ever."""
         ids = list(env_ids)
         images = {name: frames[ids] for name, frames in self._images.items()}
         return Observation(images, self._state[ids], [INSTRUCTION] * len(ids))
@@ -128,5 +128,5 @@ class StillEnv:
 
 
 def environment(cfg: RunConfig, num_envs: int) -> StillEnv:
-    """Still pictures from the settings' cameras."""
+    """Still images from the settings' cameras."""
     return StillEnv(num_envs, [CameraSettings(c.name, c.height or 0, c.width or 0) for c in cfg.env.cameras])

@@ -1,4 +1,4 @@
-"""The GPU benchmark's rows about the model: update, sampler, warm-up, memory against the plan, bf16, synchronisations.
+"""The GPU benchmark's rows about the model: update, sampler, SFT, memory against the plan, bf16, synchronisations.
 
 Every ratio has both sides in this process, on the same weights, in turns. Every number is of random weights, whose
 values do not change what they cost.
@@ -18,9 +18,16 @@ from benchmarks.gpu_env import ACT_STEPS, ACTION, Scale, environment
 from benchmarks.gpu_model import Models, Side
 from benchmarks.gpu_rows import LINES, Check, Found, claim, ratio, size
 from rlft.config.load import changed
+from rlft.config.schema import RunConfig
+from rlft.data.dataset import DemoSet
+from rlft.data.episode import DemoMeta
+from rlft.learn.sft import SftTrainer
 from rlft.memory import free_bytes
 from rlft.placement import parse_device, synchronize
 from rlft.policy.denoise import integrate_ode
+from rlft.policy.pi0.policy import Pi0Policy
+from rlft.policy.pi0.transforms import Pi0Input
+from rlft.rollout.buffer import Rollout
 
 METHODS = {"single step": "flow_sde_single", "chain": "flow_noise"}
 LEROBOT_STEPS = 10  # K of lerobot's default
@@ -58,7 +65,7 @@ def compile_checks(scale: Scale) -> list[Check]:
 
 
 def update(models: Models, cases: dict[str, tuple[int, int, str]]) -> Iterator[Found]:
-    """PPO's update from stored prefixes against the same update that encodes pictures again, once per micro-batch."""
+    """PPO's update from stored prefixes against the same update that encodes images again, once per micro-batch."""
     for case, (horizon, cameras, method) in cases.items():
         side = models.side(horizon, cameras, f"exploration.method={method}")
         stored, images = side.rollout("prefix"), side.rollout("images")
@@ -69,9 +76,9 @@ def update(models: Models, cases: dict[str, tuple[int, int, str]]) -> Iterator[F
         yield ratio(case, pairs, "samples/s", "recomputed", note=sizes, line=line)
 
 
-def prefix_tokens(buffer: Any) -> int:
+def prefix_tokens(buffer: Rollout) -> int:
     """N of a rollout that stores prefixes."""
-    return int(buffer.gather(torch.tensor([0])).prefix.mask.shape[1])
+    return buffer.rows(torch.tensor([0])).prefix.mask.shape[1]
 
 
 def sampler(models: Models, horizon: int, cameras: int) -> Iterator[Found]:
@@ -98,7 +105,7 @@ def sampler(models: Models, horizon: int, cameras: int) -> Iterator[Found]:
 
 
 @torch.no_grad()
-def sampled(policy: Any, inputs: Any, noise: torch.Tensor, steps: int = LEROBOT_STEPS) -> torch.Tensor:
+def sampled(policy: Pi0Policy, inputs: Pi0Input, noise: torch.Tensor, steps: int = LEROBOT_STEPS) -> torch.Tensor:
     """Evaluation's chunk, ``[n, H, D]``."""
     return integrate_ode(policy, policy.encode(inputs), noise, steps)
 
@@ -146,10 +153,10 @@ def against_plan(case: str, measured: int, planned: dict[str, int], note: str) -
 
 
 @torch.no_grad()
-def first_log_ratio(side: Side, buffer: Any) -> float:
+def first_log_ratio(side: Side, buffer: Rollout) -> float:
     """Largest |new - old| joint log-probability, nats, before any step, in micro-batches as the update takes them."""
     worst = 0.0
-    for rows in buffer.row_blocks(side.cfg.train.micro_batch_size):
+    for rows in buffer.row_blocks(side.cfg.train.micro_batch_size or side.cfg.train.batch_size):
         log_ratio, _ = side.objective.evaluate(buffer.rows(rows))
         worst = max(worst, float(log_ratio.abs().max()))
     return worst
@@ -174,8 +181,7 @@ SFT = {  # case -> settings
 
 
 def sft(models: Models, horizon: int) -> Iterator[Found]:
-    """A step of the warm-up against lerobot's forward, backward and AdamW on the same weights; peaks over the plan."""
-    from rlft.learn.sft import SftTrainer
+    """A step of SFT against lerobot's forward, backward and AdamW on the same weights; peaks over the plan."""
     from rlft.plan.memory import Assumptions, device_name, plan_sft
 
     for case, overrides in SFT.items():
@@ -202,7 +208,7 @@ def sft(models: Models, horizon: int) -> Iterator[Found]:
         del trainer, theirs
 
 
-def stepped(trainer: Any, device: torch.device) -> float:
+def stepped(trainer: SftTrainer, device: torch.device) -> float:
     """One step of ours; its samples."""
     trainer.step()
     synchronize(device)
@@ -212,7 +218,7 @@ def stepped(trainer: Any, device: torch.device) -> float:
 class LerobotStep:
     """lerobot's training step on the same weights; the VLM is frozen as the policy has it."""
 
-    def __init__(self, policy: Any, cfg: Any) -> None:
+    def __init__(self, policy: Pi0Policy, cfg: RunConfig) -> None:
         self.policy, self.n = policy, cfg.sft.batch_size
         self.inputs = parts.lerobot_inputs(policy, parts.prepared(policy, cfg, self.n))
         self.noise = parts.noise_like(policy, self.n)
@@ -231,11 +237,8 @@ class LerobotStep:
         return float(self.n)
 
 
-def demonstrations(cfg: Any, horizon: int, frames: int) -> Any:
+def demonstrations(cfg: RunConfig, horizon: int, frames: int) -> DemoSet:
     """Random demonstrations in memory: one episode."""
-    from rlft.data.dataset import DemoSet
-    from rlft.data.episode import DemoMeta
-
     n = frames + horizon
     env = environment(cfg, n)
     obs = env.reset(range(n), [0] * n)

@@ -40,7 +40,7 @@ VOCAB = 384  # of the tokenizer that stands in for PaliGemma's, which is not fre
 
 @dataclass
 class Side:
-    """A run's parts on still pictures; made by :meth:`Models.side`.
+    """A run's parts on still images; made by :meth:`Models.side`.
 
     Attributes:
         cfg: its settings.
@@ -178,7 +178,7 @@ def noise_like(policy: Pi0Policy, n: int) -> Tensor:
 
 
 def lerobot_inputs(policy: Pi0Policy, inputs: Pi0Input) -> list[Any]:
-    """The same inputs as lerobot's core takes them: pictures in [-1, 1], prompts padded to its own length."""
+    """The same inputs as lerobot's core takes them: images in [-1, 1], prompts padded to its own length."""
     images = [image.float() / 127.5 - 1.0 for image in inputs.images.unbind(1)]
     present = [torch.ones(len(inputs), dtype=torch.bool, device=policy.device) for _ in images]
     short = policy.config.tokenizer_max_length - inputs.tokens.shape[1]
@@ -189,5 +189,5 @@ def lerobot_inputs(policy: Pi0Policy, inputs: Pi0Input) -> list[Any]:
 
 def compare(ours: Callable[[], float], theirs: Callable[[], float], scale: Scale, warm_up: int = 1) -> Pairs:
     """Both sides in turns; each returns its units of work, and has waited for its device."""
-    rates = in_turns({"ours": ours, "theirs": theirs}, scale.rounds, warm_up)
+    rates = in_turns({"ours": ours, "theirs": theirs}, scale.rounds, 0 if scale.dry else warm_up)
     return Pairs(rates["ours"], rates["theirs"])

@@ -1,4 +1,4 @@
-"""The GPU benchmark's rows about simulation: what a seed means, what a reset touches, pictures, devices, speed."""
+"""The GPU benchmark's rows about simulation: what a seed means, what a reset touches, images, devices, speed."""
 
 from __future__ import annotations
 
@@ -121,19 +121,19 @@ def reset_twice(sim: Sim) -> Iterator[Found]:
 
 
 def picture_kept(sim: Sim) -> Iterator[Found]:
-    """A picture that is kept while the next ones are rendered stays what it was."""
+    """A image that is kept while the next ones are rendered stays what it was."""
     env = sim.many
     E, name = env.spec.num_envs, env.spec.cameras[0].name
     kept = env.reset(range(E), range(E)).images[name]
     copy = plain(kept)
     new = env.step_chunk(actions(env, 2)).obs.images[name]
     seen = largest(copy, new)
-    note = f"the new picture differs by up to {seen:.0f} of 255" if seen else "BLIND: the new picture is the same"
+    note = f"the new image differs by up to {seen:.0f} of 255" if seen else "BLIND: the new image is the same"
     yield claim("changed numbers", float((plain(kept) != copy).sum()) if seen else 1.0, 0.0, "", note)
 
 
 def env_steps(sim: Sim) -> Iterator[Found]:
-    """Environment steps a second with random actions, one picture a chunk, and what they take of the GPU's memory."""
+    """Environment steps a second with random actions, one image a chunk, and what they take of the GPU's memory."""
     first = 0.0
     for count in sim.scale.envs:
         case = f"E={count}, A={ACT_STEPS}"

@@ -1,4 +1,4 @@
-"""PPO samples/s: minibatches of stored prefixes against minibatches whose pictures are encoded again (no gradients).
+"""PPO samples/s: minibatches of stored prefixes against minibatches whose images are encoded again (no gradients).
 
 Both sides are the same updater, model and rollout; only the buffer differs. The other side encodes once per minibatch
 for all denoise steps, and as cheaply as we know how, so the gain is that of storing alone.
@@ -49,7 +49,7 @@ def compare(size: str, horizon: int, method: str, pairs: int) -> Row:
         NAME,
         f"{METHODS[method]}, H={horizon}",
         unit="samples/s",
-        baseline="the same update, pictures encoded once per minibatch",
+        baseline="the same update, images encoded once per minibatch",
         goal=GOAL * flops,
         facts=facts
         | {
@@ -67,7 +67,7 @@ def explained(row: Row, stored: Side, images: Side) -> Row:
     ours, theirs = model.time_shares(lambda: stored.update(1)), model.time_shares(lambda: images.update(1))
     text = (
         f"{row.facts['flop_ratio']:.1f} times fewer operations give {row.value:.1f} times the speed. Matrix products "
-        f"take {ours['matrix products']:.0%} of our update's time ({theirs['matrix products']:.0%} with pictures). The "
+        f"take {ours['matrix products']:.0%} of our update's time ({theirs['matrix products']:.0%} with images). The "
         f"rest, which the ratio does not count, is attention {ours['attention']:.0%}, activations, norms and residuals "
         f"{ours['element-wise']:.0%}, optimiser {ours['optimiser']:.0%}, others {ours['other']:.0%}; it grows with the "
         "expert's width, products with its square, and this expert is a sixth as wide as the real one."
@@ -76,13 +76,13 @@ def explained(row: Row, stored: Side, images: Side) -> Row:
 
 
 class Side:
-    """A model, its optimisers and a rollout of B decisions on random pictures.
+    """A model, its optimisers and a rollout of B decisions on random images.
 
     Args:
         size: a key of ``real_ratio_model.SIZES``.
         horizon: H.
         method: sampler.
-        prefix: store prefixes; otherwise pictures.
+        prefix: store prefixes; otherwise images.
         batch: B.
     """
 
@@ -103,7 +103,7 @@ class Side:
 
 
 def filled(objective: PPO, policy: Pi0Policy, rows: int, *, prefix: bool) -> Rollout:
-    """A rollout without a simulator, T = 1: random pictures, random rewards, what the policy itself draws."""
+    """A rollout without a simulator, T = 1: random images, random rewards, what the policy itself draws."""
     g = torch.Generator().manual_seed(1)
     inputs = policy.prepare(model.observations(policy, rows))
     with torch.no_grad():
@@ -125,4 +125,4 @@ def check_equal(ours: dict[str, float], theirs: dict[str, float]) -> None:
     """
     for name in ("total", "policy", "value", "kl", "actor_grad_norm"):
         a, b = ours[name], theirs[name]
-        assert abs(a - b) <= 1e-3 * max(1.0, abs(b)), f"{name}: {a} with stored prefixes, {b} with pictures"
+        assert abs(a - b) <= 1e-3 * max(1.0, abs(b)), f"{name}: {a} with stored prefixes, {b} with images"

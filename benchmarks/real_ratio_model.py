@@ -140,11 +140,11 @@ def make_ppo(policy: Pi0Policy, method: str, cfg: RunConfig | None = None) -> PP
 
 
 def observations(policy: Pi0Policy, n: int, seed: int = 0) -> Observation:
-    """Random pictures at the model's resolution, and random states; n rows."""
+    """Random images at the model's resolution, and random states; n rows."""
     rng = np.random.default_rng(seed)
     side = policy.image_size
-    pictures = rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
-    return Observation({CAMERA: pictures}, rng.normal(size=(n, STATE)).astype(np.float32), [INSTRUCTION] * n)
+    images = rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+    return Observation({CAMERA: images}, rng.normal(size=(n, STATE)).astype(np.float32), [INSTRUCTION] * n)
 
 
 def facts(policy: Pi0Policy, size: str, horizon: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Chunks/s: our sampler against lerobot's ``PI0Policy.predict_action_chunk``, with the same weights and noise.
 
-Both sides start from prepared inputs (pictures resized, prompt tokenised, state normalised) and end at the chunk in
+Both sides start from prepared inputs (images resized, prompt tokenised, state normalised) and end at the chunk in
 model units; that they give the same numbers is checked first. lerobot pads every prompt to 48 tokens; what it gains
 from the prompt's own length is measured too, and stands in the facts.
 """

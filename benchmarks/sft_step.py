@@ -194,7 +194,5 @@ def demos(policy: Pi0Policy) -> DemoSet:
         fingerprint="none",
     )
     actions = torch.randn(n, model.ACTION, generator=torch.Generator().manual_seed(2))
-    pictures = {name: torch.as_tensor(frames) for name, frames in obs.images.items()}
-    return DemoSet(
-        meta, pictures, torch.as_tensor(obs.state), actions, torch.tensor([n]), list(obs.task), policy.horizon
-    )
+    images = {name: torch.as_tensor(frames) for name, frames in obs.images.items()}
+    return DemoSet(meta, images, torch.as_tensor(obs.state), actions, torch.tensor([n]), list(obs.task), policy.horizon)

@@ -45,7 +45,7 @@ def compare(size: str, horizon: int) -> Iterator[Row]:
         "buffer_bytes_images": images.buffer.nbytes(),
     }
     others: dict[str, Callable[[], Any]] = {
-        "pictures encoded again": lambda: images.update(1),
+        "images encoded again": lambda: images.update(1),
         "K joint passes, gradients through the prefix": lambda: joint_passes(images),
     }
     for words, work in others.items():
