@@ -15,14 +15,8 @@ from rlft.run.assembly.evaluation import build_eval_env, member_settings
 from rlft.run.assembly.learner import build_placement
 from rlft.run.assembly.policy import build_policy
 
-SMALL = (
-    "task=toy",
-    "env.make_kwargs={numbered: true}",
-    "eval.num_envs=3",
-    "eval.episodes=8",
-    "eval.num_videos=3",
-    "eval.select=stratified",
-)
+SMALL = ["task=toy", "env.make_kwargs={numbered: true}", "eval.num_envs=3", "eval.episodes=8", "eval.num_videos=3"]
+SMALL += ["eval.select=stratified"]
 
 
 @pytest.fixture(scope="module")
@@ -170,18 +164,10 @@ def test_the_published_suite_loads_and_every_member_is_of_the_family():
     assert {env.make_kwargs["obj_set"] for env in digits.values()} == {"train", "test"}
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["suite=put_on_plate_ood"],
-        ["recipe=pi0_pi_rl", "suite=put_on_plate_ood"],
-        ["task=put_on_plate", "suite=put_on_plate_ood"],
-    ],
-    ids=["plate_cpu", "recipe", "task"],
-)
+@pytest.mark.parametrize("words", [[], ["recipe=pi0_pi_rl"], ["task=put_on_plate"]], ids=["plate", "recipe", "task"])
 def test_a_suite_has_its_own_number_of_episodes_beside_any_run_file(words):
     """The order of a defaults list decides which file wins: the suite has to stand behind the run file's own words."""
-    cfg = load("evaluate", words, config_name="put_on_plate_cpu" if len(words) == 1 else None)
+    cfg = load("evaluate", [*words, "suite=put_on_plate_ood"], config_name=None if words else "put_on_plate_cpu")
     assert (cfg.eval.episodes, cfg.eval.select, cfg.eval.episode_end) == (128, "stratified", "time_limit")
     assert len(cfg.eval.suite.members) == 14
     assert cfg.env.id.startswith("PutOnPlateInScene25")

@@ -17,17 +17,8 @@ from rlft.run.assembly.policy import build_policy
 pytestmark = pytest.mark.simulator
 
 MEMBERS = ("main", "vision_whole_05", "ee_pose")
-SMALL = (
-    "suite=put_on_plate_ood",
-    "sim.num_workers=0",
-    "env.max_episode_len=4",
-    "env.n_steps_rollout=4",
-    "train.batch_size=4",
-    "eval.num_envs=2",
-    "eval.episodes=2",
-    "eval.num_videos=1",
-    "eval.label=tiny",
-)
+SMALL = ["suite=put_on_plate_ood", "sim.num_workers=0", "env.max_episode_len=4", "env.n_steps_rollout=4"]
+SMALL += ["train.batch_size=4", "eval.num_envs=2", "eval.episodes=2", "eval.num_videos=1", "eval.label=tiny"]
 
 
 @pytest.fixture(scope="module")
