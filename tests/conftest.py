@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import signal
 
 if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -17,3 +18,9 @@ if (_assets := find_assets()) is not None:
 
 # What a shell starts in the background ignores Ctrl-C, and so would every process that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish():
+    """What was imported stays: ManiSkill collects garbage at every build and close, and need not look through it."""
+    gc.collect()
+    gc.freeze()

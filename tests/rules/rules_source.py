@@ -43,6 +43,7 @@ class Source:
                 found |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
         return found
 
+    @cached_property
     def docstrings(self) -> set[ast.Constant]:
         found = set()
         for node in ast.walk(self.tree):

@@ -46,7 +46,7 @@ def test_device_names_stand_in_one_place():
         for source in library()
         if source.name not in DEVICE_FILES
         for node in ast.walk(source.tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in source.docstrings()
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in source.docstrings
         if DEVICE.fullmatch(node.value)
     ]
     assert found == []
@@ -67,19 +67,12 @@ def test_settings_are_attributes():
     assert found == []
 
 
-def test_the_library_does_not_print():
-    found = [f"{s.name}:{node.lineno}" for s in library() for node, name in calls(s) if name == "print"]
-    assert found == []
-
-
 TORCH_DRAWS = re.compile(r"torch\.(rand|randn|randint|randperm|normal|bernoulli|multinomial)")
 GLOBAL_DRAWS = re.compile(r"random\.\w+|(np|numpy)\.random\.(?!default_rng|Generator|SeedSequence|PCG64|Philox)\w+")
 LIKE_DRAWS = re.compile(r"torch\.\w+_like|.*\.(normal_|uniform_|bernoulli_|random_|exponential_)")
 GLOBAL_STREAM = {
-    (
-        "envs/rlft_envs/maniskill/variations.py",
-        "torch.rand",
-    ): "inside ManiSkill's reset, which has seeded the stream, or row_draws.py, which replaces it",
+    # Inside ManiSkill's reset, which has seeded the stream, or row_draws.py, which replaces it.
+    ("envs/rlft_envs/maniskill/variations.py", "torch.rand"): "seeded by the reset that it is called in",
     ("rlft/objective/build.py", "torch.manual_seed"): "within fork_rng: layers initialise from the global stream",
     ("rlft/policy/pi0/factory.py", "torch.manual_seed"): "within fork_rng, as above",
 }
