@@ -99,9 +99,7 @@ class StackedScene(Stacked):
 
     def __init__(self, parts):
         super().__init__(parts)
-        self.sensors = {
-            name: BufferedCamera([part.sensors[name] for part in parts], Buffers()) for name in parts[0].sensors
-        }
+        self.sensors = {name: BufferedCamera([p.sensors[name] for p in parts], Buffers()) for name in parts[0].sensors}
 
 
 class DeviceStream(TorchFunctionMode):
@@ -175,9 +173,7 @@ class BatchedManiSkill(Stacked):
     @property
     def compose_picture(self):
         composers = [env.compose_picture for env in self._parts]  # a task without: no such attribute here either
-        return lambda name, rgb, seen: torch.cat(
-            [compose(name, row(rgb, i), row(seen, i)) for i, compose in enumerate(composers)]
-        )
+        return lambda name, rgb, seen: torch.cat([f(name, row(rgb, i), row(seen, i)) for i, f in enumerate(composers)])
 
     @property
     def get_language_instruction(self):

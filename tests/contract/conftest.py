@@ -50,10 +50,7 @@ def environments():
 
 
 @pytest.fixture(
-    params=[
-        *TOYS,
-        *(pytest.param(factory, marks=pytest.mark.simulator) for factory in (*SIMULATORS, *MUJOCO, *FAMILY)),
-    ],
+    params=[*TOYS, *(pytest.param(one, marks=pytest.mark.simulator) for one in (*SIMULATORS, *MUJOCO, *FAMILY))],
     ids=lambda factory: factory.name,
 )
 def factory(request):

@@ -21,19 +21,14 @@ class ScriptedPhysics:
 
     Bodies are numbered as they are built, one environment after another from the last to the first, so that rows
     confused with environments, or things, show.
-
-    Attributes:
-        raw: what is read and written, float ``[bodies, 13]``.
-        simulated: what the simulation has.
-        counts: how often the buffer was handed out and queries were made and asked.
     """
 
     timestep = TIMESTEP
 
     def __init__(self, scene):
         self._scene, self._bodies = scene, []
-        self.raw = self.simulated = torch.zeros(0, 13)
-        self.counts = {"buffer": 0, "created": 0, "asked": 0}
+        self.raw = self.simulated = torch.zeros(0, 13)  # what is read and written, and what the simulation has
+        self.counts = {"buffer": 0, "created": 0, "asked": 0}  # the buffer handed out; queries made and asked
         self.cuda_rigid_body_data = SimpleNamespace(torch=self._buffer)
 
     def body(self, name, env, pose):
@@ -82,9 +77,8 @@ class ScriptedBuilder:
         return lambda *args, **kwargs: self
 
     def build(self, name):
-        bodies = [self._scene.physics.body(name, i, self.initial_pose) for i in reversed(range(self._scene.num_envs))][
-            ::-1
-        ]
+        scene = self._scene
+        bodies = [scene.physics.body(name, i, self.initial_pose) for i in reversed(range(scene.num_envs))][::-1]
         return SimpleNamespace(name=name, _bodies=bodies, _body_data_index=torch.tensor([body.row for body in bodies]))
 
     build_static = build
@@ -99,10 +93,8 @@ class ScriptedRobot:
         self._scene = scene
         self.qpos = torch.zeros(scene.num_envs, 8)
         self.robot = SimpleNamespace(set_pose=lambda pose: None)
-        for finger in FINGERS:
-            bodies = [
-                SimpleNamespace(name=finger, env=i, row=-1 - FINGERS.index(finger)) for i in range(scene.num_envs)
-            ]
+        for k, finger in enumerate(FINGERS):
+            bodies = [SimpleNamespace(name=finger, env=i, row=-1 - k) for i in range(scene.num_envs)]
             turned = Pose.create(torch.tensor([[0.0, 0, 0, 1, 0, 0, 0]] * scene.num_envs))
             setattr(self, f"{finger}_link", SimpleNamespace(_bodies=bodies, pose=turned))
 
@@ -115,14 +107,7 @@ OPENING = {"finger1": 1.0, "finger2": -1.0}  # along y
 
 
 class ScriptedScene:
-    """Drives one scene object.
-
-    Attributes:
-        env: a :class:`rlft_tasks.put_on_plate.scene.PutOnPlate`.
-        physics: what it runs on.
-        forces: (object, plate) -> contact force in every environment, newtons.
-        held: object -> whether the fingers hold it, in every environment.
-    """
+    """Drives one :class:`rlft_tasks.put_on_plate.scene.PutOnPlate`, its ``env``."""
 
     def __init__(self, env_id, num_envs, root, obj_set):
         from rlft_tasks.put_on_plate.scene import PutOnPlate
@@ -141,6 +126,7 @@ class ScriptedScene:
             def _set_scene_config(self):
                 pass
 
+        # In every environment: (object, plate) -> contact force, newtons; object -> whether the fingers hold it.
         self.num_envs, self.forces, self.held = num_envs, {}, {}
         self.physics = ScriptedPhysics(self)
         self.reset_mask = torch.zeros(num_envs, dtype=torch.bool)

@@ -15,19 +15,9 @@ pytestmark = pytest.mark.simulator
 
 PANDA = replace(PUSH_CUBE, num_envs=1, cameras=(), make_kwargs={})
 WIDOWX = replace(PUT_ON_PLATE, num_envs=1, cameras=())
-PANDA_MODES = (
-    "pd_joint_pos",
-    "pd_joint_delta_pos",
-    "pd_joint_target_delta_pos",
-    "pd_joint_vel",
-    "pd_joint_pos_vel",
-    "pd_joint_delta_pos_vel",
-    "pd_ee_delta_pos",
-    "pd_ee_delta_pose",
-    "pd_ee_target_delta_pos",
-    "pd_ee_target_delta_pose",
-    "pd_ee_pose",
-)
+PANDA_MODES = ["pd_joint_pos", "pd_joint_delta_pos", "pd_joint_target_delta_pos", "pd_joint_vel", "pd_joint_pos_vel"]
+PANDA_MODES += ["pd_joint_delta_pos_vel", "pd_ee_delta_pos", "pd_ee_delta_pose", "pd_ee_target_delta_pos"]
+PANDA_MODES += ["pd_ee_target_delta_pose", "pd_ee_pose"]
 BODY_FRAMES = {
     "pd_ee_delta_pos": ("body_translation",),
     "pd_ee_delta_pose": (
@@ -68,10 +58,8 @@ def kept(task):
     """What the controllers remember, by name."""
     names = ("_start_qpos", "_target_qpos", "_target_qvel")
     found = {f"{k}{n}": getattr(c, n, None) for k, c in controllers(task).items() for n in names}
-    found |= {
-        f"{k}_target_pose": getattr(getattr(c, "_target_pose", None), "raw_pose", None)
-        for k, c in controllers(task).items()
-    }
+    poses = {f"{k}_target_pose": getattr(c, "_target_pose", None) for k, c in controllers(task).items()}
+    found |= {name: getattr(pose, "raw_pose", None) for name, pose in poses.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -108,9 +96,8 @@ def test_the_joints_are_driven_to_the_very_same_targets(settings, mode, frame):
                 for env in (ours, theirs):
                     env.unwrapped.agent.robot.set_qpos(qpos)
             middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
-            action = (middle + half * widths * rng.uniform(-1, 1, len(middle)) * (0.1, 1.0)[step % 2]).astype(
-                np.float32
-            )
+            share = widths * rng.uniform(-1, 1, len(middle)) * (0.1, 1.0)[step % 2]
+            action = (middle + half * share).astype(np.float32)
             mine = ours.step(action)
             theirs.unwrapped._step_action(torch.from_numpy(action)[None])
             theirs.unwrapped._elapsed_steps += 1

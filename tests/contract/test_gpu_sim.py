@@ -80,9 +80,7 @@ def test_sapiens_own_lines_pass_the_watch_and_are_seen(capfd):
     """That SAPIEN writes to file descriptor 2, where the watch reads."""
     with PhysxWatch(), pytest.raises(RuntimeError, match="convex mesh"):
         sapien.physx.PhysxCollisionShapeConvexMesh(
-            vertices=np.zeros((1, 3), np.float32),
-            scale=[1, 1, 1],
-            material=sapien.physx.PhysxMaterial(0.1, 0.1, 0.0),
+            vertices=np.zeros((1, 3), np.float32), scale=[1, 1, 1], material=sapien.physx.PhysxMaterial(0.1, 0.1, 0.0)
         )
     os.write(2, b"end\n")
     written = capfd.readouterr().err

@@ -9,7 +9,7 @@ from vec_env_factories import ALOHA
 
 from rlft.types import DemoAttempt
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.record import RecordSettings, record
+from rlft_envs.record import RecordSettings, package_versions, record
 from rlft_envs.simulator import build_single_env, simulator_of
 from rlft_envs.task import make_expert
 
@@ -17,15 +17,8 @@ pytestmark = pytest.mark.simulator
 
 WIDE = {"action_low": [-3.2], "action_high": [3.2], "success": "is_success"}
 BLIND = replace(ALOHA, cameras=(), privileged=False, options={**ALOHA.options, **WIDE, "images": {}})
-LEROBOT = replace(
-    ALOHA,
-    simulator="lerobot",
-    env_id="aloha/AlohaTransferCube-v0",
-    make_kwargs={},
-    state_terms=("observation.state",),
-    privileged=False,
-    options={**WIDE, "runs_past_end": True},
-)
+LEROBOT = replace(ALOHA, simulator="lerobot", env_id="aloha/AlohaTransferCube-v0", make_kwargs={}, privileged=False)
+LEROBOT = replace(LEROBOT, state_terms=("observation.state",), options={**WIDE, "runs_past_end": True})
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +31,7 @@ def test_the_expert_hands_the_cube_over():
     done = [record(env, make_expert, DemoAttempt(n, n, n), RecordSettings(hold_steps=10)) for n in range(5)]
     assert [recording.outcome for recording in done] == ["success"] * 5
     assert max(len(recording.actions) for recording in done) <= 110
+    assert {"gymnasium", "gym-aloha", "mujoco"} < set(package_versions(simulator_of(BLIND).packages))
 
 
 def test_steps_do_not_render(monkeypatch):

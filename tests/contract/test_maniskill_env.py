@@ -54,12 +54,9 @@ def test_a_variation_moves_object_and_goal_and_nothing_else(build, settings):
     varied = build(settings, object_region=[[-0.1, 0.0], [0.05, 0.15]], goal_offset=[0.02, -0.03])
     cube_0, goal_0, _ = layout(plain, seeds)
     cube, goal, _ = layout(varied, seeds)
-    assert (cube[:, 0] >= -0.1).all()
-    assert (cube[:, 0] <= 0.0).all()
-    assert (cube[:, 1] >= 0.05).all()
-    assert (cube[:, 1] <= 0.15).all()
-    assert np.ptp(cube[:, 0]) > 0.08
-    assert np.ptp(cube[:, 1]) > 0.08
+    assert (cube[:, :2] >= [-0.1, 0.05]).all()
+    assert (cube[:, :2] <= [0.0, 0.15]).all()
+    assert np.ptp(cube[:, :2], axis=0).min() > 0.08
     np.testing.assert_allclose(cube[:, 2], cube_0[:, 2], atol=1e-6)
     shift = np.array([0.02, -0.03, 0.0])
     if settings.env_id == "PushCube-v1":  # the goal follows the cube
@@ -87,25 +84,6 @@ def test_heading_size_mass_and_friction(build):
     assert [s.physical_material.static_friction for s in body.get_collision_shapes()] == [pytest.approx(0.05)]
     table = env.unwrapped.table_scene.table._bodies[0].get_collision_shapes()[0]
     assert table.physical_material.static_friction > 0.1  # the table's is not shared with the cube's
-
-
-def test_friction_changes_how_far_the_cube_slides(build):
-    distances = []
-    for friction in (0.02, 1.0):
-        env = build(STATE_ONLY, object_friction=friction)
-        env.reset(0)
-        cube = env.unwrapped.obj
-        start = cube.pose.p[0, 0].item()
-        cube.set_linear_velocity(torch.tensor([[0.5, 0.0, 0.0]]))
-        for _ in range(10):
-            env.step(np.zeros(4, np.float32))
-        distances.append(cube.pose.p[0, 0].item() - start)
-    assert distances[0] > 2 * distances[1] > 0
-
-
-def test_tasks_without_variations_say_so():
-    with pytest.raises(EnvSetupError, match="StackCube-v1 takes no variation"):
-        ManiSkillEnv(replace(STATE_ONLY, env_id="StackCube-v1", make_kwargs={"variation": {"object_mass": 1.0}}))
 
 
 def test_the_camera_setting_moves_the_camera(build):
@@ -143,17 +121,6 @@ def test_without_a_renderer_state_works_and_recording_is_refused(build):
         env.human_view()
 
 
-def test_dense_reward_starts_from_the_first_state(build):
-    env = build(replace(STATE_ONLY, reward=RewardSettings("dense_difference", 1.0, 0.0)))
-    env.reset(0)
-    task = env.unwrapped
-    start = float(task.compute_normalized_dense_reward({}, torch.zeros(1, 4), task.get_info()))
-    rewards = [env.step(np.array([0.1, 0, -0.1, -1], np.float32)).reward for _ in range(5)]
-    end = float(task.compute_normalized_dense_reward({}, torch.zeros(1, 4), task.get_info()))
-    assert sum(rewards) == pytest.approx(end - start, abs=1e-6)
-    assert abs(end - start) > 1e-3
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -163,6 +130,8 @@ def test_dense_reward_starts_from_the_first_state(build):
         ({"cameras": (CameraSettings("base_camera", 32, 32, eye=(0.0, 0.0, 1.0)),)}, "eye and target go together"),
         ({"state_terms": ("tcp_poss",)}, "did you mean tcp_pos"),
         ({"make_kwargs": {"gravity": 3}}, "gravity"),
+        ({"env_id": "StackCube-v1", "make_kwargs": {"variation": {"object_mass": 1}}}, "v1 takes no variation"),
+        ({"instruction": " "}, r"env\.instruction is empty"),
         ({"sim_backend": "tpu"}, "allowed: cpu, gpu"),
         ({**GPU, "render_backend": "cuda:0"}, r"sim\.render_backend = 'cuda:0', .* sim\.device=cuda:1"),
         ({**GPU, "make_kwargs": {"enhanced_determinism": True}}, "every partial reset would draw the same numbers"),
@@ -173,11 +142,6 @@ def test_dense_reward_starts_from_the_first_state(build):
 def test_what_cannot_be_built_is_refused_in_words(changes, words):
     with pytest.raises(EnvSetupError, match=words):
         ManiSkillEnv(replace(STATE_ONLY, **changes))
-
-
-def test_an_empty_instruction_is_refused():
-    with pytest.raises(EnvSetupError, match=r"env\.instruction is empty"):
-        ManiSkillEnv(replace(STATE_ONLY, instruction=" "))
 
 
 def test_the_dense_reward_may_be_left_to_the_chunks_last_step(build):

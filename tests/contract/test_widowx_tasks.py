@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from assets_at import assets_root
+from vec_env_factories import WIDOWX
 
-from rlft.types import CameraSettings, EnvSettings, RewardSettings
+from rlft.types import CameraSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.images import fit_image
 from rlft_envs.make import make_vec_env
@@ -23,24 +24,13 @@ TASKS = {
     "StackGreenCubeOnYellowCubeBakedTexInScene-v1": (24, "stack the green block on the yellow block"),
 }
 CAMERA = CameraSettings("3rd_view_camera", 84, 112)
+ALONE = {"num_envs": 1, "max_episode_steps": 60, "cameras": (CAMERA,), "shader": "default"}
+ALONE["reward"] = RewardSettings("dense_difference", 1.0, 0.0)
 DOWN = np.array([0, 0, -0.02, 0, 0, 0, -1], np.float32)
 
 
 def settings(env_id, **changes):
-    base = EnvSettings(
-        simulator="maniskill",
-        env_id=env_id,
-        num_envs=1,
-        max_episode_steps=60,
-        control_mode="arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos",
-        cameras=(CAMERA,),
-        state_terms=("qpos",),
-        privileged=True,
-        shader="default",
-        reward=RewardSettings("dense_difference", 1.0, 0.0),
-        assets_root=str(assets_root()),
-    )
-    return replace(base, **changes)
+    return replace(WIDOWX, env_id=env_id, **{**ALONE, "assets_root": str(assets_root()), **changes})
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +103,7 @@ def test_an_configuration_id_names_the_configuration_and_a_seed_draws_one(built)
 
 def test_a_smaller_camera_sees_the_same(built):
     small = built("PutCarrotOnPlateInScene-v1")
-    big = build_single_env(
-        settings("PutCarrotOnPlateInScene-v1", cameras=(CameraSettings(CAMERA.name, 480, 640),), privileged=False)
-    )
+    big = build_single_env(settings("PutCarrotOnPlateInScene-v1", cameras=(CameraSettings(CAMERA.name, 480, 640),)))
     small.reset(1, 3)
     big.reset(1, 3)
     image = fit_image(big.observe().images[CAMERA.name], CAMERA.height, CAMERA.width).astype(float)

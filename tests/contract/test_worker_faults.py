@@ -47,9 +47,7 @@ def pool():
 @pytest.mark.parametrize(
     ("kind", "how"),
     [
-        ("raise", "raised"),
-        ("exit", "died (exit status 7)"),
-        ("kill", "died (signal 9, SIGKILL)"),
+        *(("raise", "raised"), ("exit", "died (exit status 7)"), ("kill", "died (signal 9, SIGKILL)")),
         ("hang", "hung (no answer within 1 s"),
     ],
 )
@@ -143,18 +141,6 @@ def test_numbers_that_are_not_finite_invalidate_the_episode(kind, workers, pool)
 def test_settings_that_cannot_be_built_or_sent_are_refused(changes, said):
     with pytest.raises(EnvSetupError, match=said):
         make_vec_env(replace(TOY, num_workers=2, **changes))
-
-
-def test_recording_goes_on_after_a_restart(pool):
-    env = pool()
-    env.reset(range(E), range(E))
-    env.record([0])
-    env.step_chunk(still())
-    os.kill(env._links[0]._process.pid, signal.SIGKILL)
-    env.step_chunk(still())
-    env.reset([0, 1], [0, 1])
-    env.step_chunk(still())
-    assert len(env.take_frames(0)) == A
 
 
 @pytest.mark.parametrize(

@@ -12,64 +12,50 @@ from rlft_envs.make import make_vec_env
 E, A = 4, 5
 TIME_LIMIT = 33  # no multiple of A: the limit falls inside a chunk
 
-TOY = EnvSettings(
-    simulator="toy",
-    env_id="ToyReach-v0",
-    num_envs=E,
-    max_episode_steps=TIME_LIMIT,
-    control_mode="pd_ee_delta_pos",
-    cameras=(CameraSettings("base_camera", 24, 32), CameraSettings("second", 16, 16)),
-    state_terms=("tcp_pos", "goal_pos"),
-    privileged=True,
-)
-PUSH_CUBE = EnvSettings(
+BASE = EnvSettings(
     simulator="maniskill",
     env_id="PushCube-v1",
     num_envs=E,
     max_episode_steps=TIME_LIMIT,
     control_mode="pd_ee_delta_pos",
+    privileged=True,
+)
+TOY = replace(
+    BASE,
+    simulator="toy",
+    env_id="ToyReach-v0",
+    cameras=(CameraSettings("base_camera", 24, 32), CameraSettings("second", 16, 16)),
+    state_terms=("tcp_pos", "goal_pos"),
+)
+PUSH_CUBE = replace(
+    BASE,
     cameras=(CameraSettings("base_camera", 24, 32, fov=1.0, eye=(0.4, 0.0, 0.6), target=(-0.1, 0.0, 0.0)),),
     state_terms=("tcp_pos", "gripper", "goal_pos"),
-    privileged=True,
     make_kwargs={"variation": {"object_region": [[-0.02, 0.02], [-0.02, 0.02]]}},
 )
-PUT_ON_PLATE = EnvSettings(
-    simulator="maniskill",
-    env_id="PutOnPlateInScene25Single-v1",
-    num_envs=E,
-    max_episode_steps=TIME_LIMIT,
+WIDOWX = replace(
+    BASE,
     control_mode="arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos",
     cameras=(CameraSettings("3rd_view_camera", 66, 88),),
     state_terms=("qpos",),
-    privileged=True,
     reward=RewardSettings(success_bonus=0.0),
     assets_root=str(find_assets()),
 )
-SLIDER = EnvSettings(
-    simulator="gymnasium",
+PUT_ON_PLATE = replace(WIDOWX, env_id="PutOnPlateInScene25Single-v1")
+GYM = replace(BASE, simulator="gymnasium", control_mode="native")
+SLIDER_KEYS = {"images": {"front": "view.front.rgb"}, "privileged": ["mark", "robot.at"]}
+SLIDER = replace(
+    GYM,
     env_id="their_gym:SliderOnDemand-v0",
-    num_envs=E,
-    max_episode_steps=TIME_LIMIT,
-    control_mode="native",
     cameras=(CameraSettings("front", 16, 16),),
     state_terms=("robot.at", "mark"),
-    privileged=True,
-    options={
-        "images": {"front": "view.front.rgb"},
-        "privileged": ["mark", "robot.at"],
-        "action_low": [-1.0],
-        "action_high": [1.0],
-    },
+    options={**SLIDER_KEYS, "action_low": [-1.0], "action_high": [1.0]},
 )
-ALOHA = EnvSettings(
-    simulator="gymnasium",
+ALOHA = replace(
+    GYM,
     env_id="gym_aloha/AlohaTransferCube-v0",
-    num_envs=E,
-    max_episode_steps=TIME_LIMIT,
-    control_mode="native",
     cameras=(CameraSettings("top", 24, 32),),
     state_terms=("agent_pos",),
-    privileged=True,
     reward=RewardSettings(scale=0.25),
     make_kwargs={"obs_type": "pixels_agent_pos", "visualization_height": 66, "visualization_width": 88},
     options={

@@ -36,9 +36,8 @@ class Reinforce(Objective):
     def signal(self, rollout):
         """Reward beyond the mean."""
         rewards = rollout.chunks.rewards.sum(-1)
-        return Signal(
-            Beyond(rewards - rewards[rollout.valid].mean()), scalars={"reinforce/reward": rewards.mean().item()}
-        )
+        gain = rewards - rewards[rollout.valid].mean()
+        return Signal(Beyond(gain), scalars={"reinforce/reward": rewards.mean().item()})
 
     def loss(self, batch, iteration):
         """Minus gain times log-probability."""

@@ -10,12 +10,7 @@ SIZE = 64
 
 
 class Slider(gymnasium.Env):
-    """A bar has to be slid to a mark: nested dictionaries, float images ``[3, h, w]``, no action bounds, one rate.
-
-    Args:
-        broken: what to do wrong; see the tests.
-        observation: ``nested``, or ``flat`` for an array without a name.
-    """
+    """A bar has to be slid to a mark: nested dictionaries, float images ``[3, h, w]``, no action bounds, one rate."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  gymnasium's habit
 

@@ -12,9 +12,8 @@ def plan(view):
     way = np.array([0.0, 1.0, 0.0])
     behind = cube - 0.07 * way
     end = np.array([cube[0], goal[1] - 0.04, cube[2]])
-    yield Move(
-        tuple(se3.pose(p, turn) for p in (behind + np.array([0.0, 0.0, 0.06]), behind, end)), gripper=CLOSED, blend=0.02
-    )
+    way_points = (behind + np.array([0.0, 0.0, 0.06]), behind, end)
+    yield Move(tuple(se3.pose(p, turn) for p in way_points), gripper=CLOSED, blend=0.02)
 
 
 def expert(env):

@@ -27,8 +27,5 @@ class MyPush(PushCubeEnv):
         return 1.0 - (5.0 * away.norm(dim=1)).tanh()
 
 
-TASKS = (
-    Task(
-        ("MyPush-v1",), "push the cube to the left", expert="their_pkg.planner:expert", movable=("obj", "goal_region")
-    ),
-)
+PUSH = Task(("MyPush-v1",), "push the cube to the left", "their_pkg.planner:expert", movable=("obj", "goal_region"))
+TASKS = (PUSH,)

@@ -28,15 +28,10 @@ WEIGHTS = "flow.safetensors"
 
 @dataclass
 class Options:
-    """Sizes, from ``model.options`` or ``model.small``.
+    """Sizes, from ``model.options`` or ``model.small``."""
 
-    Attributes:
-        image_size: square image side, pixels.
-        width: of the prefix and of the features, F.
-    """
-
-    image_size: int = 28
-    width: int = 64
+    image_size: int = 28  # square image side, pixels
+    width: int = 64  # of the prefix and of the features, F
 
 
 @dataclass
@@ -55,13 +50,7 @@ class Context(Prefix):
 
 
 class ConvFlow(FlowPolicy):
-    """Velocity ``[n, H, d]`` of an MLP over the context, the noisy chunk and its time. It reads no language.
-
-    Args:
-        stats: normalisation statistics.
-        horizon: H.
-        options: sizes.
-    """
+    """Velocity ``[n, H, d]`` of an MLP over the context, the noisy chunk and its time. It reads no language."""
 
     def __init__(self, stats: NormStats, horizon: int, options: Options) -> None:
         d, F, side = stats.act_dim, options.width, options.image_size

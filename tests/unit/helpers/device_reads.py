@@ -6,21 +6,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-METHODS = (
-    "item",
-    "tolist",
-    "numpy",
-    "cpu",
-    "__array__",
-    "__bool__",
-    "__int__",
-    "__float__",
-    "__index__",
-    "__contains__",
-)
-"""Ways from a tensor to a number."""
+METHODS = ["item", "tolist", "numpy", "cpu", "__array__", "__bool__", "__int__", "__float__", "__index__"]
+METHODS += ["__contains__"]
 OPERATORS = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "_unique2", "unique_dim", "equal")
-"""Operators whose result's value or size the host must know."""
+"""Operators whose result's value or size the host must know. METHODS are the ways from a tensor to a number."""
 
 
 class DeviceReads:
