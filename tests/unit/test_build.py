@@ -19,15 +19,7 @@ from rlft.run.assembly.learner import build_placement
 from rlft.run.assembly.policy import demo_stats, fresh_policy
 
 CPU = torch.device("cpu")
-STATS = NormStats(
-    state_mean=(0.0, 0.0),
-    state_std=(1.0, 1.0),
-    action_mean=(0.0, 0.0),
-    action_std=(1.0, 1.0),
-    env_id="ToyReach-v0",
-    control_mode="pd_ee_delta_pos",
-    cameras=("top",),
-)
+STATS = NormStats((0.0,) * 2, (1.0,) * 2, (0.0,) * 2, (1.0,) * 2, "ToyReach-v0", "pd_ee_delta_pos", ("top",))
 
 
 def settings(**model):
@@ -55,15 +47,9 @@ def test_a_base_of_other_sizes_is_refused_by_name(tmp_path):
 
 def toy_demos(**origin):
     torch.manual_seed(0)
-    meta = DemoMeta(
-        **{"env_id": "ToyReach-v0", "control_mode": "pd_ee_delta_pos", "cameras": ("top",), "fingerprint": "abc"}
-        | origin,
-        state_terms=("tcp_pos",),
-        fps=20,
-        planner="toy",
-        run_seed=0,
-        seeds=(0,),
-    )
+    origin = {"cameras": ("top",), "fingerprint": "abc"} | origin
+    more = {"state_terms": ("tcp_pos",), "fps": 20, "planner": "toy", "run_seed": 0, "seeds": (0,)}
+    meta = DemoMeta("ToyReach-v0", "pd_ee_delta_pos", **origin, **more)
     numbers = torch.rand(1000, 2), torch.rand(1000, 2)
     images = {"top": torch.zeros(1000, 8, 8, 3, dtype=torch.uint8)}
     return DemoSet(meta, images, *numbers, torch.tensor([1000]), ["Go."] * 1000, horizon=5)
@@ -72,10 +58,8 @@ def toy_demos(**origin):
 @pytest.mark.parametrize(
     ("words", "method"),
     [
-        (["model.kind=small"], "mean_std"),
-        (["model.kind=small_pi05"], "quantiles"),
-        (["policy=pi0"], "mean_std"),
-        (["policy=pi05"], "quantiles"),
+        *(([f"model.kind={kind}"], method) for kind, method in (("small", "mean_std"), ("small_pi05", "quantiles"))),
+        *(([f"policy={kind}"], method) for kind, method in (("pi0", "mean_std"), ("pi05", "quantiles"))),
         (["policy=pi05", "dataset.stats_method=mean_std"], "mean_std"),
         (["model.kind=small", "dataset.stats_method=quantiles"], "quantiles"),
     ],
@@ -131,11 +115,6 @@ def test_groups_follow_the_settings(monkeypatch, overrides, overlap, sizes):
     assert [g.num_envs for g in groups] == sizes
 
 
-def test_a_missing_base_is_refused_by_name(tmp_path):
-    with pytest.raises(RlftError, match=r"model\.safetensors"):
-        fresh_policy(settings(path=tmp_path / "nowhere"), STATS, CPU)
-
-
 def test_building_the_placement_names_the_policys_gpu(monkeypatch):
     named = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -153,8 +132,7 @@ def test_a_compiled_policy_gets_even_batches(compiled, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "once"),
-    [((), True), (("env.reward.mode=sparse",), False), (("train.gamma_per=step",), False)],
+    ("overrides", "once"), [((), True), (("env.reward.mode=sparse",), False), (("train.gamma_per=step",), False)]
 )
 def test_the_dense_reward_is_computed_once_a_chunk_where_only_its_sum_counts(overrides, once):
     assert env_settings(load("train_rl", ["task=toy", *overrides]), 1).reward_per_chunk is once

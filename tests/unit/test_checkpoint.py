@@ -89,26 +89,18 @@ def flip_bit(file: Path) -> None:
     file.write_bytes(data)
 
 
+WEIGHTS = "pretrained_model/model.safetensors"
 DAMAGE = {
-    "flipped bit in the weights": (lambda p: flip_bit(p / "pretrained_model/model.safetensors"), "SHA-256 differs"),
+    "flipped bit in the weights": (lambda p: flip_bit(p / WEIGHTS), "SHA-256 differs"),
     "flipped bit in the state": (lambda p: flip_bit(p / "training_state/tensors.safetensors"), "SHA-256 differs"),
-    "truncated": (
-        lambda p: os.truncate(p / "pretrained_model/model.safetensors", 100),
-        "has 100 bytes, 2048 were written",
-    ),
+    "truncated": (lambda p: os.truncate(p / WEIGHTS, 100), "has 100 bytes, 2048 were written"),
     "empty": (lambda p: os.truncate(p / "training_state/state.json", 0), "has 0 bytes"),
     "missing file": (lambda p: (p / "training_state/tensors.safetensors").unlink(), "is missing"),
     "missing manifest": (lambda p: (p / "manifest.json").unlink(), "no manifest.json"),
-    "damaged manifest": (
-        lambda p: (p / "manifest.json").write_text('{"files": {"a": {}}}'),
-        "manifest.json is damaged",
-    ),
+    "damaged manifest": (lambda p: (p / "manifest.json").write_text('{"files": {"a": 1}}'), "manifest.json is damaged"),
     "cut manifest": (lambda p: os.truncate(p / "manifest.json", 30), "manifest.json is damaged"),
-    "lfs pointer": (
-        lambda p: (p / "pretrained_model/model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),
-        "git-lfs pointer",
-    ),
-    "html": (lambda p: (p / "pretrained_model/model.safetensors").write_text("<!DOCTYPE html><p>404"), "HTML page"),
+    "lfs": (lambda p: (p / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\n"), "git-lfs pointer"),
+    "html": (lambda p: (p / WEIGHTS).write_text("<!DOCTYPE html><p>404"), "HTML page"),
 }
 
 
@@ -131,7 +123,7 @@ def write_policy(path: Path) -> None:
     manifest.write_manifest(path)
 
 
-@pytest.mark.parametrize("kind", ["flipped bit in the weights", "truncated", "lfs pointer"])
+@pytest.mark.parametrize("kind", ["flipped bit in the weights", "truncated", "lfs"])
 def test_a_manifest_below_is_followed(tmp_path, kind):
     damage, reason = DAMAGE[kind]
     path = put(tmp_path, 1, write=write_policy)

@@ -22,45 +22,17 @@ def protocol(**changes):
 
 
 # Every field of EnvSettings: a value unlike the usual one, and on which side of the hash it stands.
-OUTSIDE = {
-    "num_envs": 8,
-    "num_workers": 2,
-    "sim_device": "cuda:1",
-    "render_backend": "other",
-    "privileged": True,
-    "reward": RewardSettings("sparse", 1.0, 5.0),
-    "reward_per_chunk": True,
-    "step_timeout_s": 1.0,
-    "max_restarts": 9,
-    "assets_root": "elsewhere",
-    "first_env": 3,
-}
-INSIDE = {
-    "simulator": "maniskill",
-    "sim_backend": "gpu",
-    "env_id": "Other-v0",
-    "make_kwargs": {"obj_set": "test"},
-    "options": {"success": "solved"},
-    "robot": "panda",
-    "shader": "default",
-    "control_mode": "joints",
-    "cameras": (),
-    "state_terms": ("qpos",),
-    "instruction": "push it",
-    "max_episode_steps": 7,
-    "episode_ends_on_success": False,
-}
+OUTSIDE = {"num_envs": 8, "num_workers": 2, "sim_device": "cuda:1", "render_backend": "other", "privileged": True}
+OUTSIDE |= {"reward": RewardSettings("sparse", 1.0, 5.0), "reward_per_chunk": True, "step_timeout_s": 1.0}
+OUTSIDE |= {"max_restarts": 9, "assets_root": "elsewhere", "first_env": 3}
+INSIDE = {"simulator": "maniskill", "sim_backend": "gpu", "env_id": "Other-v0", "make_kwargs": {"obj_set": "test"}}
+INSIDE |= {"options": {"success": "solved"}, "robot": "panda", "shader": "default", "control_mode": "joints"}
+INSIDE |= {"cameras": (), "state_terms": ("qpos",), "instruction": "push it", "max_episode_steps": 7}
+INSIDE |= {"episode_ends_on_success": False}
 # Every field of a camera, and every rule of the protocol that is no setting of an environment.
 OF_A_CAMERA = {"name": "side", "height": 56, "width": 56, "fov": 0.5, "eye": (1.0, 0.0, 0.0), "target": (0.0, 0.0, 1.0)}
-RULES = {
-    "select": "all",
-    "episodes": 13,
-    "seed": 8,
-    "configuration_ids": tuple(range(12)),
-    "num_steps": 4,
-    "act_steps": 1,
-    "version": 99,
-}
+RULES = {"select": "all", "episodes": 13, "seed": 8, "configuration_ids": tuple(range(12)), "num_steps": 4}
+RULES |= {"act_steps": 1, "version": 99}
 
 
 def names_of(kind):
@@ -81,14 +53,16 @@ def test_how_the_work_is_done_is_not_in_the_hash(name):
     assert hash_of(**{name: OUTSIDE[name]}) == hash_of()
 
 
-@pytest.mark.parametrize("name", INSIDE)
-def test_what_an_episode_is_is_in_the_hash(name):
-    assert hash_of(**{name: INSIDE[name]}) != hash_of()
-
-
-@pytest.mark.parametrize("name", OF_A_CAMERA)
-def test_every_part_of_a_camera_is_in_the_hash(name):
-    assert hash_of(cameras=(dataclasses.replace(CAMERA, **{name: OF_A_CAMERA[name]}),)) != hash_of()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({name: value} for name, value in INSIDE.items()),
+        *({"cameras": (dataclasses.replace(CAMERA, **{name: value}),)} for name, value in OF_A_CAMERA.items()),
+    ],
+    ids=[*INSIDE, *OF_A_CAMERA],
+)
+def test_what_an_episode_is_is_in_the_hash(changes):
+    assert hash_of(**changes) != hash_of()
 
 
 def test_the_order_of_the_cameras_is_in_the_hash():
@@ -124,10 +98,8 @@ def test_the_hash_is_that_of_the_stored_text_and_the_same_in_every_process():
     assert same.hash == one.hash
     code = (
         "import json, sys; sys.path[:0] = json.loads(sys.argv[1]);"
-        "from helpers.toy_protocol import toy_protocol; from helpers.toy_world import toy_settings;"
-        "from rlft.types import CameraSettings;"
-        "changes = {'make_kwargs': {'a': [2, {'x': 'ä', 'y': None}], 'b': 1.0}};"
-        "print(toy_protocol(toy_settings(2, cameras=(CameraSettings('top', 28, 28),), **changes)).hash)"
+        "from test_evaluate_protocol import protocol;"
+        "print(protocol(make_kwargs={'a': [2, {'x': 'ä', 'y': None}], 'b': 1.0}).hash)"
     )
     for salt in ("1", "2"):  # sets and dictionaries of texts stand in another order
         done = subprocess.run(

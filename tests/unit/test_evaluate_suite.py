@@ -111,10 +111,8 @@ def test_a_result_that_lacks_what_a_row_needs_is_run_again(name, tmp_path, resul
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [  # Newcombe 1998, table II, method 10
-        ((56, 70), (48, 80), (0.0524, 0.3339)),
-        ((9, 10), (3, 10), (0.1705, 0.8090)),
-        ((10, 10), (0, 20), (0.6791, 1.0)),
-        ((10, 10), (0, 10), (0.6075, 1.0)),
+        *(((56, 70), (48, 80), (0.0524, 0.3339)), ((9, 10), (3, 10), (0.1705, 0.8090))),
+        *(((10, 10), (0, 20), (0.6791, 1.0)), ((10, 10), (0, 10), (0.6075, 1.0))),
     ],
 )
 def test_the_interval_of_a_difference_is_the_published_one(first, second, expected):

@@ -28,12 +28,8 @@ def dry(tmp_path_factory):
 
 
 def owed():
-    return [
-        (part, check.name, case)
-        for part, made in gpu.PARTS.items()
-        for check in made.checks(gpu_env.DRY)
-        for case in check.cases
-    ]
+    checks = [(part, check) for part, made in gpu.PARTS.items() for check in made.checks(gpu_env.DRY)]
+    return [(part, check.name, case) for part, check in checks for case in check.cases]
 
 
 def test_every_row_is_a_number_or_says_why_not(dry):
@@ -55,15 +51,9 @@ def test_every_row_is_a_number_or_says_why_not(dry):
 def test_what_a_dry_run_can_know_is_measured(dry):
     rows = {(r["part"], r["name"], r["case"]): r for r in json.loads(dry[1].read_text())["rows"]}
     unknown = {key for key, row in rows.items() if row["status"] == NOT_RUN}
-    assert {name for _, name, _ in unknown} == {
-        "devices",
-        "partial reset",  # controllers
-        "reset twice",  # without a seed
-        "copy streams",
-        "pinned memory",
-        "overflow",
-        "compile",
-    }
+    controllers, unseeded = "partial reset", "reset twice"
+    gpus = {"devices", "copy streams", "pinned memory", "overflow", "compile"}
+    assert {name for _, name, _ in unknown} == {controllers, unseeded, *gpus}
     assert rows["simulation", "picture kept", "changed numbers"]["verdict"] == "pass"
     assert rows["simulation", "seed to state", "PushCube"]["verdict"] == "pass"
     assert rows["pi0", "bf16 log-ratio", "recomputed"]["verdict"] == "pass"

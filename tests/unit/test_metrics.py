@@ -14,11 +14,8 @@ from rlft.statistics import explained_variance, wilson_interval
     ("successes", "trials", "low", "high"),
     [
         # Newcombe 1998, Statistics in Medicine 17:857, table I, method 3 (four digits).
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-        (29, 29, 0.8830, 1.0),
+        *((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)),
+        *((1, 29, 0.0061, 0.1718), (29, 29, 0.8830, 1.0)),
     ],
 )
 def test_wilson_interval_against_published_numbers(successes, trials, low, high):
@@ -49,23 +46,12 @@ def test_explained_variance():
 
 
 def test_a_stage_result_comes_back_as_valid_json(tmp_path):
-    result = {
-        "loss": float("nan"),
-        "ci95": (0.1, np.float32(0.5)),
-        "n": np.int64(3),
-        "t": torch.tensor(2.0),
-        "p": tmp_path,
-    }
+    result = {"loss": math.nan, "ci95": (0.1, np.float32(0.5)), "n": np.int64(3), "t": torch.tensor(2.0), "p": tmp_path}
     path = write_stage(tmp_path / "run", "sft", result)
     assert path == tmp_path / "run" / "sft.json"
     json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert read_stage(tmp_path / "run", "sft") == {
-        "loss": None,
-        "ci95": [0.1, 0.5],
-        "n": 3,
-        "t": 2.0,
-        "p": str(tmp_path),
-    }
+    back = {"loss": None, "ci95": [0.1, 0.5], "n": 3, "t": 2.0, "p": str(tmp_path)}
+    assert read_stage(tmp_path / "run", "sft") == back
 
 
 def test_a_missing_or_damaged_stage_is_told(tmp_path):
@@ -96,8 +82,6 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
 
 def test_machine_facts_name_versions():
     facts = machine_facts()
-    assert facts["versions"]["torch"] == torch.__version__.split("+")[0] or torch.__version__.startswith(
-        facts["versions"]["torch"]
-    )
+    assert torch.__version__.startswith(facts["versions"]["torch"])
     assert facts["cpu_cores"] >= 1
     json.dumps(facts)

@@ -28,11 +28,8 @@ def place(monkeypatch, gpus: int, **devices: str) -> Placement:
     return Placement.from_config(changed(DEFAULT, changes))
 
 
-def test_the_cpu_is_always_there(monkeypatch):
+def test_devices_of_machines_with_none_and_three_gpus(monkeypatch):
     assert place(monkeypatch, 0) == Placement(CPU, CPU, CPU, False)
-
-
-def test_three_gpus(monkeypatch):
     placed = place(monkeypatch, 3, sim="cuda", model="cuda:1", buffer="cuda:2")
     assert placed == Placement(torch.device("cuda:0"), torch.device("cuda:1"), torch.device("cuda:2"), True)
 
@@ -48,21 +45,19 @@ def test_no_cuda_names_the_setting_and_offers_the_cpu(monkeypatch):
     assert "model.device" not in text
 
 
-def test_an_empty_visible_list_is_named(monkeypatch):
+@pytest.mark.parametrize(
+    ("gpus", "changes", "said"),
+    [
+        (2, {"model": "cuda:2"}, r"model.device = cuda:2: this process sees 2 CUDA.*cuda:0 to cuda:1"),
+        (1, {"backend": "gpu"}, r"sim.backend = gpu with sim.device = cpu"),
+        (0, {"model": "cuda:0"}, "CUDA_VISIBLE_DEVICES is set and empty"),
+        *((8, {"model": x}, "be cpu, or cuda:N") for x in ("gpu", "cuda:-1", "cuda:x", "CPU", "", "cuda:0,1", "mps")),
+    ],
+)
+def test_what_is_no_device_here_is_told(monkeypatch, gpus, changes, said):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES is set and empty"):
-        place(monkeypatch, 0, model="cuda:0")
-
-
-def test_an_index_beyond_the_last_is_told(monkeypatch):
-    with pytest.raises(ConfigError, match=r"model.device = cuda:2: this process sees 2 CUDA.*cuda:0 to cuda:1"):
-        place(monkeypatch, 2, model="cuda:2")
-
-
-@pytest.mark.parametrize("name", ["gpu", "cuda:-1", "cuda:x", "CPU", "", "cuda:0,1", "mps"])
-def test_a_misspelled_device_is_told(monkeypatch, name):
-    with pytest.raises(ConfigError, match=r"must be cpu, or cuda:N"):
-        place(monkeypatch, 8, model=name)
+    with pytest.raises(ConfigError, match=said):
+        place(monkeypatch, gpus, **changes)
 
 
 @pytest.mark.parametrize(
@@ -82,11 +77,6 @@ def test_a_misspelled_device_is_told(monkeypatch, name):
 def test_the_simulators_device_decides_the_backend_unless_that_is_typed(entry, words, backend):
     cfg = load(entry, words)
     assert physics_backend(cfg) == env_settings(cfg, 2).sim_backend == backend
-
-
-def test_gpu_physics_needs_a_gpu(monkeypatch):
-    with pytest.raises(ConfigError, match=r"sim.backend = gpu with sim.device = cpu"):
-        place(monkeypatch, 1, backend="gpu")
 
 
 def test_cpu_physics_beside_gpu_rendering_takes_arrays(monkeypatch):
@@ -109,9 +99,8 @@ class Rows(TensorRows):
 def test_everything_moves():
     placed = Placement(CPU, META, META)
     array = np.ones((2, 3), dtype=np.uint8)
-    moved = placed.to_policy(
-        {"x": [array, torch.ones(2)], "rows": Rows(torch.ones(2), torch.ones(2)), "t": ("text", None)}
-    )
+    rows = Rows(torch.ones(2), torch.ones(2))
+    moved = placed.to_policy({"x": [array, torch.ones(2)], "rows": rows, "t": ("text", None)})
     assert moved["x"][0].device == moved["x"][1].device == moved["rows"].b.device == META
     assert (moved["x"][0].dtype, moved["x"][0].shape) == (torch.uint8, (2, 3))
     assert moved["t"] == ("text", None)
@@ -194,17 +183,9 @@ def test_the_next_batch_is_copied_while_the_present_one_is_used(cuda_streams):
 
     for batch in prefetched(batches(), torch.device("cuda:0"), tensors=lambda batch: [batch]):
         log.append(f"train {batch.number} on {current[-1].name}")
-    assert log == [
-        "copies waits for compute",
-        "gather 0 on copies",
-        "compute waits for copies",
-        "0 is used by compute",
-        "gather 1 on copies",
-        "train 0 on compute",
-        "compute waits for copies",
-        "1 is used by compute",
-        "train 1 on compute",
-    ]
+    start = ["copies waits for compute", "gather 0 on copies", "compute waits for copies", "0 is used by compute"]
+    then = ["gather 1 on copies", "train 0 on compute", "compute waits for copies", "1 is used by compute"]
+    assert log == [*start, *then, "train 1 on compute"]
 
 
 def test_on_the_cpu_batches_come_one_by_one():
@@ -283,9 +264,8 @@ def test_what_exchanges_rows_with_a_gpu_is_whole_pages_that_are_registered_until
 
 def test_small_tensors_share_no_page(monkeypatch):
     cudart = FakeCudart()
-    kept = [
-        pinned(monkeypatch, 5, dtype=dtype, cudart=cudart)[0] for dtype in (torch.bool, torch.int64, torch.bfloat16)
-    ]
+    dtypes = (torch.bool, torch.int64, torch.bfloat16)
+    kept = [pinned(monkeypatch, 5, dtype=dtype, cudart=cudart)[0] for dtype in dtypes]
     assert len(cudart.registered) == len(kept) == 3
 
 

@@ -9,19 +9,12 @@ from urllib.parse import unquote
 
 @dataclass
 class Thing:
-    """What lies at one path.
-
-    Attributes:
-        body: the content.
-        statuses: answered first, one a request.
-        cuts: the first requests break off after so many bytes.
-        stalls: the first requests send nothing for so many seconds.
-    """
+    """What lies at one path."""
 
     body: bytes
-    statuses: list[int] = field(default_factory=list)
-    cuts: list[int] = field(default_factory=list)
-    stalls: list[float] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)  # answered first, one a request
+    cuts: list[int] = field(default_factory=list)  # the first requests break off after so many bytes
+    stalls: list[float] = field(default_factory=list)  # the first requests send nothing for so many seconds
 
 
 class Handler(BaseHTTPRequestHandler):

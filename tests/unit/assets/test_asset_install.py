@@ -112,11 +112,8 @@ def test_two_archives_do_not_mix(server, tmp_path):
 
 
 def test_the_folder_with_the_right_name_is_taken_among_several(server, tmp_path):
-    files = {f"dataset/{k}": v for k, v in FILES.items()} | {
-        "__MACOSX/._x": b"noise",
-        ".DS_Store": b"noise",
-        "docs/readme": b"other",
-    }
+    noise = {"__MACOSX/._x": b"noise", ".DS_Store": b"noise", "docs/readme": b"other"}
+    files = {f"dataset/{k}": v for k, v in FILES.items()} | noise
     source = packed(server, zipped(files, top=""))
     install([source], tmp_path)
     assert set(contents(tmp_path / source.folder)) == {*FILES, RECEIPT}
@@ -249,9 +246,8 @@ def test_two_downloads_do_not_meet(server, tmp_path):
 
 def test_a_digest_is_what_git_says(tmp_path):
     (tmp_path / "x").write_bytes(FILES["stages/a table.glb"])
-    said = subprocess.run(
-        ["git", "hash-object", str(tmp_path / "x")], capture_output=True, text=True, check=True
-    ).stdout
+    command = ["git", "hash-object", str(tmp_path / "x")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert digest_of(tmp_path / "x", "git") == f"git:{said.strip()}"
 
 
@@ -294,15 +290,9 @@ def test_the_command_line(server, tmp_path, capsys):
 
 
 def test_without_a_terminal_nothing_is_asked(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/download_assets.py")],
-        env=os.environ | {"RLFT_ASSETS": str(tmp_path / "assets")},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command, env = [sys.executable, str(ROOT / "scripts/download_assets.py")], {"RLFT_ASSETS": str(tmp_path / "assets")}
+    how = {"capture_output": True, "text": True, "timeout": 60, "check": False}
+    done = subprocess.run(command, env=os.environ | env, stdin=subprocess.DEVNULL, **how)
     assert done.returncode == 2, done.stderr
     assert "CC BY-NC 4.0" in done.stdout
     assert "Accept these terms with:\n  .venv/bin/python scripts/download_assets.py --accept-licences\n" in done.stdout

@@ -25,10 +25,7 @@ def suite(*members) -> SuiteConfig:
         ({"n_action_steps": 3}, ["n_action_steps = 3 < act_steps = 5", "set n_action_steps=5 or act_steps=3"]),
         ({"env.n_steps_rollout": 102}, ["(102 = 20 x 5 + 2)", "100 or 105"]),
         ({"env.max_episode_len": 3}, ["env.max_episode_len = 3", "the nearest that work are 5"]),
-        (
-            {"train.batch_size": 321},
-            ["100 / 5 x 16 = 320", "train.batch_size=320 or less, or env.num_envs=17 or more"],
-        ),
+        ({"train.batch_size": 321}, ["100 / 5 x 16 = 320", "train.batch_size=320 or less, or env.num_envs=17 or more"]),
         ({"train.micro_batch_size": 81}, ["train.micro_batch_size = 81 > train.batch_size = 80"]),
         ({"eval.suite": suite(("tables", "vision"))}, ["0 are of the group in_distribution []"]),
         ({"eval.suite": suite(BASE, ("other", "in_distribution"))}, ["2 are of the group in_distribution"]),

@@ -10,12 +10,10 @@ def test_a_recording_survives_the_disk(tmp_path):
     states, actions = np.arange(15, dtype=np.float32).reshape(5, 3), np.ones((5, 2), np.float32)
     images = np.arange(6 * 4 * 4 * 3, dtype=np.uint8).reshape(6, 4, 4, 3)
     attempt = DemoAttempt(2, 103, 7)
-    one = DemoRecording(
-        attempt, "success", "", 4, 0.1, {"side": list(images)}, list(states), list(actions), "push the cube"
-    )
+    one = DemoRecording(attempt, "success", "", 4, 0.1, {"side": list(images)}, list(states), list(actions), "push")
     one.save(tmp_path / "part.npz")
     back = Episode.load(tmp_path / "part.npz", attempt.seed)
-    assert (back.task, back.seed, back.problems()) == ("push the cube", 103, [])
+    assert (back.task, back.seed, back.problems()) == ("push", 103, [])
     assert np.array_equal(back.state, states)
     assert np.array_equal(back.action, actions)
     assert np.array_equal(back.images["side"], images[:5]), "an image without an action is left out"

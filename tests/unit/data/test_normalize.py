@@ -23,17 +23,9 @@ ORIGIN = {
 
 
 def make_spec(**changes):
-    facts = {
-        "env_id": "PushCube-v1",
-        "num_envs": 2,
-        "action_low": (-1.0, -1.0),
-        "action_high": (1.0, 3.0),
-        "state_dim": 3,
-        "cameras": (CameraSettings("front", 56, 56),),
-        "control_mode": "pd_ee_delta_pos",
-        "control_hz": 20.0,
-        "max_episode_steps": 50,
-    }
+    facts = {"env_id": "PushCube-v1", "num_envs": 2, "action_low": (-1.0, -1.0), "action_high": (1.0, 3.0)}
+    facts |= {"state_dim": 3, "cameras": (CameraSettings("front", 56, 56),), "control_mode": "pd_ee_delta_pos"}
+    facts |= {"control_hz": 20.0, "max_episode_steps": 50}
     return EnvSpec(**(facts | changes))
 
 
@@ -181,18 +173,8 @@ def test_another_dataset_is_refused_or_accepted_aloud(caplog):
 def test_a_dataset_brings_numbers_origin_and_declared_constants():
     state, action = torch.randn(40, 3), torch.randn(40, 2)
     action[:, 1] = -1.0
-    meta = DemoMeta(
-        env_id="PushCube-v1",
-        control_mode="pd_ee_delta_pos",
-        cameras=("front",),
-        state_terms=("tcp_pos",),
-        fps=20,
-        planner="oracle",
-        run_seed=0,
-        seeds=(0,),
-        frozen_action_dims=(1,),
-        fingerprint="abc",
-    )
+    origin = {"fingerprint": "abc", "frozen_action_dims": (1,), "seeds": (0,)}
+    meta = DemoMeta(**ORIGIN, fps=20, planner="oracle", run_seed=0, **origin)
     images = {"front": torch.zeros(40, 8, 8, 3, dtype=torch.uint8)}
     demos = DemoSet(meta, images, state, action, torch.tensor([40]), ["Push."] * 40, horizon=5)
     stats = NormStats.from_demos(demos)

@@ -9,13 +9,7 @@ import torch
 from helpers.crossings import META, Crossings
 from PIL import Image
 
-from rlft.config.randomization import (
-    NUMBERS,
-    DomainRandomizationConfig,
-    OverlayConfig,
-    TextureConfig,
-    enabled_effects,
-)
+from rlft.config.randomization import NUMBERS, DomainRandomizationConfig, OverlayConfig, TextureConfig, enabled_effects
 from rlft.data.randomize.randomizer import SLOTS, ImageRandomizer, around_zero, draw, pick
 from rlft.errors import ConfigError
 from rlft.types import Observation

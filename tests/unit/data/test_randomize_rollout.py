@@ -4,12 +4,11 @@ import logging
 
 import pytest
 import torch
+from helpers.demonstrations import random_demos
 from helpers.toy_world import CPU, PLACEMENT, toy_env, toy_model
 
 from rlft.config.learning import SftConfig
 from rlft.config.randomization import DomainRandomizationConfig
-from rlft.data.dataset import DemoSet
-from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats
 from rlft.data.randomize.randomizer import ImageRandomizer
 from rlft.errors import ConfigError
@@ -89,17 +88,9 @@ def test_the_rollouts_metrics_are_logged():
         assert scalars["randomization/mean_change"] > 1.0
 
 
-def demos() -> DemoSet:
-    g = torch.Generator().manual_seed(0)
-    state = torch.randn(24, 2, generator=g)
-    images = torch.randint(0, 255, (24, 28, 28, 3), generator=g, dtype=torch.uint8)
-    meta = DemoMeta("ToyReach-v0", "pd_ee_delta_pos", ("top",), ("tcp_pos",), 20, "test", 0, "test")
-    return DemoSet(meta, {"top": images}, state, 0.5 * state, torch.tensor([14, 10]), ["reach"] * 24, horizon=3)
-
-
 def trainer(randomizer=None, **changes) -> SftTrainer:
     torch.set_num_threads(1)
-    data = demos()
+    data = random_demos()
     policy = build_policy("small", NormStats.from_demos(data), horizon=3, device=CPU, small={"image_size": 28})
     settings = {"steps": 4, "batch_size": 8, "warmup_steps": 1, "train_expert_only": True} | changes
     return SftTrainer(policy, data, SftConfig(**settings), seed=0, randomizer=randomizer)

@@ -23,19 +23,10 @@ from rlft_envs.single import ObservationRow
 from rlft_envs.workers import protocol
 from rlft_envs.workers.link import worker_environment
 
-SETTINGS = EnvSettings(
-    simulator="toy",
-    env_id="ToyReach-v0",
-    num_envs=3,
-    max_episode_steps=10,
-    control_mode="pd_ee_delta_pos",
-    cameras=(
-        CameraSettings("a", 5, 7, fov=0.3, eye=(1.0, 2.0, 3.0), target=(0.0, 0.0, 0.0)),
-        CameraSettings("b", 4, 4),
-    ),
-    privileged=True,
-    reward=RewardSettings("dense", 0.3, 2.0),
-    make_kwargs={"variation": {"goal_offset": [0.1, 0.2]}},
+CAMERAS = (CameraSettings("a", 5, 7, fov=0.3, eye=(1.0, 2.0, 3.0), target=(0.0, 0.0, 0.0)), CameraSettings("b", 4, 4))
+SETTINGS = EnvSettings("toy", "ToyReach-v0", 3, 10, "pd_ee_delta_pos", CAMERAS, privileged=True)
+SETTINGS = replace(
+    SETTINGS, reward=RewardSettings("dense", 0.3, 2.0), make_kwargs={"variation": {"goal_offset": [0.1, 0.2]}}
 )
 SPEC = EnvSpec("x", 3, (-1.0, -1.0), (1.0, 1.0), 4, SETTINGS.cameras, "c", 20.0, 10, privileged_dim=6)
 
@@ -166,8 +157,7 @@ def test_a_wrong_variation_is_refused(values, words):
 
 
 def test_no_variation():
-    assert Variation.parse(None) is None
-    assert Variation.parse({}) is None
+    assert Variation.parse(None) is Variation.parse({}) is None
     assert Variation.parse({"goal_offset": [0.1, 0]}) == Variation(goal_offset=(0.1, 0.0))
 
 

@@ -11,48 +11,41 @@ from rlft_envs.errors import EnvSetupError
 from rlft_envs.maniskill.gpu_errors import FIELDS, PhysxWatch, check_lines
 
 SIZES = dict.fromkeys(FIELDS.values(), 1024)
-CONTACTS = (
-    "[SAPIEN] [critical] Contact buffer overflow detected, please increase its size to at least 5000 in the scene desc!"
-)
+SAPIEN = "[SAPIEN] [critical]"
+PLEASE = "buffer overflow detected, please increase its size to at least {} in the scene desc!"
+NEEDS = "The application needs to increase {}, otherwise, the simulation will miss interactions"
+CONTACTS = f"{SAPIEN} Contact {PLEASE.format(5000)}"
 
 
 @pytest.mark.parametrize(
     ("line", "setting"),
     [
         (CONTACTS, "max_rigid_contact_count=8192 (now 1024)"),
+        (f"{SAPIEN} Patch {PLEASE.format(1500)}", "max_rigid_patch_count=2048 (now 1024)"),
         (
-            "[SAPIEN] [critical] Patch buffer overflow detected, please increase its size to at least 1500 in the "
-            "scene desc!",
-            "max_rigid_patch_count=2048 (now 1024)",
-        ),
-        (
-            "[SAPIEN] [critical] the application need to increase the PxgDynamicsMemoryConfig::foundLostPairsCapacity "
-            "parameter to 4097, otherwise the simulation will miss interactions",
+            f"{SAPIEN} the application need to increase the PxgDynamicsMemoryConfig::foundLostPairsCapacity parameter "
+            "to 4097, otherwise the simulation will miss interactions",
             "found_lost_pairs_capacity=8192 (now 1024)",
         ),
         (
-            "PhysX error: The application needs to increase PxGpuDynamicsMemoryConfig::totalAggregatePairsCapacity to "
-            "16790 , otherwise, the simulation will miss interactions",
+            f"PhysX error: {NEEDS.format('PxGpuDynamicsMemoryConfig::totalAggregatePairsCapacity to 16790 ')}",
             "total_aggregate_pairs_capacity=32768 (now 1024)",
         ),
         (
-            "[SAPIEN] [critical] The application needs to increase "
-            "PxGpuDynamicsMemoryConfig::foundLostAggregatePairsCapacity to 3000, otherwise, the simulation will miss "
-            "interactions",
+            f"{SAPIEN} {NEEDS.format('PxGpuDynamicsMemoryConfig::foundLostAggregatePairsCapacity to 3000')}",
             "found_lost_aggregate_pairs_capacity=4096 (now 1024)",
         ),
         (
-            "[SAPIEN] [critical] PxgDynamicsMemoryConfig::collisionStackSize buffer overflow detected, please increase "
-            "its size to at least -1280352880 in the scene desc!",
+            f"{SAPIEN} PxgDynamicsMemoryConfig::collisionStackSize {PLEASE.format(-1280352880)}",
             "collision_stack_size=2048 (now 1024)",
         ),
         (
-            "[SAPIEN] [critical] PxgPinnedHostLinearMemoryAllocator: overflowing initial allocation size, increase "
-            "capacity to at least 1025.",
+            f"{SAPIEN} PxgPinnedHostLinearMemoryAllocator: overflowing initial allocation size, increase capacity to "
+            "at least 1025.",
             "temp_buffer_capacity=2048 (now 1024)",
         ),
-        ("[SAPIEN] [critical] heap overflow", "heap_capacity=2048 (now 1024)"),
-        ("[SAPIEN] [critical] Force buffer overflow detected", "gpu_memory_config, one of"),
+        (f"{SAPIEN} heap overflow", "heap_capacity=2048 (now 1024)"),
+        (f"{SAPIEN} Force buffer overflow detected", "gpu_memory_config, one of"),
     ],
 )
 def test_an_overflow_names_the_setting_and_a_larger_value(line, setting):
@@ -116,6 +109,9 @@ def test_the_complaint_comes_before_the_error_that_it_caused():
     assert isinstance(refused.value.__context__, RuntimeError)
 
 
+WORDS = ("Pxg overflow", "nested")
+
+
 def test_watches_in_several_threads_and_nested_leave_the_descriptor_as_it_was(capfd):
     descriptors, caught = len(os.listdir("/proc/self/fd")), []
 
@@ -123,9 +119,9 @@ def test_watches_in_several_threads_and_nested_leave_the_descriptor_as_it_was(ca
         for j in range(50):
             try:
                 with PhysxWatch():
-                    os.write(2, f"{i} {j} Pxg overflow\n".encode())
+                    os.write(2, f"{i} {j} {WORDS[0]}\n".encode())
                     with PhysxWatch():
-                        os.write(2, f"{i} {j} nested\n".encode())
+                        os.write(2, f"{i} {j} {WORDS[1]}\n".encode())
             except EnvSetupError:
                 caught.append((i, j))
 
@@ -135,9 +131,7 @@ def test_watches_in_several_threads_and_nested_leave_the_descriptor_as_it_was(ca
     for thread in threads:
         thread.join()
     lines = capfd.readouterr().err.splitlines()
-    assert sorted(lines) == sorted(
-        f"{i} {j} {word}" for i in range(3) for j in range(50) for word in ("Pxg overflow", "nested")
-    )
+    assert sorted(lines) == sorted(f"{i} {j} {word}" for i in range(3) for j in range(50) for word in WORDS)
     assert caught
     assert len(os.listdir("/proc/self/fd")) == descriptors
 

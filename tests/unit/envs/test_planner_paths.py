@@ -45,11 +45,8 @@ def test_a_time_law_respects_its_limits_and_uses_them(velocity, acceleration):
     assert np.abs(speed[[0, -1]]).max() < 0.05 * velocity
     # Bang-bang with saturation is the fastest for one joint: within a few per cent of the slower joint's bound.
     reach = np.abs(np.diff(samples, axis=0)).sum(axis=0).max()
-    ideal = (
-        reach / velocity + velocity / acceleration
-        if reach > velocity**2 / acceleration
-        else 2 * np.sqrt(reach / acceleration)
-    )
+    ramp = velocity / acceleration  # seconds
+    ideal = reach / velocity + ramp if reach > velocity * ramp else 2 * np.sqrt(reach / acceleration)
     assert ideal * 0.98 <= path.duration <= ideal * 1.5
 
 

@@ -5,18 +5,9 @@ import re
 from pathlib import Path
 
 from rlft.config.load import load
-from rlft_tasks.put_on_plate import terms
+from rlft_tasks.put_on_plate import terms, variants
 from rlft_tasks.put_on_plate.configurations import Numbering
-from rlft_tasks.put_on_plate.variants import (
-    MAX_EPISODE_STEPS,
-    MOVES_AFTER,
-    OBJECTS,
-    PREFIX,
-    SPLITS,
-    TABLES,
-    UNSEEN,
-    VARIANTS,
-)
+from rlft_tasks.put_on_plate.variants import OBJECTS, PREFIX, SPLITS, TABLES, UNSEEN, VARIANTS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "put_on_plate.md").read_text()
 TEXT = " ".join(PAGE.split())
@@ -47,7 +38,7 @@ def test_what_varies_is_what_the_code_varies():
     assert f"plates {unseen[0]}–{unseen[-1]}" in said["Plate-v1"]
     assert f"all {len(VARIANTS[f'{PREFIX}MultiPlate-v1'].tables.of('train'))} tables" in said["MultiPlate-v1"]
     assert f"{Numbering(f'{PREFIX}EEPose-v1', 'test').sizes['extra']:,} other poses" in said["EEPose-v1"]
-    assert f"after {MOVES_AFTER} steps" in said["PositionChangeTo-v1"]
+    assert f"after {variants.MOVES_AFTER} steps" in said["PositionChangeTo-v1"]
     for name, ratio in (("VisionTexture03-v1", 0.3), ("VisionWhole05-v1", 0.5)):
         assert VARIANTS[f"{PREFIX}{name}"].texture_ratio == ratio
     for split in ("train", "test"):
@@ -70,7 +61,7 @@ def test_thresholds_are_those_of_the_code():
     assert f"at most {100 * terms.ABOVE:g} cm of air" in TEXT
     assert f"more than {terms.TOUCH:g} N" in TEXT
     assert f"after {terms.HELD_STEPS} steps in a row" in TEXT
-    assert f"An episode has {MAX_EPISODE_STEPS} steps" in TEXT
+    assert f"An episode has {variants.MAX_EPISODE_STEPS} steps" in TEXT
 
 
 def test_the_commands_can_be_typed():

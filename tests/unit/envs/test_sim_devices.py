@@ -50,10 +50,7 @@ def test_without_cameras_nothing_renders():
 @pytest.mark.parametrize(
     ("gpus", "asked", "renderer"),
     [
-        (0, None, "sapien_cpu"),
-        (2, None, "sapien_cuda:0"),
-        (2, "cpu", "cpu"),
-        (2, "gpu", "sapien_cuda:0"),
+        *((0, None, "sapien_cpu"), (2, None, "sapien_cuda:0"), (2, "cpu", "cpu"), (2, "gpu", "sapien_cuda:0")),
         (2, "sapien_cuda:1", "sapien_cuda:1"),
         (0, "pci:0000:01:00.0", "pci:0000:01:00.0"),
     ],

@@ -22,17 +22,11 @@ LISTS = {"tensor", "as_tensor", "asarray", "new_tensor"}  # which take Python nu
 
 @dataclass
 class Crossings:
-    """What passed between host and device, each entry ``file:function operation``.
+    """What passed between host and device, each entry ``file:function operation``."""
 
-    Attributes:
-        reads: the host waited for a number.
-        sent: a tensor went to the device.
-        lists: Python numbers went to the device, for which the host waits as well.
-    """
-
-    reads: list[str] = field(default_factory=list)
-    sent: list[str] = field(default_factory=list)
-    lists: list[str] = field(default_factory=list)
+    reads: list[str] = field(default_factory=list)  # the host waited for a number
+    sent: list[str] = field(default_factory=list)  # a tensor went to the device
+    lists: list[str] = field(default_factory=list)  # Python numbers went there, for which the host waits as well
 
     def __enter__(self) -> Crossings:
         self._modes = [_Functions(self), _Ops(self)]

@@ -15,15 +15,7 @@ SEED = 1_000_000
 def eval_result(
     label: str, outcomes: Sequence[bool], labels: Sequence[Mapping[str, str]] = (), *, gain: float = 1.0, **protocol
 ) -> EvalResult:
-    """Episode i succeeds as ``outcomes[i]`` says, and returns ``gain`` then.
-
-    Args:
-        label: of the result.
-        outcomes: success by episode.
-        labels: of each episode; none by default.
-        gain: return of a success.
-        protocol: fields of the protocol to change.
-    """
+    """Episode i succeeds as ``outcomes[i]`` says, and returns ``gain`` then; ``protocol``: changed fields of it."""
     settings = EnvSettings(
         "maniskill", "PushCube-v1", 2, 50, "pd_ee_delta_pos", (CameraSettings("base_camera", 56, 64),)
     )

@@ -18,15 +18,8 @@ ACT_STEPS = 2
 
 
 def toy_settings(num_envs=4, *, limit=6, **changes):
-    defaults = {
-        "simulator": "toy",
-        "env_id": "ToyReach-v0",
-        "num_envs": num_envs,
-        "max_episode_steps": limit,
-        "control_mode": "pd_ee_delta_pos",
-        "state_terms": ("tcp_pos",),
-        "reward": RewardSettings(),
-    }
+    defaults = {"simulator": "toy", "env_id": "ToyReach-v0", "num_envs": num_envs, "max_episode_steps": limit}
+    defaults |= {"control_mode": "pd_ee_delta_pos", "state_terms": ("tcp_pos",), "reward": RewardSettings()}
     return EnvSettings(**(defaults | changes))
 
 

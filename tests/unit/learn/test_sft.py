@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
+from helpers.demonstrations import random_demos
 
 from rlft.config.learning import OptimizerConfig, SftConfig
-from rlft.data.dataset import DemoSet
-from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats
 from rlft.errors import DivergedError
 from rlft.learn import sft
@@ -17,27 +16,8 @@ from rlft.policy.pi0.factory import build_policy
 CPU = torch.device("cpu")
 
 
-def demos() -> DemoSet:
-    """Two episodes in which the action follows the state."""
-    g = torch.Generator().manual_seed(0)
-    state = torch.randn(24, 2, generator=g)
-    pictures = torch.randint(0, 255, (24, 28, 28, 3), generator=g, dtype=torch.uint8)
-    meta = DemoMeta(
-        env_id="ToyReach-v0",
-        control_mode="pd_ee_delta_pos",
-        cameras=("top",),
-        state_terms=("tcp_pos",),
-        fps=20,
-        planner="test",
-        run_seed=0,
-        fingerprint="test",
-    )
-    lengths = torch.tensor([14, 10])
-    return DemoSet(meta, {"top": pictures}, state, 0.5 * state + 0.1, lengths, ["reach"] * 24, horizon=3)
-
-
 def trainer(steps: int = 8, **changes) -> SftTrainer:
-    data = demos()
+    data = random_demos()
     policy = build_policy("small", NormStats.from_demos(data), horizon=3, device=CPU, small={"image_size": 28})
     defaults = {"steps": steps, "batch_size": 8, "warmup_steps": 2, "optimizer": OptimizerConfig(lr=3e-3)}
     return SftTrainer(policy, data, SftConfig(**(defaults | changes)), seed=0)

@@ -63,9 +63,7 @@ def test_gae_equals_brute_force(seed, gamma_per):
 
 def test_by_hand_termination_has_no_value_beyond_it():
     none = flags(False, False)
-    a = gae(
-        column(1.0, 2.0), column(0.5, 0.5), column(3.0, 4.0), column(99.0, 99.0), flags(False, True), none, none, 0.5
-    )
+    a = gae(column(1.0, 2), column(0.5, 0.5), column(3.0, 4), column(99.0, 99), flags(False, True), none, none, 0.5)
     assert a[1].item() == pytest.approx(2.0 - 4.0)
     assert a[0].item() == pytest.approx((1.0 + 0.5 * 4.0 - 3.0) + 0.25 * (2.0 - 4.0))
 
@@ -73,9 +71,7 @@ def test_by_hand_termination_has_no_value_beyond_it():
 def test_by_hand_truncation_uses_its_true_final_observation_and_cuts():
     """The next episode's first value (100) must not leak, and neither must its advantage."""
     none = flags(False, False)
-    a = gae(
-        column(1.0, 0.0), column(0.5, 0.5), column(3.0, 100.0), column(8.0, 0.0), none, flags(True, False), none, 0.9
-    )
+    a = gae(column(1.0, 0), column(0.5, 0.5), column(3.0, 100), column(8.0, 0), none, flags(True, False), none, 0.9)
     assert a[0].item() == pytest.approx(1.0 + 0.5 * 8.0 - 3.0)
 
 

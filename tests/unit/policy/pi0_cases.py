@@ -16,15 +16,8 @@ TASKS = ("Push the cube to the goal region.", "Pull it", "Stack the red cube on 
 
 
 def make_stats(cameras=CAMERAS):
-    return NormStats(
-        state_mean=(0.1,) * S,
-        state_std=(0.5,) * S,
-        action_mean=(0.0, 0.1, 0.2),
-        action_std=(1.0, 2.0, 0.5),
-        env_id="Env-v1",
-        control_mode="pd",
-        cameras=cameras,
-    )
+    actions = ((0.0, 0.1, 0.2), (1.0, 2.0, 0.5))
+    return NormStats((0.1,) * S, (0.5,) * S, *actions, "Env-v1", "pd", cameras)
 
 
 def make_policy(kind="small", cameras=CAMERAS, **kwargs):

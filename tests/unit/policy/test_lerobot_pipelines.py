@@ -35,6 +35,8 @@ def exported(request, tmp_path):
     kind, method = request.param
     policy = build_policy(kind, stats_of(method), horizon=5, device=CPU)
     save_pretrained(policy, tmp_path)
+    again = load_pretrained(tmp_path, device=CPU)
+    assert (again.stats, again.config.normalization_mapping["STATE"]) == (policy.stats, MODES[method])
     overrides = {"tokenizer_processor": {"tokenizer_name": str(tmp_path / "tokenizer")}}
     before = PolicyProcessorPipeline.from_pretrained(tmp_path, "policy_preprocessor.json", overrides=overrides)
     after = PolicyProcessorPipeline.from_pretrained(tmp_path, "policy_postprocessor.json")
@@ -92,15 +94,6 @@ def test_the_default_is_what_lerobot_declares_for_the_pretrained_weights(kind, c
     assert family_of(kind).stats_method == family_of(small).stats_method
     assert declared["STATE"] is declared["ACTION"] is MODES[family_of(kind).stats_method]
     assert declared["VISUAL"] is NormalizationMode.IDENTITY
-
-
-@pytest.mark.parametrize("kind", ["small", "small_pi05"])
-@pytest.mark.parametrize("method", METHODS)
-def test_a_checkpoint_says_which_and_is_loaded_with_its_own(kind, method, tmp_path):
-    save_pretrained(build_policy(kind, stats_of(method), horizon=5, device=CPU), tmp_path)
-    again = load_pretrained(tmp_path, device=CPU)
-    assert again.stats == stats_of(method)
-    assert again.config.normalization_mapping["STATE"] is MODES[method]
 
 
 def test_dimensions_that_lerobot_would_misread_are_named_when_saving(tmp_path, caplog):

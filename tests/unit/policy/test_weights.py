@@ -6,12 +6,10 @@ import struct
 import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
-from lerobot.processor import PolicyProcessorPipeline
 from pi0_cases import CPU, make_chunk, make_observation, make_policy, make_stats
 from safetensors.torch import load_file, save_file
 
 from rlft import manifest
-from rlft.data.normalize import StatsError
 from rlft.errors import ConfigError, DivergedError
 from rlft.manifest import write_manifest
 from rlft.policy.pi0.factory import build_policy
@@ -52,17 +50,18 @@ def test_round_trip_is_bit_equal(kind, dtype, tmp_path):
     assert torch.equal(before, again.velocity(again.encode(again.prepare(obs)), x, t)[0])
     assert (again.stats, again.real_dims, again.state_dims) == (policy.stats, (3, 4, 9), (1, 2, 3, 4))
     assert again.tokenizer.source == policy.tokenizer.source
+    assert PreTrainedConfig.from_pretrained(tmp_path) == policy.config
 
 
 def test_a_checkpoint_of_a_checkpoint_is_the_same_files(checkpoint, tmp_path):
     save_pretrained(load_pretrained(checkpoint, device=CPU), tmp_path / "again")
-    first, second = (
-        json.loads((path / "manifest.json").read_text())["files"] for path in (checkpoint, tmp_path / "again")
-    )
+    manifests = (path / "manifest.json" for path in (checkpoint, tmp_path / "again"))
+    first, second = (json.loads(path.read_text())["files"] for path in manifests)
     noted = "tokenizer/tokenizer_config.json"  # transformers notes in it whether the tokenizer came from a directory
     assert first.pop(noted) != second.pop(noted)
     assert first == second
     assert len(first) >= 8
+    assert PreTrainedConfig.from_pretrained(checkpoint) == PreTrainedConfig.from_pretrained(tmp_path / "again")
 
 
 def test_loading_draws_nothing_and_leaves_nothing_on_the_meta_device(checkpoint):
@@ -70,22 +69,6 @@ def test_loading_draws_nothing_and_leaves_nothing_on_the_meta_device(checkpoint)
     policy = load_pretrained(checkpoint, device=CPU)
     assert torch.equal(before, torch.get_rng_state())
     assert not any(tensor.is_meta for tensor in [*policy.parameters(), *policy.buffers()])
-
-
-def test_lerobot_reads_the_configuration_and_the_pipelines(checkpoint, policy):
-    config = PreTrainedConfig.from_pretrained(checkpoint)
-    assert config == policy.config
-    overrides = {"tokenizer_processor": {"tokenizer_name": str(checkpoint / "tokenizer")}}
-    before = PolicyProcessorPipeline.from_pretrained(checkpoint, "policy_preprocessor.json", overrides=overrides)
-    obs = make_observation(1)
-    batch = {"observation.state": torch.tensor(obs.state[0]), "task": obs.task[0]}
-    batch |= {f"observation.images.{name}": torch.zeros(3, 56, 56) for name in obs.images}
-    ready = before(batch)
-    inputs = policy.prepare(obs)
-    torch.testing.assert_close(ready["observation.state"], inputs.state[:, :4])
-    length = inputs.tokens.shape[1]
-    assert torch.equal(ready["observation.language.tokens"][:, :length], inputs.tokens)
-    assert torch.equal(ready["observation.language.attention_mask"][:, :length], inputs.token_mask)
 
 
 @pytest.mark.parametrize("layout", ["lerobot", "hub"])
@@ -116,10 +99,7 @@ def test_loaded_head_and_embedding_do_not_share_memory(checkpoint):
     [
         (lambda s: s.pop("model.action_out_proj.bias"), r"1 missing: action_out_proj\.bias"),
         (lambda s: s.update({"model.extra.weight": torch.zeros(1)}), r"1 unexpected: extra\.weight"),
-        (
-            lambda s: s.update({"model.action_out_proj.bias": torch.zeros(31)}),
-            r"action_out_proj\.bias is \[31\], wanted \[32\]",
-        ),
+        (lambda s: s.update({"model.action_out_proj.bias": torch.zeros(31)}), r"bias is \[31\], wanted \[32\]"),
         (lambda s: s["model.state_proj.bias"].fill_(float("nan")), r"state_proj\.bias holds NaN"),
     ],
 )
@@ -141,21 +121,14 @@ def test_another_architecture_is_refused(checkpoint):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
         (b"<!DOCTYPE html><html>Sign in</html>", "web page"),
         (b"\n <HTML>404", "web page"),
-        (struct.pack("<Q", 1 << 40) + b"{", "no whole safetensors"),
+        *((content, "no whole safetensors") for content in (struct.pack("<Q", 1 << 40) + b"{", None)),  # None: cut
     ],
 )
 def test_files_that_are_no_weights_are_named(content, message, checkpoint):
-    (checkpoint / "model.safetensors").write_bytes(content)
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
     (checkpoint / "manifest.json").unlink()
     with pytest.raises(WeightsError, match=message):
-        load_pretrained(checkpoint, device=CPU)
-
-
-def test_a_truncated_file_is_refused_without_a_manifest_too(checkpoint):
-    path = checkpoint / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    (checkpoint / "manifest.json").unlink()
-    with pytest.raises(WeightsError, match="no whole safetensors"):
         load_pretrained(checkpoint, device=CPU)
 
 
@@ -176,11 +149,6 @@ def test_a_missing_file_is_named(name, listed, checkpoint):
         write_manifest(checkpoint)
     with pytest.raises((WeightsError, ConfigError), match=name.split("/", maxsplit=1)[0]):
         load_pretrained(checkpoint, device=CPU)
-
-
-def test_a_missing_directory_is_named(tmp_path):
-    with pytest.raises(WeightsError, match="nowhere is no checkpoint"):
-        load_pretrained(tmp_path / "nowhere", device=CPU)
 
 
 def test_a_manifest_does_not_reach_outside(checkpoint):
@@ -212,16 +180,6 @@ def test_what_was_just_compared_is_not_hashed_again_and_a_first_look_hashes_no_w
     assert hashed(lambda: load_pretrained(checkpoint, device=CPU)) == (9, True)
     assert hashed(lambda: load_pretrained(checkpoint, device=CPU, verified=True)) == (0, False)
     assert hashed(lambda: inspect_pretrained(checkpoint)) == (6, False)
-
-
-def test_broken_statistics_inside_are_refused(checkpoint):
-    path = checkpoint / "rlft_policy.json"
-    facts = json.loads(path.read_text())
-    facts["stats"]["action_std"][1] = 0.0
-    path.write_text(json.dumps(facts))
-    write_manifest(checkpoint)
-    with pytest.raises(StatsError, match=r"action_std .* dimensions \[1\]"):
-        load_pretrained(checkpoint, device=CPU)
 
 
 def test_a_checkpoint_is_not_written_over_another(checkpoint, policy):

@@ -46,19 +46,11 @@ def metric_lines() -> list[dict[str, object]]:
     """SFT, RL and evaluation lines; iteration 3 is missing, 5 has NaN, 8 was logged twice."""
     lines = [{"stage": "sft", "step": step, "loss": math.exp(-step / 300)} for step in range(50, 801, 50)]
     for step in [1, 2, 4, 5, 6, 7, 8, 8]:
-        lines.append(
-            {
-                "stage": "rl",
-                "step": step,
-                "rollout/success": "nan" if step == 5 else step / 10,
-                "rollout/episodes": 0 if step == 5 else 20,
-                "rollout/return": 0.2 * step,
-                "rollout/episode_length": 50 - 2.0 * step,
-                "update/kl": 0.01 * step,
-                "update/clip_fraction": 0.02 * step,
-                "value/explained_variance": -30.0 if step == 1 else 1 - 1 / step,
-            }
-        )
+        rolled = {"success": "nan" if step == 5 else step / 10, "episodes": 0 if step == 5 else 20}
+        rolled |= {"return": 0.2 * step, "episode_length": 50 - 2.0 * step}
+        line = {"stage": "rl", "step": step, **{f"rollout/{name}": value for name, value in rolled.items()}}
+        line |= {"update/kl": 0.01 * step, "update/clip_fraction": 0.02 * step}
+        lines.append(line | {"value/explained_variance": -30.0 if step == 1 else 1 - 1 / step})
     lines[-1]["rollout/success"] = 0.9
     low, high = wilson_interval(10, 20)
     lines.append({"stage": "eval", "step": 4, "success": 0.5, "ci_low": low, "ci_high": high, "mean_steps": 33.0})
@@ -70,15 +62,9 @@ def make_run(directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.yaml").write_text(CONFIG)
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metric_lines()))
-    collect = {
-        "episodes": 90,
-        "attempts": 100,
-        "success_rate": 0.9,
-        "seconds": 40.0,
-        "lengths": {"mean": 21.5, "min": 16, "max": 40},
-        "longer_than_limit": 4,
-        "failures": {"no_plan": [7, 11, 13], "executed_but_failed": list(range(20, 27))},
-    }
+    collect = {"episodes": 90, "attempts": 100, "success_rate": 0.9, "seconds": 40.0, "longer_than_limit": 4}
+    collect["lengths"] = {"mean": 21.5, "min": 16, "max": 40}
+    collect["failures"] = {"no_plan": [7, 11, 13], "executed_but_failed": list(range(20, 27))}
     write_stage(directory, "collect", collect)
     write_stage(directory, "sft", {"steps": 800, "final_loss": 0.08, "seconds": 60.0, "parameters": 394_000})
     rl = {"iterations": ITERATIONS, "env_steps": 12_800, "seconds": 200.5}

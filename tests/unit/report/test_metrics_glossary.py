@@ -63,9 +63,8 @@ class OneShotSampler:
 def evaluation(label: str) -> EvalResult:
     episode = EpisodeResult(0, 1, None, {}, True, True, 1, 1.0, {"<name>": 1.0})
     settings = EnvSettings("toy", "Toy-v0", 1, 1, "pd_ee_delta_pos")
-    protocol = EvalProtocol.of(
-        settings, select="seeds", episodes=1, seed=0, configuration_ids=None, num_steps=4, act_steps=1
-    )
+    rules = {"select": "seeds", "episodes": 1, "seed": 0, "configuration_ids": None, "num_steps": 4, "act_steps": 1}
+    protocol = EvalProtocol.of(settings, **rules)
     return summarise(label, protocol, [episode], seconds=0.1, restarted=0)
 
 
@@ -79,17 +78,10 @@ def train(tmp_path: Path, kind: type[Objective], **changes) -> set[str]:
         torch.manual_seed(0)
         objective = kind(make_actor(ConstantTargetPolicy(), std=(0.08, 0.16), learned=True), cfg)
     with contextlib.closing(Tracker(tmp_path)) as tracker:
+        how = {"store": StoreChoice("prefix", "it fits"), "evaluate": evaluation, "save": lambda state, best: None}
+        how |= {"probe": lambda episodes: Probe(episodes, 0.5, 0.75), "progress": Progress("rl", io.StringIO())}
         runner = Runner(
-            cfg,
-            objective,
-            OneShotSampler(objective),
-            Updater(objective, cfg.train),
-            store=StoreChoice("prefix", "it fits"),
-            evaluate=evaluation,
-            probe=lambda episodes: Probe(episodes, 0.5, 0.75),
-            save=lambda state, best: None,
-            tracker=tracker,
-            progress=Progress("rl", io.StringIO()),
+            cfg, objective, OneShotSampler(objective), Updater(objective, cfg.train), tracker=tracker, **how
         )
         runner.run()
     return logged(tmp_path, "rl")
