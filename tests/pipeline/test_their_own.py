@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # five stages, two of them with a simulator's start
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("rlft", "envs", "configs", "pyproject.toml", "README.md", "LICENSE")
 TINY = ["collect.num_episodes=3", "sft.steps=6", "sft.batch_size=4", "env.num_envs=2", "train.batch_size=4"]
@@ -49,7 +51,7 @@ class Installed:
         user = self.folder / "user"
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(user)}
         done = subprocess.run(
-            [self.python, *map(str, words)], cwd=user, env=environment, capture_output=True, text=True, timeout=280
+            [self.python, *map(str, words)], cwd=user, env=environment, capture_output=True, text=True, timeout=560
         )
         assert done.returncode == 0, done.stderr[-4000:]
         return done.stdout
