@@ -7,7 +7,7 @@ from rlft.errors import ConfigError
 from rlft.run import checkpoint
 
 GROUPS = ["algo=grpo", "env.num_envs=4", "train.options.group_size=2", "env.max_episode_len=5"]
-GROUPS += ["env.reward.mode=sparse"]
+GROUPS += ["env.reward.mode=sparse", "train.n_critic_warmup_itr=1"]  # the default: there is no critic to warm up
 
 
 def leaves(tree, prefix=""):
