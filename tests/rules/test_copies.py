@@ -22,7 +22,6 @@ ONCE = {
     ("rlft/policy/pi0/factory.py", "tensor"): "the model is built",
     ("rlft/policy/weights_io.py", "to"): "weights are loaded",
     ("rlft/policy/denoise.py", "to"): "a schedule is made",
-    ("rlft/run/statefile.py", "cpu"): "a checkpoint is written",
     ("rlft/data/normalize.py", "numpy"): "statistics of a dataset, which is on the host",
     ("rlft/run/stages/training.py", "numpy"): "a video of a dataset, which is on the host",
     ("rlft/rollout/buffer.py", "non_blocking"): "a decision is stored",

@@ -11,8 +11,8 @@ from rlft.config.evaluation import SuiteMemberConfig
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError, RlftError
 from rlft.files import content_hash
+from rlft.manifest import sha256_of
 from rlft.placement import Placement
-from rlft.run import checkpoint
 from rlft.run.assembly.envs import check_task, configuration_space, env_settings, simulator_errors, start_env
 from rlft.types import ConfigurationSpace, EnvSettings, VecEnv
 
@@ -69,12 +69,19 @@ def policy_fingerprint(cfg: RunConfig) -> str | None:
     others = (cfg.dataset_stats, cfg.model.tokenizer_path)
     return content_hash(
         {
-            "files": checkpoint.file_hashes(path),
-            "others": [checkpoint.file_hashes(Path(p)) if p is not None and Path(p).exists() else p for p in others],
+            "files": _file_hashes(path),
+            "others": [_file_hashes(Path(p)) if p is not None and Path(p).exists() else p for p in others],
             "dtype": cfg.model.dtype,
             "prefix_dtype": cfg.buffer.prefix_dtype,
         }
     )
+
+
+def _file_hashes(path: Path) -> dict[str, str]:
+    """SHA-256 of a file, or of every file below a directory, by its name in there."""
+    if path.is_file():
+        return {path.name: sha256_of(path)}
+    return {p.relative_to(path).as_posix(): sha256_of(p) for p in sorted(path.rglob("*")) if p.is_file()}
 
 
 def member_settings(cfg: RunConfig, member: SuiteMemberConfig) -> RunConfig:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from rlft.config.load import dump
 from rlft.config.schema import RunConfig
-from rlft.errors import RlftError, require_extra
+from rlft.errors import require_extra
 from rlft.files import write_text_atomically
 from rlft.report.provenance import record_command
-from rlft.run import checkpoint
 from rlft.run.assembly.envs import simulator_errors
 from rlft.run.assembly.learner import run_dir
 from rlft.run.runlock import run_lock
@@ -29,18 +28,3 @@ def stage(cfg: RunConfig, name: str) -> Iterator[Path]:
         label = f"eval_{cfg.eval.label}" if name == "eval" else name
         write_text_atomically(run / "settings" / f"{label}.yaml", dump(cfg))
         yield run
-
-
-def resumed_from(cfg: RunConfig, directory: Path) -> Path | None:
-    """The checkpoint to continue from, or None to start anew.
-
-    Raises:
-        RlftError: there are checkpoints of an earlier run, and nobody said to continue it.
-    """
-    resumed = checkpoint.find_resume(cfg.resume, directory)
-    if resumed is None and checkpoint.newest_valid(directory) is not None:
-        raise RlftError(
-            f"{directory} holds checkpoints of an earlier run; continue it with resume=auto, "
-            "or choose another name or output.dir"
-        )
-    return resumed

@@ -18,7 +18,7 @@ from rlft.run.assembly.envs import build_rollout_envs, check_task, env_settings,
 from rlft.run.assembly.evaluation import build_eval_env
 from rlft.run.assembly.learner import build_placement, build_randomizer, build_runner, dataset_dir
 from rlft.run.assembly.policy import check_base, check_method, demo_stats, fresh_policy, preflight
-from rlft.run.stages.common import resumed_from, stage
+from rlft.run.stages.common import stage
 from rlft.run.stages.evaluation import evaluate_policy
 from rlft.run.tracking import Tracker
 
@@ -58,7 +58,7 @@ def train_sft(cfg: RunConfig) -> None:
     with stage(cfg, "sft") as run, Tracker.open(cfg, run) as tracker, Progress("sft") as progress:
         placement = build_placement(cfg)
         directory = run / "sft" / "checkpoints"
-        resumed = resumed_from(cfg, directory)
+        resumed = checkpoint.find_resume(cfg.resume, directory)
         if resumed is None:
             check_base(cfg)
         demos = DemoSet.load(dataset_dir(cfg), cfg.n_action_steps)
@@ -103,7 +103,7 @@ def train_rl(cfg: RunConfig) -> None:
     started = time.perf_counter()
     with stage(cfg, "rl") as run:
         build_placement(cfg)  # wrong devices are told first
-        resumed = resumed_from(cfg, run / "rl" / "checkpoints")
+        resumed = checkpoint.find_resume(cfg.resume, run / "rl" / "checkpoints")
         if resumed is not None:
             cfg = replace(cfg, model=replace(cfg.model, path=str(resumed / checkpoint.MODEL)))
         preflight(cfg)
