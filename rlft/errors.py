@@ -34,16 +34,6 @@ class DivergedError(RlftError):
     exit_code = 3
 
 
-class EarlierVersionError(RlftError):
-    """A training state that this version does not know how to continue."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this checkpoint was written by an earlier version of rlft, whose runs cannot be continued; its "
-            "pretrained_model/ can be used: start anew from it with model.path"
-        )
-
-
 def missing_extra(extra: str, package: str) -> RlftError:
     """The error where a package that an extra of the distribution brings is not installed."""
     return RlftError(f"this needs {package}, which is not installed; install it with: pip install 'rlft-flow[{extra}]'")

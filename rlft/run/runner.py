@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
 
 from rlft.config.schema import RunConfig
-from rlft.errors import DivergedError, EarlierVersionError, RlftError
+from rlft.errors import DivergedError, RlftError
 from rlft.evaluate import EvalResult
 from rlft.learn.updater import Updater
 from rlft.objective.base import Objective
@@ -167,11 +167,9 @@ class Runner:
         """Continue from :meth:`state_dict`; the policy's weights are loaded with the policy.
 
         Raises:
-            RlftError: it is of an earlier version, or of another objective.
+            RlftError: it is of another objective.
         """
         run = dict(state["run"])
-        if "best" not in run:
-            raise EarlierVersionError
         self.state = RunState(**{**run, "best": BestEvaluation(**run["best"])})
         heads = self.objective.heads()
         if heads.keys() != state["heads"].keys():

@@ -124,14 +124,6 @@ def test_at_the_end_there_is_nothing_to_stop(caplog):
     assert "has fallen from 90.0% at iteration 1 to 40.0%" in caplog.text
 
 
-def test_a_run_of_an_earlier_version_is_refused_in_words():
-    runner, _ = run([], n_train_itr=1)
-    state = runner.state_dict()
-    state["run"]["best_success"] = state["run"].pop("best")["success"]
-    with pytest.raises(RlftError, match=r"earlier version of rlft.*model\.path"):
-        runner.load_state_dict(state)
-
-
 def test_a_checkpoint_of_another_objective_is_refused_in_words():
     runner, _ = run([], n_train_itr=1)
     state = runner.state_dict()

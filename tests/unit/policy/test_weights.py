@@ -189,18 +189,6 @@ def test_a_manifest_does_not_reach_outside(checkpoint):
         load_pretrained(checkpoint, device=CPU)
 
 
-def test_a_manifest_without_sizes_is_compared_too(checkpoint):
-    """As earlier versions wrote it."""
-    path = checkpoint / "manifest.json"
-    files = json.loads(path.read_text())["files"]
-    path.write_text(json.dumps({"sha256": {name: entry["sha256"] for name, entry in files.items()}}))
-    load_pretrained(checkpoint, device=CPU)
-    with (checkpoint / "rlft_policy.json").open("a") as file:
-        file.write(" ")
-    with pytest.raises(WeightsError, match=r"rlft_policy\.json is not what was written"):
-        load_pretrained(checkpoint, device=CPU)
-
-
 def test_what_was_just_compared_is_not_hashed_again_and_a_first_look_hashes_no_weights(checkpoint, monkeypatch):
     def hashed(what):
         names, original = [], manifest.sha256_of
