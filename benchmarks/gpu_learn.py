@@ -18,8 +18,7 @@ from benchmarks.gpu_env import ACT_STEPS, ACTION, Scale, environment
 from benchmarks.gpu_model import Models, Side
 from benchmarks.gpu_rows import LINES, Check, Found, claim, ratio, size
 from rlft.config.load import changed
-from rlft.memory import free_bytes
-from rlft.placement import parse_device, synchronize
+from rlft.placement import free_bytes, parse_device, synchronize
 from rlft.policy.denoise import integrate_ode
 
 METHODS = {"single step": "flow_sde_single", "chain": "flow_noise"}

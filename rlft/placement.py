@@ -16,12 +16,12 @@ from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError, RlftError
-from rlft.memory import gigabytes
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +125,18 @@ def _why_no_cuda() -> str:
     if not torch.backends.cuda.is_built():
         return "this build of torch has no CUDA"
     return "no NVIDIA driver or device was found" + (f", CUDA_VISIBLE_DEVICES={visible}" if visible else "")
+
+
+def free_bytes(device: torch.device) -> int:
+    """What a device could still hold, bytes: the driver's figure, or what the kernel calls available."""
+    if torch.get_device_module(device) is torch.cuda:
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def gigabytes(count: float) -> str:
+    """Bytes for a person to read, in 10^9 bytes."""
+    return f"{count / 1e9:.2f} GB"
 
 
 def move(value: Any, device: torch.device) -> Any:

@@ -10,8 +10,7 @@ import torch
 from rlft.config.learning import SftConfig
 from rlft.data.dataset import DemoSet
 from rlft.errors import ConfigError
-from rlft.memory import free_bytes, gigabytes
-from rlft.placement import move
+from rlft.placement import free_bytes, gigabytes, move
 from rlft.policy.base import FlowPolicy, Prefix
 from rlft.rows import padded
 

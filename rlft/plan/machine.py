@@ -13,7 +13,7 @@ from rlft import plugins
 from rlft.config.checks import cross_checks, policy_family
 from rlft.config.load import changed
 from rlft.config.schema import RunConfig
-from rlft.memory import free_bytes
+from rlft.placement import free_bytes
 from rlft.plan.memory import HOST, Assumptions, MemoryPlan, device_name, plan_rl, plan_sft
 from rlft.rollout.store import SHARE
 

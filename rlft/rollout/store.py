@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlft.errors import ConfigError
-from rlft.memory import gigabytes
+from rlft.placement import gigabytes
 
 SHARE = 0.6  # of the free memory: gradients, optimiser and activations, which do not exist yet, need the rest
 REMEDIES = (

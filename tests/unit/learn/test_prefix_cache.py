@@ -6,7 +6,6 @@ import logging
 import pytest
 import torch
 
-from rlft import memory
 from rlft.config.learning import OptimizerConfig, SftConfig
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
@@ -194,15 +193,3 @@ def test_what_cannot_be_kept_is_refused(monkeypatch):
     monkeypatch.setattr(prefix_cache, "free_bytes", lambda device: 1000)
     with pytest.raises(ConfigError, match=r"96 frames x .* GB free on cpu .*sft.cache_prefix=null"):
         trainer(cache=True)
-
-
-def test_free_memory_of_the_host_is_what_the_kernel_calls_available(monkeypatch, tmp_path):
-    assert 10**7 < memory.free_bytes(CPU) < 10**14
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    (tmp_path / "meminfo").write_text("MemTotal: 900 kB\nMemFree: 10 kB\nMemAvailable:   300 kB\n")
-    assert memory.free_bytes(CPU) == 300 * 1024
-
-
-def test_free_memory_of_a_gpu_is_the_drivers_figure(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 9))
-    assert memory.free_bytes(torch.device("cuda:1")) == 7
