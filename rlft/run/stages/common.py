@@ -10,7 +10,7 @@ from rlft.config.load import dump
 from rlft.config.schema import RunConfig
 from rlft.errors import require_extra
 from rlft.files import write_text_atomically
-from rlft.report.provenance import record_command
+from rlft.run.provenance import record_command
 from rlft.run.assembly.envs import simulator_errors
 from rlft.run.assembly.learner import run_dir
 from rlft.run.runlock import run_lock

@@ -20,9 +20,9 @@ from rlft.errors import RlftError
 from rlft.evaluate.suite import make_table
 from rlft.files import read_stage, write_stage
 from rlft.report.build import build_report
-from rlft.report.provenance import record_command
 from rlft.report.rundir import read_run
 from rlft.report.video import read_video
+from rlft.run.provenance import record_command
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
 LOADING = {"src", "href", "xlink:href", "srcset", "poster", "data", "action", "background"}
@@ -100,10 +100,11 @@ def test_the_page_is_well_formed_and_loads_and_runs_nothing(page: Page):
     assert " ".join(CONFIG.split()) in page.text
 
 
-def test_labels_and_commands_are_text_too(tmp_path: Path):
+def test_labels_and_commands_are_text_too(tmp_path: Path, monkeypatch):
     evil = '<script>alert("x")</script>'
     write_evaluation(tmp_path, "rl", [True, False], [{"object": evil}, {"object": "'\"><img src=x onerror=y>"}])
-    record_command(tmp_path, "rl", ["python", evil])
+    monkeypatch.setattr(sys, "argv", [evil])
+    record_command(tmp_path, "rl")
     (tmp_path / "config.yaml").write_text(f"seed: '{evil}'\n")
     page = page_of(tmp_path)
     assert not {"script", "img"} & set(page.tags)
