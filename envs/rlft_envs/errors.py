@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable
 
+from rlft.errors import RlftError
 
-class EnvSetupError(ValueError):
+
+class EnvSetupError(RlftError, ValueError):
     """An environment cannot be built from these settings, or not on this machine."""
 
+    exit_code = 2
 
-class WorkerError(RuntimeError):
+
+class WorkerError(RlftError):
     """A worker process failed more often than ``max_restarts`` allows, or could not be started."""
 
 

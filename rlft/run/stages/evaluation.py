@@ -6,7 +6,6 @@ import logging
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,25 +13,20 @@ from rlft.config.evaluation import SuiteConfig
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError, require_extra
 from rlft.evaluate import EpisodeResult, EvalResult, Evaluator
+from rlft.evaluate.suite import make_table, markdown, run_members
 from rlft.evaluate.text import strata_text, summary_line
 from rlft.files import read_stage, write_stage, write_text_atomically
 from rlft.placement import Placement
+from rlft.policy.base import FlowPolicy
 from rlft.progress import Progress
 from rlft.report.rundir import list_videos
-from rlft.run.assembly.evaluation import (
-    build_eval_env,
-    build_evaluator,
-    member_protocols,
-    member_settings,
-    policy_fingerprint,
-)
+from rlft.report.video import write_video
+from rlft.run.assembly.envs import build_eval_env
+from rlft.run.assembly.evaluation import build_evaluator, member_protocols, member_settings, policy_fingerprint
 from rlft.run.assembly.learner import build_placement, run_dir
 from rlft.run.assembly.policy import build_policy, check_checkpoint, check_stats, preflight
 from rlft.run.stages.common import stage
 from rlft.statistics import wilson_interval
-
-if TYPE_CHECKING:
-    from rlft.policy.base import FlowPolicy
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +52,6 @@ def evaluate(cfg: RunConfig) -> None:
 
 def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Placement) -> None:
     """Every member of a suite, then ``eval_suite_<label>.json`` and ``.md``; what is done already is not run again."""
-    from rlft.evaluate.suite import make_table, markdown, run_members
-
     if cfg.eval.num_videos:
         require_extra("report", "av")
     check_checkpoint(cfg, other_task=True)
@@ -90,7 +82,7 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
 
 def report(cfg: RunConfig) -> None:
     """Gather the run directory into ``summary.json``, ``report.html`` and ``report.png``."""
-    from rlft.report.build import build_report
+    from rlft.report.build import build_report  # draws, with an extra of the distribution
 
     log.info("report: %s", build_report(run_dir(cfg)))
 
@@ -116,8 +108,6 @@ def evaluate_policy(
 
 def _record_videos(run: Path, evaluator: Evaluator, policy: FlowPolicy, result: EvalResult, num_videos: int) -> None:
     """Videos of failures first, and of the episodes that were recorded before PPO: these can be seen side by side."""
-    from rlft.report.video import write_video
-
     outcomes = {e.index: e.success_once for e in result.per_episode}
     for old in _videos_of(run, result.label).values():
         old.unlink()

@@ -8,22 +8,24 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rlft.config.schema import RunConfig
+from rlft.data.collect import collect
+from rlft.data.dataset import DemoSet
 from rlft.files import write_stage
+from rlft.learn.sft import SftTrainer
+from rlft.policy.pretrained import load_pretrained, save_pretrained
 from rlft.progress import Progress
+from rlft.report.video import write_video
 from rlft.run import checkpoint
-from rlft.run.assembly.envs import build_rollout_envs, check_task, env_settings, simulator_errors
-from rlft.run.assembly.evaluation import build_eval_env
+from rlft.run.assembly.envs import build_eval_env, build_rollout_envs, check_task, env_settings
 from rlft.run.assembly.learner import build_placement, build_randomizer, build_runner, dataset_dir
 from rlft.run.assembly.policy import check_base, check_method, demo_stats, fresh_policy, preflight
+from rlft.run.runner import Runner
 from rlft.run.stages.common import stage
 from rlft.run.stages.evaluation import evaluate_policy
 from rlft.run.tracking import Tracker
-
-if TYPE_CHECKING:
-    from rlft.run.runner import Runner
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +34,10 @@ SAMPLE_EPISODES = 6
 
 def collect_demos(cfg: RunConfig) -> None:
     """Plan and record demonstrations: ``dataset/`` and ``collect.json``."""
-    from rlft.data.collect import collect
-    from rlft.data.dataset import DemoSet
-
-    with simulator_errors():
-        check_task(cfg)  # before a run directory is made
+    check_task(cfg)  # before a run directory is made
     with stage(cfg, "collect") as run, Progress("collect") as progress:
         result = collect(cfg, env_settings(cfg, 1), run, dataset_dir(cfg), progress)
         if cfg.collect.save_video and cfg.env.cameras:
-            from rlft.report.video import write_video
-
             demos = DemoSet.load(dataset_dir(cfg), 1)
             frames = int(demos.lengths[:SAMPLE_EPISODES].sum())  # one after the other, as the first camera saw them
             write_video(run / "demos.mp4", next(iter(demos.images.values()))[:frames].numpy(), fps=demos.meta.fps)
@@ -50,10 +46,6 @@ def collect_demos(cfg: RunConfig) -> None:
 
 def train_sft(cfg: RunConfig) -> None:
     """Train on the demonstrations: ``sft/checkpoints/`` and ``sft.json``."""
-    from rlft.data.dataset import DemoSet
-    from rlft.learn.sft import SftTrainer
-    from rlft.policy.pretrained import load_pretrained, save_pretrained
-
     started = time.perf_counter()
     with stage(cfg, "sft") as run, Tracker.open(cfg, run) as tracker, Progress("sft") as progress:
         placement = build_placement(cfg)
