@@ -189,8 +189,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _help(entry: str, doc: str | None, config_dir: Path | None) -> str:
-    from rlft.config.compose import group_choices
     from rlft.config.fields import settings_lines
+    from rlft.config.groups import group_choices
 
     groups = "\n".join(f"  {group}={'|'.join(choices)}" for group, choices in group_choices(config_dir).items())
     settings = "\n".join(settings_lines())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlft.config.compose import CONFIG_DIR, group_choices
 from rlft.config.fields import settings
+from rlft.config.groups import CONFIG_DIR, group_choices
 
 SHELLS = ("bash", "zsh")
 

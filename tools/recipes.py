@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlft.config.compose import CONFIG_DIR
+from rlft.config.groups import CONFIG_DIR
 from rlft.config.load import load
 from rlft.config.schema import RunConfig
 from rlft.plan.machine import GIB, RESERVE, Machine, measure

@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from rlft import plugins
 from rlft.config.checks import cross_checks, policy_family
 from rlft.config.compose import compose_tree, read_tree
 from rlft.config.messages import typed
-from rlft.config.options import check_options
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError
 
@@ -51,6 +52,26 @@ def from_tree(tree: Mapping[str, Any], entry: str = "train_rl") -> RunConfig:
     return cfg
 
 
+def check_options(cfg: RunConfig) -> None:
+    """Refuse options that the chosen plug-in does not declare; it is imported only where there are some."""
+    problems = []
+    for kind, section, name, mapping in (
+        ("simulators", "env", cfg.env.simulator, cfg.env.options),
+        ("policies", "model", cfg.model.kind, cfg.model.options),
+        ("objectives", "train", cfg.train.objective, cfg.train.options),
+    ):
+        cls = getattr(plugins.load(kind, name), "Options", None) if mapping else None
+        try:
+            if cls is not None:
+                typed(cls, mapping, f"{section}.options")
+            elif mapping:
+                problems.append(f"{section}.options = {mapping}: {name} declares none; remove them")
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
 def changed(cfg: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     """A copy of the settings with some changed, by their dotted keys; they are not checked against each other."""
     for key, value in changes.items():
@@ -65,8 +86,6 @@ def _with(section: Any, path: str, value: Any) -> Any:
 
 def dump(cfg: RunConfig) -> str:
     """The settings as YAML; :func:`load_file` reads back the same settings."""
-    from omegaconf import OmegaConf
-
     return OmegaConf.to_yaml(OmegaConf.create(asdict(cfg)))
 
 

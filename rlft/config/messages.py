@@ -21,19 +21,20 @@ WRONG_TYPE = ("_type", "_parsing", "_from_float", "finite_number")
 UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
-def typed[T](cls: type[T], tree: Mapping[str, Any], prefix: str = "") -> T:
-    """Build an object of settings, of a dataclass or model of pydantic or a plain dataclass.
+def typed[T](cls: type[T], tree: Mapping[str, Any], section: str = "") -> T:
+    """Build an object of settings: the schema's root, or a plug-in's ``Options``.
 
     Args:
-        cls: its class.
+        cls: its class, a dataclass or model of pydantic or a plain dataclass; fields may carry limits and meaning.
         tree: resolved values; missing keys take their defaults.
-        prefix: dotted path of the section with its final dot, or an empty string at the root.
+        section: dotted path of the section, for instance ``env.options``; empty at the root.
 
     Raises:
-        ConfigError: with every problem found.
+        ConfigError: unknown keys, wrong types, values out of range; every one is named.
     """
+    prefix = f"{section}." if section else ""
     known = {setting.path: setting for setting in settings(cls, prefix)}
-    leaves = list(_leaves(tree, prefix.removesuffix(".")))
+    leaves = list(_leaves(tree, section))
     if targets := [path for path, _ in leaves if "_target_" in path.split(".")]:
         raise ConfigError([f"{path}: _target_ keys are refused: settings name no code to run" for path in targets])
     errors: list[ErrorDetails] = []

@@ -9,7 +9,7 @@ import pytest
 
 from rlft import __main__ as package
 from rlft import cli
-from rlft.config.compose import CONFIG_DIR
+from rlft.config.groups import CONFIG_DIR
 from rlft.config.load import load
 from rlft.errors import RlftError
 

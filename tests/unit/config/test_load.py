@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from rlft.config.compose import CONFIG_DIR
+from rlft.config.groups import CONFIG_DIR
 from rlft.config.load import dump, load, load_file
 from rlft.errors import ConfigError
 
