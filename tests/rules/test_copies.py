@@ -23,7 +23,7 @@ ONCE = {
     ("rlft/policy/weights_io.py", "to"): "weights are loaded",
     ("rlft/policy/denoise.py", "to"): "a schedule is made",
     ("rlft/data/normalize.py", "numpy"): "statistics of a dataset, which is on the host",
-    ("rlft/run/stages/training.py", "numpy"): "a video of a dataset, which is on the host",
+    ("rlft/run/stages.py", "numpy"): "a video of a dataset, which is on the host",
     ("rlft/rollout/buffer.py", "non_blocking"): "a decision is stored",
 }
 

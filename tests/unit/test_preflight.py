@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import rlft_envs.make
 from rlft import cli
 from rlft.config.load import load
 from rlft.data.normalize import NormStats
 from rlft.manifest import write_manifest
 from rlft.policy.pretrained import save_pretrained
 from rlft.run import stages
+from rlft.run.assembly import envs
 from rlft.run.assembly.policy import fresh_policy
 
 STATS = NormStats(
@@ -39,7 +39,7 @@ def no_simulator(monkeypatch):
     def refuse(settings):
         raise SimulatorBuiltError
 
-    monkeypatch.setattr(rlft_envs.make, "make_vec_env", refuse)
+    monkeypatch.setattr(envs, "make_vec_env", refuse)
 
 
 @pytest.fixture
