@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import logging
 import os
 import signal
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from rlft.config.schema import RunConfig
-from rlft.errors import ConfigError, RlftError
+from rlft.errors import ConfigError, RlftError, did_you_mean
 from rlft.waiting import choose_waiting
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -168,8 +167,8 @@ def our_spelling(argv: Sequence[str]) -> list[str]:
             out.append("--cfg")
         elif not name.startswith("--") or name in OPTIONS:
             out.append(word)
-        elif near := difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.8):
-            raise ConfigError(f"{word}: no such option; did you mean {near[0]}?")
+        elif near := did_you_mean(name, OPTIONS, cutoff=0.8):
+            raise ConfigError(f"{word}: no such option{near}")
         elif given or (words and not words[0].startswith("--") and "=" not in words[0]):
             out.append(f"{name[2:]}={value if given else words.pop(0)}")
         else:

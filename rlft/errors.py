@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
 
@@ -32,6 +33,12 @@ class DivergedError(RlftError):
     """Training has gone wrong in a way that going on would only make worse; the newest checkpoint stands."""
 
     exit_code = 3
+
+
+def did_you_mean(given: object, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> str:
+    """The end of a message: the known names that a misspelled one may have meant; empty where none is near."""
+    near = difflib.get_close_matches(str(given), list(known), count, cutoff)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def missing_extra(extra: str, package: str) -> RlftError:

@@ -10,13 +10,12 @@ Names are data: nothing is imported before :func:`load`.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from rlft.errors import ConfigError
+from rlft.errors import ConfigError, did_you_mean
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "simulators": {
@@ -64,9 +63,8 @@ def resolve(kind: str, name: str, setting: str = "") -> str:
         return name
     found = _found(kind)
     if name not in found:
-        near = "".join(f"; did you mean {x}?" for x in difflib.get_close_matches(name, found, n=1, cutoff=0.5))
         allowed = f"one of {', '.join(names(kind))}, or package.module:Name for one of your own"
-        raise ConfigError(f"{setting or kind} = {name!r}: must be {allowed}{near}")
+        raise ConfigError(f"{setting or kind} = {name!r}: must be {allowed}{did_you_mean(name, found)}")
     return found[name]
 
 

@@ -18,10 +18,9 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 
 from rlft.config.fields import known
 from rlft.config.groups import group_choices, roots, takes_a_task, task_serving
-from rlft.config.messages import did_you_mean, nearest
 from rlft.config.renamed import current_path, take_old
 from rlft.config.schema import RunConfig
-from rlft.errors import ConfigError
+from rlft.errors import ConfigError, did_you_mean
 
 MAY_BE_NULL = ("randomization", "recipe", "suite")  # groups of which a run needs no file
 GONE = object()  # an entry that ~key takes away
@@ -45,25 +44,11 @@ def compose_tree(
     choices += _task_of_id(root / f"{name}.yaml", choices, values, config_dir)
     files = _compose_files(name, root, choices, config_dir)
     files.pop("serves", None)  # which ids a task file is for: data for task_serving
-    tree = _over_defaults(files)
+    values = [*take_old(files).items(), *values]
+    tree = _merge(asdict(RunConfig()), files)
     if problems := [problem for path, value in values if (problem := _assign(tree, path, value))]:
         raise ConfigError(problems)
     return resolve(tree)
-
-
-def read_tree(path: Path) -> dict[str, Any]:
-    """Read one YAML file (a run's config.yaml) over the schema's defaults.
-
-    Raises:
-        ConfigError: it is missing or not a YAML mapping.
-    """
-    try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path}: cannot be read: {_one_line(error)}") from error
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(loaded).__name__}")
-    return resolve(_over_defaults({str(k): v for k, v in loaded.items()}))
 
 
 def resolve(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +117,7 @@ def _split_overrides(overrides: Sequence[str], config_dir: Path | None) -> tuple
             choice = None if override.is_delete() else override.value()
             choices.append(f"~{key}" if choice is None else f"{key}={choice}")
             if choice not in groups[key] and not (choice is None and key in MAY_BE_NULL):
-                hint = did_you_mean(nearest(choice, groups[key]))
+                hint = did_you_mean(choice, groups[key])
                 problems.append(f"{text}: no such choice; {key} is one of {', '.join(groups[key])}{hint}")
         elif override.is_delete():
             path = current_path(key)
@@ -171,22 +156,11 @@ def _compose_files(name: str, first: Path, choices: list[str], config_dir: Path 
     search = [f"hydra.searchpath=[{others}]"] if others else []
     try:
         with initialize_config_dir(str(first), version_base="1.3"):
-            composed = OmegaConf.to_container(compose(name, overrides=[*choices, *search]))
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+            composed = compose(name, overrides=[*choices, *search])
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
         remedy = "; its defaults list does not name that group" if "defaults list" in str(error) else ""
         raise ConfigError(f"{name}.yaml: {_one_line(error)}{remedy}") from error
-    if not isinstance(composed, dict):
-        raise ConfigError(f"{name}.yaml: expected a mapping of settings")
-    return {str(key): value for key, value in composed.items()}
-
-
-def _over_defaults(files: dict[str, Any]) -> dict[str, Any]:
-    """The schema's defaults under what files say; old keys as their present ones."""
-    old = take_old(files)
-    tree = _merge(asdict(RunConfig()), files)
-    for path, value in old.items():
-        _assign(tree, path, value)
-    return tree
+    return {str(key): value for key, value in dict(OmegaConf.to_container(composed)).items()}  # type: ignore[arg-type]
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

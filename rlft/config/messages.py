@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from rlft.config.fields import Setting, settings
 from rlft.config.renamed import advice
-from rlft.errors import ConfigError
+from rlft.errors import ConfigError, did_you_mean
 
 NULL_WORDS = ("none", "nil", "~")
 # What pydantic's kinds of errors end with.
@@ -72,7 +72,7 @@ def _problem(path: str, found: ErrorDetails, known: Mapping[str, Setting]) -> st
         return f"{path} = null: {_no_null(setting)}"
     limits = "" if entry else setting.limits_text()
     if kind.endswith(LIMITS):
-        return f"{path} = {value!r}: must be {limits}" + did_you_mean(nearest(value, setting.choices))
+        return f"{path} = {value!r}: must be {limits}" + did_you_mean(value, setting.choices)
     text = f"{path} = {value!r}: expected {setting.type_text(entry=entry)}{f', {limits}' if limits else ''}"
     if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
         text += f"; quote it to make it text: {path}=\"'{value}'\""
@@ -105,7 +105,7 @@ def _unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, Setting])
 def _no_such(path: str, value: Any, known: Iterable[str]) -> list[str]:
     """Messages for a key that the schema does not have: what it is called now, or the nearest keys."""
     told = list(dict.fromkeys(text for leaf, _ in _leaves(value, path) if (text := advice(leaf)) is not None))
-    return told or [f"{path}: no such setting" + did_you_mean(nearest_keys(path, known))]
+    return told or [f"{path}: no such setting{_nearest_keys(path, known)}"]
 
 
 def _generic(path: str) -> str:
@@ -120,8 +120,8 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def nearest_keys(path: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The settings that a misspelled or misplaced key may have meant, best first; an empty list for no idea."""
+def _nearest_keys(path: str, known: Iterable[str]) -> str:
+    """As :func:`rlft.errors.did_you_mean`, for a key that may be misspelled or in the wrong section."""
     parent, _, name = _generic(path).rpartition(".")
 
     def likeness(key: str) -> float:
@@ -129,15 +129,6 @@ def nearest_keys(path: str, known: Iterable[str], count: int = 3) -> list[str]:
         # A misspelling in the right section is likelier than a key of another section.
         return difflib.SequenceMatcher(None, key_name, name).ratio() * (1.0 if key_parent == parent else 0.9)
 
-    ranked = sorted(((likeness(key), key) for key in known), key=lambda pair: -pair[0])[:count]
-    return [key for score, key in ranked if score >= 0.7 and score >= ranked[0][0] - 0.05]
-
-
-def nearest(value: Any, choices: Iterable[str]) -> list[str]:
-    """The choice that a misspelled one may have meant."""
-    return difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.6)
-
-
-def did_you_mean(names: list[str]) -> str:
-    """The end of a message."""
-    return f"; did you mean {' or '.join(names)}?" if names else ""
+    ranked = sorted(((likeness(key), key) for key in known), key=lambda pair: -pair[0])[:3]
+    near = [key for score, key in ranked if score >= 0.7 and score >= ranked[0][0] - 0.05]
+    return f"; did you mean {' or '.join(near)}?" if near else ""

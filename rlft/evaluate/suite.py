@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from rlft.config.evaluation import GROUPS, IN_DISTRIBUTION
+from rlft.config.schema import GROUPS, IN_DISTRIBUTION
 from rlft.errors import RlftError
 from rlft.evaluate.protocol import SHORT
 from rlft.evaluate.result import EvalResult, load_result

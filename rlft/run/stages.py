@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from rlft.config.evaluation import SuiteConfig
 from rlft.config.load import dump
-from rlft.config.schema import RunConfig
+from rlft.config.schema import RunConfig, SuiteConfig
 from rlft.data.collect import collect
 from rlft.data.dataset import DemoSet
 from rlft.errors import ConfigError, RlftError, require_extra

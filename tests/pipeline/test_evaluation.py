@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from rlft.config.evaluation import SuiteConfig, SuiteMemberConfig
 from rlft.config.load import changed, load
+from rlft.config.schema import SuiteConfig, SuiteMemberConfig
 from rlft.errors import RlftError
 from rlft.policy import pretrained
 from rlft.report.build import build_report

@@ -89,7 +89,7 @@ ALLOWED = {
         "rlft.sweep",
         "rlft.waiting",
     ),
-    "rlft.__main__": ("rlft.cli",),
+    "rlft.__main__": ("rlft.cli", "rlft.errors"),
 }
 COMPOSERS = ("rlft.run",)  # it connects the parts, so it knows them
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rlft.config.randomization import DomainRandomizationConfig, OverlayConfig, TextureConfig, enabled_effects
+from rlft.config.schema import DomainRandomizationConfig, OverlayConfig, TextureConfig, enabled_effects
 from rlft.data.randomize import effects
 from rlft.data.randomize.change_monitor import ChangeMonitor
 from rlft.data.randomize.contact_sheet import write_sheet

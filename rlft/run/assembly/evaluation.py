@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from rlft.config.evaluation import SuiteMemberConfig
-from rlft.config.schema import RunConfig
+from rlft.config.schema import RunConfig, SuiteMemberConfig
 from rlft.errors import ConfigError, RlftError
 from rlft.evaluate import EvalProtocol, Evaluator, choose_ids
 from rlft.files import content_hash

@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 
 from rlft.assets.sources import assets_root
-from rlft.config.randomization import enabled_effects
-from rlft.config.schema import RunConfig
+from rlft.config.schema import RunConfig, enabled_effects
 from rlft.data.randomize.randomizer import ImageRandomizer
 from rlft.evaluate import EvalResult, Evaluator
 from rlft.learn.updater import Updater

@@ -3,7 +3,7 @@
 import pytest
 
 from rlft.config.load import load
-from rlft.config.randomization import enabled_effects
+from rlft.config.schema import enabled_effects
 from rlft.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import torch
 from helpers.toy_world import CPU, PLACEMENT, toy_env, toy_model
 
 from rlft.config.learning import SftConfig
-from rlft.config.randomization import DomainRandomizationConfig
+from rlft.config.schema import DomainRandomizationConfig
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats
