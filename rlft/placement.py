@@ -22,6 +22,7 @@ from torch import Tensor
 
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError, RlftError
+from rlft.rows import TensorRows
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +154,6 @@ def move(value: Any, device: torch.device) -> Any:
         return {key: move(item, device) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(move(item, device) for item in value)
-    from rlft.rows import TensorRows
-
     return value.map(lambda tensor: _move_tensor(tensor, device)) if isinstance(value, TensorRows) else value
 
 

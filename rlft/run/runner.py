@@ -86,7 +86,7 @@ class Runner:
             self.state.best.beaten_by(result.success, result.ci95, 0)
         if guard.probe_episodes and self.cfg.model.path is not None:  # of random weights nobody expects success
             probe = self.probe(guard.probe_episodes)
-            self.tracker.log("probe", 0, probe.scalars())
+            self.tracker.log("probe", 0, asdict(probe))
             check_probe(probe, guard)
 
     def _collect(self) -> tuple[Rollout, dict[str, float]]:

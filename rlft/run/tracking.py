@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import netrc
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -103,7 +102,10 @@ class Tracker(AbstractContextManager["Tracker"]):
 
 def wandb_mode(settings: WandbConfig) -> Literal["online", "offline"]:
     """``online`` where a key is set (WANDB_API_KEY or netrc) and the settings allow it, else ``offline``."""
-    return "online" if not settings.offline_mode and _has_wandb_key() else "offline"
+    from requests.utils import get_netrc_auth  # comes with wandb
+
+    key = os.environ.get("WANDB_API_KEY") or get_netrc_auth(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    return "online" if key and not settings.offline_mode else "offline"
 
 
 def start_wandb(settings: WandbConfig, cfg: RunConfig, run_dir: Path) -> Any:
@@ -121,16 +123,6 @@ def start_wandb(settings: WandbConfig, cfg: RunConfig, run_dir: Path) -> Any:
         config=asdict(cfg),
         settings=wandb.Settings(silent=True, init_timeout=30),
     )
-
-
-def _has_wandb_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 @contextmanager

@@ -22,13 +22,13 @@ from rlft.statistics import wilson_interval
 
 def test_a_policy_that_exploration_leaves_nothing_of_is_refused_with_the_cause():
     guard = GuardConfig()
-    check_probe(Probe(64, noisy=0.05, clean=0.66), guard)
+    check_probe(Probe(64, noisy_success=0.05, clean_success=0.66), guard)
     with pytest.raises(DivergedError, match=r"1\.6% of 64 .*65\.6% without.*the noise is too much.*std_max") as stop:
-        check_probe(Probe(64, noisy=1 / 64, clean=42 / 64), guard)
+        check_probe(Probe(64, noisy_success=1 / 64, clean_success=42 / 64), guard)
     assert stop.value.exit_code == 3
     with pytest.raises(DivergedError, match=r"hardly succeeds without noise either.*min_noisy_success=0"):
-        check_probe(Probe(64, noisy=0.0, clean=0.0), guard)
-    check_probe(Probe(64, noisy=0.0, clean=0.0), GuardConfig(min_noisy_success=0.0))
+        check_probe(Probe(64, noisy_success=0.0, clean_success=0.0), guard)
+    check_probe(Probe(64, noisy_success=0.0, clean_success=0.0), GuardConfig(min_noisy_success=0.0))
 
 
 def fall(before, after, n=128, **settings):
@@ -80,7 +80,7 @@ class Recorder:
         self.lines.append((stage, step, dict(scalars)))
 
 
-HEALTHY = Probe(8, noisy=0.5, clean=0.5)
+HEALTHY = Probe(8, noisy_success=0.5, clean_success=0.5)
 
 
 TRAIN = {"n_critic_warmup_itr": 0, "batch_size": 10, "update_epochs": 1, "save_model_freq": 0, "val_freq": 1}
