@@ -1,7 +1,5 @@
 """The commands, and the command line that they share. Help and configuration errors import nothing heavy."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

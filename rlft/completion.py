@@ -1,7 +1,5 @@
 """Completion of the installed commands in bash and zsh: one static script that holds all words."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rlft.config.fields import settings

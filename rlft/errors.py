@@ -1,7 +1,5 @@
 """Errors that a user can mend: shown as one message without a traceback, with their own exit status."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """The files that carry a stage's result: plain JSON, written whole or not at all."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -3,8 +3,6 @@
 A directory below that has a manifest of its own is listed by that manifest alone, so each byte is hashed once.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Collection

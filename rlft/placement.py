@@ -1,7 +1,5 @@
 """Devices of simulator, policy and rollout buffer: parsed once, checked, and every copy between them made here."""
 
-from __future__ import annotations
-
 import logging
 import math
 import mmap
@@ -13,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import psutil
@@ -41,7 +39,7 @@ class Placement:
     sim_tensors: bool = False
 
     @classmethod
-    def from_config(cls, cfg: RunConfig) -> Placement:
+    def from_config(cls, cfg: RunConfig) -> Self:
         """Parse and check ``sim.device``, ``model.device`` and ``buffer.device``. Nothing falls back to another device.
 
         Raises:

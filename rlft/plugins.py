@@ -8,8 +8,6 @@ A piece of one's own is an object in a module of one's own. A settings file name
 Names are data: nothing is imported before :func:`load`.
 """
 
-from __future__ import annotations
-
 import importlib
 from functools import cache
 from importlib.metadata import entry_points

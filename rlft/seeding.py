@@ -4,8 +4,6 @@ Each draw is named by (run seed, purpose, counters). The same name gives the sam
 drawn before, in whichever process: that is what makes resuming and re-ordering exact.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

@@ -1,7 +1,5 @@
 """Intervals of success rates, and how well values are explained."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -7,8 +7,6 @@ is chosen by what else the machine does when a stage starts; load that comes lat
 ``benchmarks/busy_machine.py`` measures both.
 """
 
-from __future__ import annotations
-
 import os
 
 import psutil

@@ -3,8 +3,6 @@
 Each message shows the arithmetic and the nearest values that work.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From files and command line to one plain, fully resolved tree of values. Hydra and OmegaConf stay in here."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict

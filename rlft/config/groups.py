@@ -1,7 +1,5 @@
 """The configuration files: where they are, the groups, and which task's file an environment id asks for."""
 
-from __future__ import annotations
-
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any

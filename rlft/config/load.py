@@ -1,7 +1,5 @@
 """Loading settings: files and command line in, one checked :class:`RunConfig` out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From a plain tree of values to typed settings; what pydantic finds wrong, in our words, all of it at once."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping

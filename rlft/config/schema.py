@@ -4,8 +4,6 @@ The sections about learning are in :mod:`rlft.config.learning`. ``docs/configura
 and :mod:`rlft.config.load` validates against them. docs/concepts.md maps the names of keys to other projects' words.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic.dataclasses import dataclass

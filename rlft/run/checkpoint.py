@@ -13,8 +13,6 @@ A checkpoint is written under a hidden temporary name, synced, and renamed: a ki
 earlier ones as they were. Every byte is hashed once when it is written, and once more by :func:`find_resume`.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What is checked of a run from outside the update: can it learn, is it well, has it fallen."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping

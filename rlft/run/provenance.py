@@ -1,7 +1,5 @@
 """What made a run: command, versions, machine and commit, one line per command in ``provenance.jsonl``."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

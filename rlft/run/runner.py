@@ -1,7 +1,5 @@
 """Fine-tuning by reinforcement, from the first rollout to the last checkpoint. The loop is the table of contents."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

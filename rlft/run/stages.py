@@ -1,7 +1,5 @@
 """The stages of the pipeline: each reads the artefact of the one before and leaves its own in the run directory."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Scalars of a run: always into metrics.jsonl, and into Weights & Biases where it is configured and works."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -1,7 +1,5 @@
 """Environments from settings."""
 
-from __future__ import annotations
-
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Evaluations from settings: their protocol, and which weights they are of."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

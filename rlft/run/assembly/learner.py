@@ -1,7 +1,5 @@
 """Where a run is kept, and its runner with all parts."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace

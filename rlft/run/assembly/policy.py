@@ -1,7 +1,5 @@
 """The policy and its heads from settings, and what can be known of it before a simulator starts."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from pathlib import Path
