@@ -97,12 +97,8 @@ def main(
 ) -> int:
     """Parse, load and check the settings, then run the stage, which may import what it needs by then.
 
-    Args:
-        entry: the entry point; also the name of its file in configs/.
-        run: the stage.
-        doc: what the command does.
-        argv: arguments; those of the process by default.
-        own: further arguments that the command has taken for itself.
+    ``entry`` is the name of its file in configs/, ``doc`` what the command does; ``own`` are further arguments, which
+    the command has taken for itself.
 
     Returns:
         the exit status: 0; 2 for bad settings; otherwise what the error says (:class:`rlft.errors.RlftError`); 130

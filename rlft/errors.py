@@ -39,13 +39,9 @@ def did_you_mean(given: object, known: Iterable[str], count: int = 1, cutoff: fl
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def missing_extra(extra: str, package: str) -> RlftError:
-    """The error where a package that an extra of the distribution brings is not installed."""
-    return RlftError(f"this needs {package}, which is not installed; install it with: pip install 'rlft-flow[{extra}]'")
-
-
 def require_extra(extra: str, *packages: str) -> None:
-    """Raise :func:`missing_extra` for the first package that cannot be imported; nothing is imported."""
+    """Raise an RlftError for the first package of an extra of the distribution that is not installed; imports none."""
     for package in packages:
         if find_spec(package) is None:
-            raise missing_extra(extra, package)
+            install = f"install it with: pip install 'rlft-flow[{extra}]'"
+            raise RlftError(f"this needs {package}, which is not installed; {install}")

@@ -11,6 +11,7 @@ Names are data: nothing is imported before :func:`load`.
 import importlib
 from functools import cache
 from importlib.metadata import entry_points
+from operator import attrgetter
 from typing import Any
 
 from rlft.errors import ConfigError, did_you_mean
@@ -83,12 +84,10 @@ def imported(reference: str, setting: str) -> Any:
     """
     module, _, attribute = reference.partition(":")
     try:
-        value: Any = importlib.import_module(module)
-        for part in attribute.split(".") if attribute else ():
-            value = getattr(value, part)
+        found = importlib.import_module(module)
+        return attrgetter(attribute)(found) if attribute else found
     except ImportError as error:
         remedy = "it has to be installed in this environment, or lie on PYTHONPATH"
         raise ConfigError(f"{setting} = {reference!r}: {module} cannot be imported ({error}); {remedy}") from error
     except AttributeError as error:
         raise ConfigError(f"{setting} = {reference!r}: {error}") from error
-    return value

@@ -24,13 +24,9 @@ def choose_waiting(cfg: RunConfig) -> None:
 
     For this process, before torch is loaded, and those that it starts. No number depends on it.
     """
-    if {cfg.sim.device, cfg.model.device, cfg.buffer.device} == {"cpu"} and not set(SPINNING) & set(os.environ):
-        os.environ.update(waiting(busy_share()))
-
-
-def waiting(busy: float) -> dict[str, str]:
-    """The environment variables for a machine of which others use the share ``busy``; none: libgomp's own way."""
-    return ASLEEP if busy > BUSY else {}
+    devices, said = {cfg.sim.device, cfg.model.device, cfg.buffer.device}, set(SPINNING) & set(os.environ)
+    if devices == {"cpu"} and not said and busy_share() > BUSY:
+        os.environ.update(ASLEEP)
 
 
 def busy_share() -> float:

@@ -34,7 +34,6 @@ class Tracker(AbstractContextManager["Tracker"]):
     @classmethod
     def open(cls, cfg: RunConfig, run_dir: Path) -> Self:
         """Write the resolved settings as config.yaml, and start tracking."""
-        run_dir.mkdir(parents=True, exist_ok=True)
         write_text_atomically(run_dir / "config.yaml", dump(cfg))
         remote = None
         if cfg.wandb is not None:

@@ -6,7 +6,7 @@ import math
 import pytest
 from helpers.eval_results import eval_result
 
-from rlft.errors import RlftError, missing_extra
+from rlft.errors import RlftError, require_extra
 from rlft.evaluate import EvalResult
 from rlft.files import to_json, write_stage
 
@@ -79,5 +79,5 @@ def test_a_file_that_is_no_result_at_all_is_refused(content, tmp_path):
 
 
 def test_a_missing_package_names_the_extra():
-    assert "matplotlib" in str(missing_extra("report", "matplotlib"))
-    assert "pip install 'rlft-flow[report]'" in str(missing_extra("report", "matplotlib"))
+    with pytest.raises(RlftError, match=r"needs no_such_one, .*: pip install 'rlft-flow\[report\]'"):
+        require_extra("report", "json", "no_such_one")
