@@ -92,7 +92,8 @@ def member_protocols(settings: Mapping[str, RunConfig]) -> dict[str, EvalProtoco
             check_task(one)
             protocols[name] = build_protocol(one, configuration_space(one))
         except RlftError as error:
-            problems.setdefault(str(error).replace(one.env.id, ""), []).append((name, str(error)))
+            reason = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)
+            problems.setdefault(reason.replace(one.env.id, ""), []).append((name, reason))
     if problems:
         raise ConfigError(
             [f"eval.suite.members {', '.join(name for name, _ in found)}: {found[0][1]}" for found in problems.values()]
