@@ -16,9 +16,11 @@ import numpy as np
 
 from rlft.errors import RlftError
 from rlft.placement import to_numpy
-from rlft.rollout.observations import Outcome, indices, put_rows
+from rlft.rollout.observations import indices, on_host, put_rows
 from rlft.seeding import seed_for
-from rlft.types import Array, Observation, VecEnv
+from rlft.types import Array, ChunkStep, Observation, VecEnv
+
+Episode = tuple[int, int, int]  # see RolloutGroup.episodes
 
 
 class NonFiniteActionError(RlftError):
@@ -31,8 +33,9 @@ class NonFiniteActionError(RlftError):
 class Executed:
     """What a group reports of one chunk."""
 
-    obs: Observation  # the observation after the chunk; for an ended environment its true final one
-    outcome: Outcome  # what came of it
+    step: ChunkStep  # numbers on the host, the observation where it is; for an ended environment its true final one
+    actions: np.ndarray  # float32 `[n, A, d]`, controller units, as sent
+    episodes: list[Episode]  # which it belongs to
     seconds: float  # time inside the simulator, resets included
 
 
@@ -50,7 +53,7 @@ class RolloutGroup:
     # (iteration that it began in, environment, number within that iteration) of the episode that each environment is
     # in, with the sharers' own number instead of the environment's; names what stays the same for an episode. Read it
     # where `obs` is read
-    episodes: list[tuple[int, int, int]]
+    episodes: list[Episode]
 
     def __init__(self, env: VecEnv, first: int, seed: int, executor: Executor | None, *, sharing: int = 1) -> None:
         self.env, self.seed, self._executor, self._sharing = env, seed, executor, sharing
@@ -109,10 +112,10 @@ class RolloutGroup:
         except ValueError:
             self._check_finite(to_numpy(actions))
             raise
-        outcome = Outcome.of(step, actions)
-        ended = indices(outcome.ended)
+        step, sent = on_host(step, actions)
+        episodes, ended = list(self.episodes), indices(step.ended)
         following = put_rows(step.obs, ended, self._reset(ended)) if ended else step.obs
-        return Executed(step.obs, outcome, time.perf_counter() - started), following
+        return Executed(step, sent, episodes, time.perf_counter() - started), following
 
     def _reset(self, rows: list[int]) -> Observation:
         for i in rows:
