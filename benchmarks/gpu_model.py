@@ -23,7 +23,7 @@ from benchmarks.gpu_env import ACT_STEPS, Scale, StillEnv, environment
 from benchmarks.harness import Pairs, in_turns
 from rlft.config.schema import RunConfig
 from rlft.data.normalize import NormStats
-from rlft.objective.build import build_objective
+from rlft.objective.base import build_objective
 from rlft.placement import parse_device, synchronize
 from rlft.policy.pi0.policy import Pi0Policy
 from rlft.policy.pi0.tokenizer import build_small_tokenizer

@@ -23,7 +23,7 @@ from rlft.plan.meter import measure
 from rlft.plan.network import Network, network_of
 from rlft.policy.actor import Actor
 from rlft.policy.denoise import make_schedule
-from rlft.policy.noise import NoiseHead
+from rlft.policy.heads import NoiseHead
 from rlft.policy.pi0.factory import build_policy
 from rlft.policy.pi0.family import SmallSize
 from rlft.policy.pi0.policy import Pi0Policy

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 MEMINFO = Path("/proc/meminfo")
+SHARE = 0.6  # of the free memory, for stored prefixes: gradients, optimiser and activations are still to come
 
 
 def free_bytes(device: torch.device) -> int:

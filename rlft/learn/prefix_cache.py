@@ -10,14 +10,13 @@ import torch
 from rlft.config.learning import SftConfig
 from rlft.data.dataset import DemoSet
 from rlft.errors import ConfigError
-from rlft.memory import free_bytes, gigabytes
+from rlft.memory import SHARE, free_bytes, gigabytes
 from rlft.placement import move
 from rlft.policy.base import FlowPolicy, Prefix
 from rlft.rows import padded
 
 log = logging.getLogger(__name__)
 
-SHARE = 0.6  # of the free memory: gradients, optimiser and activations, which do not exist yet, need the rest
 HOST_TOKENS = 256  # encoded at once by a CPU: on two cores, more did not make the small model's products faster
 GPU_TOKENS = 2**14  # and by a GPU: a guess, not measured, that a single frame's hundreds of tokens leave it idle
 

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -28,18 +29,19 @@ NOTICEABLE = 0.1  # of the clip range: a difference between rollout and update t
 
 
 @dataclass
-class ChainTrace(TensorRows):
-    """What a drawn chain leaves: enough to evaluate it again, and its log-probability then."""
+class ChainTrace(ChainLogProb, TensorRows):
+    """What a drawn chain leaves: enough to evaluate it again, and its log-probability then.
+
+    In two parts, because how many action steps count is known when the chunk has been executed.
+    """
 
     chain: Tensor  # float32 `[n, K + 1, H, D]`
     stochastic_step: Tensor  # int64 `[n]`
-    latent: Tensor  # float32 `[n]`, see :class:`rlft.policy.denoise.ChainLogProb`
-    action: Tensor  # float32 `[n, A]`, likewise: how many count is known when the chunk has been executed
 
-
-def chain_columns(drawn: ChainSample) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The columns of a :class:`ChainTrace`."""
-    return drawn.chain, drawn.stochastic_step, drawn.log_prob.latent, drawn.log_prob.action
+    @classmethod
+    def of(cls, drawn: ChainSample, **more: Tensor | None) -> Self:
+        """The columns of a sample, and those that a subclass has beside them."""
+        return cls(**vars(drawn.log_prob), chain=drawn.chain, stochastic_step=drawn.stochastic_step, **more)
 
 
 @dataclass
@@ -90,13 +92,12 @@ class ClippedSurrogate(Objective):
     def sample(self, prefix: Prefix, draws: Draws, privileged: Tensor | None) -> Sampled:
         """See :meth:`Objective.sample`."""
         drawn = self.actor.sample(prefix, draws.noise, draws.stochastic_step)
-        return Sampled(drawn.actions, ChainTrace(*chain_columns(drawn)), drawn.mean_std)
+        return Sampled(drawn.actions, ChainTrace.of(drawn), drawn.mean_std)
 
     def evaluate(self, batch: MicroBatch) -> tuple[Tensor, ChainEvaluation]:
         """The log-ratio ``[n]`` of stored chains, joint nats, and their evaluation under the weights as they are."""
         new = self.actor.evaluate(self.prefix_of(batch), batch.trace.chain, batch.trace.stochastic_step)
-        old = ChainLogProb(batch.trace.latent, batch.trace.action)
-        return new.log_prob.joint(batch.n_executed) - old.joint(batch.n_executed), new
+        return new.log_prob.joint(batch.n_executed) - batch.trace.joint(batch.n_executed), new
 
     def loss(self, batch: MicroBatch, iteration: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Surrogate and entropy bonus; wants a signal with an ``advantage``."""
@@ -122,7 +123,7 @@ class ClippedSurrogate(Objective):
         for rows in rollout.row_blocks(self.cfg.train.micro_batch_size or self.cfg.train.batch_size):
             log_ratio, new = self.evaluate(rollout.rows(rows))
             largest.append(log_ratio.abs().amax())
-            rollout.replace(rows, latent=new.log_prob.latent, action=new.log_prob.action)
+            rollout.replace(rows, **vars(new.log_prob))
         return float(to_host(torch.stack(largest).max())) if largest else math.nan
 
     def examine(self, iteration: int, scalars: Mapping[str, float], notes: dict[str, float]) -> bool:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from rlft.config.schema import RunConfig
 from rlft.data.normalize import NormStats
-from rlft.objective.base import Objective
-from rlft.objective.build import build_objective
+from rlft.objective.base import Objective, build_objective
 from rlft.plan.meter import Cost, measure
 from rlft.plan.rollout import blank_draws, blank_privileged, blank_rollout, decision_bytes
 from rlft.policy.base import FlowPolicy, Prefix

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlft.policy.base import FlowPolicy, Prefix
 from rlft.policy.denoise import ChainLogProb, Schedule, normal_entropy, normal_log_prob, transition_mean
-from rlft.policy.noise import NoiseHead
+from rlft.policy.heads import NoiseHead
 from rlft.rows import TensorRows
 
 

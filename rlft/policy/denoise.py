@@ -14,7 +14,7 @@ Every sampler moves from t to t' < t by a Gaussian whose mean is a combination o
 sampler      c                               std
 ===========  ==============================  ==============================================
 ode          t'                              0
-flow_noise   t'                              learned, bounded (rlft.policy.noise)
+flow_noise   t'                              learned, bounded (rlft.policy.heads)
 flow_sde     t' - sigma^2 (t - t') / (2 t)   sigma * sqrt(t - t'), sigma = a sqrt(t / (1 - t))
 flow_cps     t' cos(pi a / 2)                t' sin(pi a / 2)
 ===========  ==============================  ==============================================

@@ -68,7 +68,7 @@ def build_runner(
     label and keeps the result; for ``verified`` see :func:`rlft.policy.pretrained.load_pretrained`.
     """
     from rlft.learn.updater import Updater
-    from rlft.objective.build import build_objective
+    from rlft.objective.base import build_objective
     from rlft.policy.pretrained import save_pretrained
     from rlft.run import checkpoint
     from rlft.run.guards import Probe

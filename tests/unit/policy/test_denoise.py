@@ -14,7 +14,7 @@ from rlft.policy.denoise import (
     time_grid,
     transition_mean,
 )
-from rlft.policy.noise import NoiseHead
+from rlft.policy.heads import NoiseHead
 
 MU, S = 0.7, 0.3
 
