@@ -154,11 +154,11 @@ class RolloutSampler:
     ) -> tuple[PolicyInput, Prefix, TensorRows, Tensor | None]:
         """Encode n observations, and draw; and their privileged state."""
         policy = self.objective.actor.policy
-        # Random numbers are named by (iteration, t, environment): another batching of environments draws the same.
-        draws = self.objective.draws([generator_for(self.seed, purpose, self._iteration, t, i) for i in ids])
         inputs = policy.prepare(obs)
         with torch.no_grad():
             prefix = policy.encode(inputs)
+        # Random numbers are named by (iteration, t, environment): another batching of environments draws the same.
+        draws = self.objective.draws([generator_for(self.seed, purpose, self._iteration, t, i) for i in ids])
         return inputs, prefix, *self.placement.to_policy((draws, obs.privileged))
 
     def _final_values(self, executed: Executed, t: int, ids: Sequence[int]) -> Tensor:
