@@ -12,9 +12,9 @@ from rlft.config.learning import OptimizerConfig
 from rlft.config.schema import RunConfig
 from rlft.objective.base import Sampled, Signal
 from rlft.objective.gae import chunk_discounts, chunk_returns, gae, normalize_advantages
-from rlft.objective.surrogate import Advantage, ChainTrace, ClippedSurrogate, clipped_surrogate
+from rlft.objective.surrogate import Advantage, ClippedSurrogate, clipped_surrogate
 from rlft.placement import move
-from rlft.policy.actor import Actor, Draws
+from rlft.policy.actor import Actor, ChainTrace, Draws
 from rlft.policy.base import Prefix
 from rlft.policy.heads import Critic
 from rlft.rollout.buffer import MicroBatch, Rollout
@@ -87,7 +87,7 @@ class PPO(ClippedSurrogate):
         """See :meth:`Objective.sample`."""
         drawn = self.actor.sample(prefix, draws.noise, draws.stochastic_step)
         value = self.critic(self._seen(drawn.features), privileged)
-        trace = PpoTrace.of(drawn, value=value, privileged=privileged)
+        trace = PpoTrace(**vars(drawn.trace), value=value, privileged=privileged)
         return Sampled(drawn.actions, trace, drawn.mean_std)
 
     @torch.no_grad()

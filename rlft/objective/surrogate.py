@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -16,9 +15,9 @@ from rlft.config.schema import RunConfig
 from rlft.errors import DivergedError
 from rlft.objective.base import Objective, Sampled
 from rlft.placement import to_host
-from rlft.policy.actor import Actor, ChainEvaluation, ChainSample, Draws
+from rlft.policy.actor import Actor, ChainEvaluation, Draws
 from rlft.policy.base import Prefix
-from rlft.policy.denoise import ChainLogProb, log_prob_terms
+from rlft.policy.denoise import log_prob_terms
 from rlft.rollout.buffer import MicroBatch, Rollout
 from rlft.rows import TensorRows
 
@@ -26,22 +25,6 @@ log = logging.getLogger(__name__)
 
 FIRST_RATIO_LIMIT, FIRST_RATIO_LIMIT_LOW = 1e-2, 5e-2  # joint nats, in float32 and in lower precision
 NOTICEABLE = 0.1  # of the clip range: a difference between rollout and update that is worth a warning
-
-
-@dataclass
-class ChainTrace(ChainLogProb, TensorRows):
-    """What a drawn chain leaves: enough to evaluate it again, and its log-probability then.
-
-    In two parts, because how many action steps count is known when the chunk has been executed.
-    """
-
-    chain: Tensor  # float32 `[n, K + 1, H, D]`
-    stochastic_step: Tensor  # int64 `[n]`
-
-    @classmethod
-    def of(cls, drawn: ChainSample, **more: Tensor | None) -> Self:
-        """The columns of a sample, and those that a subclass has beside them."""
-        return cls(**vars(drawn.log_prob), chain=drawn.chain, stochastic_step=drawn.stochastic_step, **more)
 
 
 @dataclass
@@ -92,7 +75,7 @@ class ClippedSurrogate(Objective):
     def sample(self, prefix: Prefix, draws: Draws, privileged: Tensor | None) -> Sampled:
         """See :meth:`Objective.sample`."""
         drawn = self.actor.sample(prefix, draws.noise, draws.stochastic_step)
-        return Sampled(drawn.actions, ChainTrace.of(drawn), drawn.mean_std)
+        return Sampled(drawn.actions, drawn.trace, drawn.mean_std)
 
     def evaluate(self, batch: MicroBatch) -> tuple[Tensor, ChainEvaluation]:
         """The log-ratio ``[n]`` of stored chains, joint nats, and their evaluation under the weights as they are."""

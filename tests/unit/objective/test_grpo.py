@@ -13,7 +13,7 @@ from rlft.config.learning import OptimizerConfig
 from rlft.config.load import changed, load
 from rlft.learn.updater import Updater
 from rlft.objective.grpo import GRPO, SAME, group_advantages
-from rlft.objective.surrogate import ChainTrace
+from rlft.policy.actor import ChainTrace
 from rlft.rollout.buffer import ChunkRows, Rollout
 
 G = 3
