@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+HIDDEN = 64  # width of the noise head's one hidden layer
+
 
 class NoiseHead(nn.Module):
     """Std of a denoise step from the expert's suffix features, bounded in ``[std_min, std_max]``.
@@ -23,22 +25,13 @@ class NoiseHead(nn.Module):
         learned: False keeps the geometric mean for good (no parameters are trained).
     """
 
-    def __init__(
-        self,
-        feature_dim: int,
-        action_width: int,
-        std_min: float,
-        std_max: float,
-        hidden_dim: int = 64,
-        *,
-        learned: bool,
-    ) -> None:
+    def __init__(self, feature_dim: int, action_width: int, std_min: float, std_max: float, *, learned: bool) -> None:
         super().__init__()
         low, high = 2.0 * math.log(std_min), 2.0 * math.log(std_max)
         self.log_var_middle, self.log_var_reach = (low + high) / 2.0, (high - low) / 2.0
         self.learned, self.action_width = learned, action_width
-        last = nn.Linear(hidden_dim, action_width)
-        self.net = nn.Sequential(nn.Linear(feature_dim, hidden_dim), nn.SiLU(), last)
+        last = nn.Linear(HIDDEN, action_width)
+        self.net = nn.Sequential(nn.Linear(feature_dim, HIDDEN), nn.SiLU(), last)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.requires_grad_(learned)
@@ -86,9 +79,7 @@ class Critic(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, privileged: Tensor) -> None:
-        """Set the privileged statistics from ``[n, P]``, the first time only. Constant entries keep std 1."""
-        if self.privileged_dim == 0 or bool(self.calibrated):
-            return
+        """Set the privileged statistics from ``[n, P]``. Constant entries keep std 1."""
         std = privileged.std(0)
         self.privileged_mean.copy_(privileged.mean(0))
         self.privileged_std.copy_(torch.where(std < 1e-6, torch.ones_like(std), std))
