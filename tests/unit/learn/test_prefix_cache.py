@@ -8,13 +8,14 @@ import torch
 
 from rlft import memory
 from rlft.config.learning import OptimizerConfig, SftConfig
+from rlft.config.schema import ModelConfig
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats
 from rlft.errors import ConfigError
 from rlft.learn import prefix_cache
 from rlft.learn.sft import SftTrainer
-from rlft.policy.pi0.factory import build_policy
+from rlft.policy.pretrained import build_policy
 
 CPU = torch.device("cpu")
 FRAMES = 96
@@ -35,7 +36,8 @@ def demos(tasks=("reach", LONG)) -> DemoSet:
 def trainer(kind="small", cache: bool | None = True, *, steps=6, batch_size=4, perturb=None, **changes) -> SftTrainer:
     torch.set_num_threads(1)
     data = demos()
-    policy = build_policy(kind, NormStats.from_demos(data), horizon=3, device=CPU, small={"image_size": 28})
+    model = ModelConfig(kind, small={"image_size": 28})
+    policy = build_policy(model, NormStats.from_demos(data), horizon=3, device=CPU)
     with torch.no_grad():
         g = torch.Generator().manual_seed(3)
         for parameter in policy.parameters():  # π0.5's time enters through weights that begin at zero
