@@ -43,11 +43,6 @@ class PrefixCache:
         self.block = frames
         self._filled = torch.zeros(math.ceil(len(self.demos) / frames), dtype=torch.bool)
 
-    @property
-    def encoded(self) -> int:
-        """How many frames are encoded so far."""
-        return min(len(self.demos), int(self._filled.sum()) * self.block)
-
     def rows(self, index: torch.Tensor) -> Prefix:
         """The prefixes of frames, int64 ``[B]`` on the CPU -> B rows."""
         blocks = torch.unique(index // self.block)

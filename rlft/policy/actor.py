@@ -79,7 +79,6 @@ class Actor(nn.Module):
 
     Args:
         noise: std head of flow_noise.
-        act_steps: A.
         explored_dims: indices inside D that are explored.
         frozen_dims: indices that are executed but not explored (a gripper that the task never moves).
         density: ``executed``, ``masked`` or ``chain``.
@@ -197,14 +196,10 @@ class Actor(nn.Module):
         return numbers[:, : self.act_steps].index_select(-1, self.explored_dims)
 
     def _step_log_prob(self, x: Tensor, mean: Tensor, std: Tensor, last: Tensor, drawn: Tensor) -> ChainLogProb:
-        """Log-density of one transition per row, to x ``[n, H, D]`` from a normal of that shape.
+        """Log-density of one transition per row, to what was drawn, x ``[n, H, D]``, from a normal of that shape.
 
-        Args:
-            x: what was drawn.
-            mean: see :meth:`step_dist`.
-            std: likewise.
-            last: bool ``[n]``, transitions that end in the action: only what reaches the robot counts.
-            drawn: bool ``[n]``, the others have no density.
+        ``last``, bool ``[n]``, are transitions that end in the action: of these only what reaches the robot counts.
+        Rows that are not ``drawn``, bool ``[n]``, have no density.
         """
         action = normal_log_prob(self._explored(x), self._explored(mean), self._explored(std)).sum(-1)
         if self.density == "executed":

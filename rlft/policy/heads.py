@@ -16,13 +16,8 @@ class NoiseHead(nn.Module):
     """Std of a denoise step from the expert's suffix features, bounded in ``[std_min, std_max]``.
 
     ``log var = mid + half * tanh(u)`` where u is a small MLP's output, so u = 0 (the start) gives the geometric mean
-    of the bounds. The features are not detached: exploration may shape the expert as in ReinFlow (arXiv 2505.22094).
-
-    Args:
-        feature_dim: F.
-        action_width: D.
-        std_min: smallest std, model units; ``std_max`` is the largest.
-        learned: False keeps the geometric mean for good (no parameters are trained).
+    of the bounds, model units. The features are not detached: exploration may shape the expert as in ReinFlow (arXiv
+    2505.22094). What is not ``learned`` keeps the geometric mean for good, and trains no parameter.
     """
 
     def __init__(self, feature_dim: int, action_width: int, std_min: float, std_max: float, *, learned: bool) -> None:

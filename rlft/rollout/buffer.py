@@ -32,7 +32,7 @@ class MicroBatch:
     """What one forward and backward pass takes of a minibatch: n decisions, on the policy's device."""
 
     prefix: Any  # the stored prefix; None where model inputs are stored
-    inputs: Any  # likewise
+    inputs: Any  # the stored model inputs; None where prefixes are
     trace: Any  # what the objective left of the decision
     signal: Any  # what the objective made of the finished rollout; None before it did
     n_executed: Tensor  # int64 `[n]`

@@ -74,19 +74,12 @@ def build_policy(
     state_dims: Sequence[int] | None = None,
     tokenizer_source: str | None = None,
 ) -> Pi0Policy:
-    """Build a policy, with random weights or those of a file; see :meth:`rlft.policy.base.PolicyFamily.build`.
+    """Build a policy as :meth:`rlft.policy.base.PolicyFamily.build` says; ``model.kind`` is one of the architectures.
 
-    Args:
-        model: its settings; ``kind`` is a key of :data:`ARCHITECTURES`.
-        stats: normalisation statistics; they also say the widths and the cameras.
-        horizon: H.
-        device: on the meta device no tokenizer is downloaded.
-        num_steps: denoise steps of lerobot's own sampler; rlft's take their own.
-        seed: of the initial weights.
-        weights: safetensors file in lerobot's or ``lerobot/pi0_base``'s layout.
-        real_dims: positions of the d action dimensions in the model's D; None: the first d.
-        state_dims: positions of the S state dimensions in the model's state; None: the first S.
-        tokenizer_source: the name that a checkpoint remembers, where ``model.tokenizer_path`` is a copy.
+    ``weights`` is a safetensors file in lerobot's or ``lerobot/pi0_base``'s layout. On the meta device no tokenizer is
+    downloaded. ``real_dims`` and ``state_dims`` are where the d action and the S state dimensions sit in the model's;
+    None: they are its first. ``tokenizer_source`` is what a checkpoint remembers where ``model.tokenizer_path`` is a
+    copy.
     """
     config = _lerobot_config(model, stats, horizon=horizon, num_steps=num_steps, device=device)
     return Pi0Policy(

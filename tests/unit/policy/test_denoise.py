@@ -11,7 +11,6 @@ from rlft.policy.denoise import (
     ChainLogProb,
     make_schedule,
     normal_log_prob,
-    time_grid,
     transition_mean,
 )
 from rlft.policy.heads import NoiseHead
@@ -39,7 +38,7 @@ def propagate(schedule, policy, learned_std=None):
 
 
 def test_time_runs_from_noise_to_action():
-    assert time_grid(4).tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert make_schedule("ode", 4, 0.0).t.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
 def test_flow_sde_stds_are_the_published_ones():
