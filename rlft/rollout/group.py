@@ -44,7 +44,7 @@ class RolloutGroup:
 
     Args:
         first: the global index of the first one; random numbers are named by global indices.
-        executor: runs the simulator beside the caller; None: the caller waits for it.
+        executor: runs the simulator beside the caller; None: it runs where its outcome is asked for.
         sharing: how many environments, side by side in the whole rollout, start their n-th episode from the same seed.
     """
 
@@ -58,7 +58,7 @@ class RolloutGroup:
     def __init__(self, env: VecEnv, first: int, seed: int, executor: Executor | None, *, sharing: int = 1) -> None:
         self.env, self.seed, self._executor, self._sharing = env, seed, executor, sharing
         self.ids = range(first, first + env.spec.num_envs)
-        self._pending: Future[Any] | None = None
+        self._pending: Future[Any] | Callable[[], Any] | None = None  # what runs, or will when it is asked for
         self._episode = np.zeros(len(self.ids), dtype=np.int64)
         self.episodes = [(0, i, 0) for i in self.ids]
         self._iteration, self._started = 0, False
@@ -94,9 +94,9 @@ class RolloutGroup:
 
     def drain(self) -> None:
         """Wait until the simulator stands still, whatever came of it."""
-        if self._pending is not None:
+        if isinstance(self._pending, Future):
             self._pending.exception()
-            self._pending = None
+        self._pending = None
 
     def _check_finite(self, actions: np.ndarray) -> None:
         if bad := [self.ids[row] for row in indices(~np.isfinite(actions).all(axis=(1, 2)))]:
@@ -125,14 +125,9 @@ class RolloutGroup:
 
     def _submit(self, work: Callable[[], Any]) -> None:
         assert self._pending is None, "a group executes one thing at a time"
-        if self._executor is not None:
-            self._pending = self._executor.submit(work)
-            return
-        done: Future[Any] = Future()
-        done.set_result(work())
-        self._pending = done
+        self._pending = work if self._executor is None else self._executor.submit(work)
 
     def _take(self) -> Any:
         assert self._pending is not None
         pending, self._pending = self._pending, None
-        return pending.result()
+        return pending.result() if isinstance(pending, Future) else pending()

@@ -130,8 +130,7 @@ class RolloutSampler:
         sampled = objective.sample(prefix, draws, privileged)
         chunk = sampled.chunk[:, : objective.actor.act_steps]
         actions = self.placement.to_sim(policy.actions_to_env(chunk))  # the only read of a decision
-        with self._stats.waiting():  # without overlap, the chunk runs here
-            group.send(actions)
+        group.send(actions)
         kept: dict[str, TensorRows] = {"prefix": prefix} if self.store_prefix else {"inputs": inputs}
         self._rollout.add(t, group.ids, trace=sampled.trace, **kept)
         self._stats.noise_stds.append(sampled.noise_std)
@@ -142,7 +141,7 @@ class RolloutSampler:
 
     def _finish(self, group: RolloutGroup, t: int) -> None:
         """Store what came of a group's decision t."""
-        with self._stats.waiting():
+        with self._stats.waiting():  # without overlap, the chunk runs here, when the decision's tensors are gone
             executed = group.receive()
         final_value = self._final_values(executed, t, group.ids) if self.objective.bootstraps else None
         numbers = self.placement.to_buffer({name: getattr(executed.step, name) for name in NUMBERS})
