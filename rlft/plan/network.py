@@ -57,7 +57,6 @@ class Network:
             self.decision_bytes = {store: decision_bytes(blank) for store, blank in blanks.items()}
             self._row = {store: blank.rows(torch.zeros(1, dtype=torch.int64)) for store, blank in blanks.items()}
             self.gathered = {store: [x.nbytes for x in row.tensors()] for store, row in self._row.items()}
-            self.columns = sum(self.gathered["prefix"]) - sum(self.kept["prefix"])
             self.draws = [x.nbytes for x in blank_draws(objective).tensors().values()]
         self._loss(1, "images" if vlm else "prefix").backward()
         held = list((policy if objective is None else objective).parameters())
