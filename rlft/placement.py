@@ -25,6 +25,7 @@ from rlft.rows import TensorRows
 log = logging.getLogger(__name__)
 
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+SHARE = 0.6  # of the free memory, for stored prefixes: gradients, optimiser and activations are still to come
 REGISTER_PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU of the process
 
 

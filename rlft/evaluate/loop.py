@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -19,11 +19,11 @@ import torch
 from rlft.errors import RlftError
 from rlft.evaluate.protocol import Episode, EvalProtocol, list_episodes
 from rlft.evaluate.result import EpisodeResult, EvalResult, summarise
-from rlft.placement import Placement, to_numpy
+from rlft.placement import Placement
 from rlft.policy.actor import Actor
 from rlft.policy.base import FlowPolicy
 from rlft.policy.denoise import integrate_ode
-from rlft.rollout.observations import indices, put_rows
+from rlft.rollout.observations import indices, on_host, put_rows
 from rlft.seeding import generator_for
 from rlft.types import ChunkStep, ConfigurationSpace, Observation, VecEnv
 
@@ -112,7 +112,8 @@ class Evaluator:
         running = {slot: _Running(waiting.popleft()) for slot in slots[: len(episodes)]}
         obs = self._start(running)
         while running:
-            step = _on_host(self.env.step_chunk(self.placement.to_sim(act(obs, running))))
+            actions = self.placement.to_sim(act(obs, running))
+            step, _ = on_host(self.env.step_chunk(actions), actions)
             obs, again = step.obs, {}
             for slot in running:
                 running[slot].advance(step, slot)
@@ -170,12 +171,6 @@ class Evaluator:
             generator = generator_for(self.protocol.seed, purpose, now.episode.index, now.decisions)
             noise[slot] = torch.randn(shape, generator=generator)
         return noise
-
-
-def _on_host(step: ChunkStep) -> ChunkStep:
-    """The step with its numbers as numpy arrays; images and state stay where they are."""
-    arrays = {x.name: to_numpy(getattr(step, x.name)) for x in fields(step) if x.name not in ("obs", "metrics")}
-    return ChunkStep(step.obs, **arrays, metrics={name: to_numpy(values) for name, values in step.metrics.items()})
 
 
 @dataclass

@@ -74,20 +74,19 @@ def plan_rl(cfg: RunConfig, assumed: Assumptions, store: str) -> MemoryPlan:
     net = network_of("train_rl", cfg, assumed.tokens, privileged)
     places = {"simulator": cfg.sim.device, "model": cfg.model.device, "buffer": cfg.buffer.device}
     used, roles = _devices(places)
-    model, buffer, envs = device_name(cfg.model.device), device_name(cfg.buffer.device), cfg.env.num_envs
-    images, prefix = sum(net.kept["images"]), sum(net.kept["prefix"])
+    model, buffer = device_name(cfg.model.device), device_name(cfg.buffer.device)
     micro = cfg.train.micro_batch_size or cfg.train.batch_size
     part = [micro * size for size in net.gathered[store]]
     update = net.train(micro, store, more=micro < cfg.train.batch_size)
-    group = -(-envs // _groups(cfg, assumed))
-    # A decision, beside those that wait for their outcomes; evaluation keeps none.
-    rollout = group * net.decide.peak + envs * (images + prefix + net.columns)
-    rollout = max(rollout, cfg.eval.num_envs * net.decide.peak)
+    group = -(-cfg.env.num_envs // _groups(cfg, assumed))
+    rollout = max(group, cfg.eval.num_envs) * net.decide.peak  # a decision is stored before the next one is made
     # On a GPU the next part of a minibatch arrives while this one is used.
     peak = _hold(used[model], net, update=update.peak + sum(part) * (model != HOST), rollout=rollout)
     used[buffer]["buffer"] = kept = _decisions(cfg) * net.decision_bytes[store]
     if model != HOST:  # torch keeps pinned blocks, and gathers a part before the last one is copied
-        sent = net.draws if physics_backend(cfg) == "gpu" else [*net.draws, images]  # CPU physics' images
+        sent = (
+            net.draws if physics_backend(cfg) == "gpu" else [*net.draws, sum(net.kept["images"])]
+        )  # CPU physics' images
         used[HOST]["staging"] += pinned_blocks(max(group, cfg.eval.num_envs) * size for size in sent)
         used[HOST]["staging"] += 2 * pinned_blocks(part) * (buffer == HOST)
         used[buffer]["staging"] += sum(part) * (buffer not in (HOST, model))

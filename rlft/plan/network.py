@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from rlft.config.schema import RunConfig
 from rlft.data.normalize import NormStats
-from rlft.objective.base import Objective
-from rlft.objective.build import build_objective
+from rlft.objective.base import Objective, build_objective
 from rlft.plan.meter import Cost, measure
 from rlft.plan.rollout import blank_draws, blank_privileged, blank_rollout, decision_bytes
 from rlft.policy.base import FlowPolicy, Prefix
@@ -58,7 +57,6 @@ class Network:
             self.decision_bytes = {store: decision_bytes(blank) for store, blank in blanks.items()}
             self._row = {store: blank.rows(torch.zeros(1, dtype=torch.int64)) for store, blank in blanks.items()}
             self.gathered = {store: [x.nbytes for x in row.tensors()] for store, row in self._row.items()}
-            self.columns = sum(self.gathered["prefix"]) - sum(self.kept["prefix"])
             self.draws = [x.nbytes for x in blank_draws(objective).tensors().values()]
         self._loss(1, "images" if vlm else "prefix").backward()
         held = list((policy if objective is None else objective).parameters())

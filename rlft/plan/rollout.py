@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from rlft.config.schema import RunConfig
-from rlft.objective.base import Objective
-from rlft.objective.build import build_objective
+from rlft.objective.base import Objective, build_objective
 from rlft.placement import HOST, move
 from rlft.policy.base import FlowPolicy
 from rlft.rollout.buffer import ChunkRows, Rollout

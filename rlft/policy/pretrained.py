@@ -4,7 +4,7 @@
 
     rlft_policy.json   kind, precision, horizon, statistics, and what the family says of itself
     manifest.json      size and SHA-256 of every file
-    ...                the family's own files (:mod:`rlft.policy.pi0.checkpoint`: lerobot's layout)
+    ...                the family's own files (:mod:`rlft.policy.pi0.factory`: lerobot's layout)
 """
 
 from __future__ import annotations

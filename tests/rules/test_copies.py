@@ -17,7 +17,7 @@ DTYPE = re.compile(r"torch\.(float|bfloat|u?int|bool|double|long|half)\w*|(.*\.)
 
 # Where copies are made that no step of a rollout or an update repeats, or that the file itself is about.
 ONCE = {
-    ("rlft/objective/build.py", "to"): "the model is built",
+    ("rlft/objective/base.py", "to"): "the model is built",
     ("rlft/policy/pi0/factory.py", "to"): "the model is built",
     ("rlft/policy/pi0/factory.py", "tensor"): "the model is built",
     ("rlft/policy/weights_io.py", "to"): "weights are loaded",

@@ -80,7 +80,7 @@ GLOBAL_STREAM = {
         "envs/rlft_envs/maniskill/variations.py",
         "torch.rand",
     ): "inside ManiSkill's reset, which has seeded the stream, or row_draws.py, which replaces it",
-    ("rlft/objective/build.py", "torch.manual_seed"): "within fork_rng: layers initialise from the global stream",
+    ("rlft/objective/base.py", "torch.manual_seed"): "within fork_rng: layers initialise from the global stream",
     ("rlft/policy/pi0/factory.py", "torch.manual_seed"): "within fork_rng, as above",
 }
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from rlft import cli
 from rlft.config.load import load
+from rlft.config.schema import ModelConfig
 from rlft.data.normalize import NormStats
 from rlft.manifest import write_manifest
 from rlft.policy.pretrained import save_pretrained
@@ -206,7 +207,7 @@ def test_sft_looks_at_its_base_before_it_reads_a_dataset(words, message, checkpo
 def test_real_sizes_are_checked_without_weights_in_memory():
     from rlft.policy.pi0.factory import core_shapes
 
-    shapes = core_shapes("pi05")
+    shapes = core_shapes(ModelConfig("pi05"))
     assert all(tensor.is_meta for tensor in shapes.values())
     assert sum(tensor.numel() for tensor in shapes.values()) > 3e9
 

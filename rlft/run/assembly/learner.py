@@ -13,8 +13,7 @@ from rlft.config.schema import RunConfig, enabled_effects
 from rlft.data.randomize.randomizer import ImageRandomizer
 from rlft.evaluate import EvalResult, Evaluator
 from rlft.learn.updater import Updater
-from rlft.objective.base import Objective
-from rlft.objective.build import build_objective
+from rlft.objective.base import Objective, build_objective
 from rlft.placement import Placement, free_bytes
 from rlft.plan.rollout import rollout_bytes
 from rlft.policy.base import FlowPolicy

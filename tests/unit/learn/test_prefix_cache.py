@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from rlft.config.learning import OptimizerConfig, SftConfig
+from rlft.config.schema import ModelConfig
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats
 from rlft.errors import ConfigError
 from rlft.learn import prefix_cache
 from rlft.learn.sft import SftTrainer
-from rlft.policy.pi0.factory import build_policy
+from rlft.policy.pretrained import build_policy
 
 CPU = torch.device("cpu")
 FRAMES = 96
@@ -34,7 +35,8 @@ def demos(tasks=("reach", LONG)) -> DemoSet:
 def trainer(kind="small", cache: bool | None = True, *, steps=6, batch_size=4, perturb=None, **changes) -> SftTrainer:
     torch.set_num_threads(1)
     data = demos()
-    policy = build_policy(kind, NormStats.from_demos(data), horizon=3, device=CPU, small={"image_size": 28})
+    model = ModelConfig(kind, small={"image_size": 28})
+    policy = build_policy(model, NormStats.from_demos(data), horizon=3, device=CPU)
     with torch.no_grad():
         g = torch.Generator().manual_seed(3)
         for parameter in policy.parameters():  # π0.5's time enters through weights that begin at zero
@@ -66,7 +68,7 @@ def test_losses_and_gradients_are_those_of_encoding_anew(kind):
         for p, q in zip(kept.parameters, anew.parameters, strict=True):
             torch.testing.assert_close(p.grad, q.grad, atol=1e-6, rtol=1e-4)
         anew.policy.load_state_dict(kept.policy.state_dict())  # Adam makes much of the last bits of tiny gradients
-    assert kept.prefixes.encoded > 0
+    assert kept.prefixes._filled.any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,7 +103,7 @@ def test_only_blocks_that_were_asked_for_are_encoded_and_each_once():
     assert rows[1:] == [block, block]
     t.prefixes.rows(torch.arange(FRAMES))
     assert sum(rows[1:]) == FRAMES
-    assert t.prefixes.encoded == FRAMES
+    assert t.prefixes._filled.all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,7 +140,7 @@ def test_a_resumed_run_encodes_in_the_blocks_of_the_one_it_continues():
     second.policy.load_state_dict(first.policy.state_dict())
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     assert second.prefixes.block == first.prefixes.block
-    assert second.prefixes.encoded == 0
+    assert not second.prefixes._filled.any()
     assert [first.step()["loss"] for _ in range(3)] == [second.step()["loss"] for _ in range(3)]
 
 

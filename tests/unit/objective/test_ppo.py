@@ -91,7 +91,7 @@ def test_score_function_gradient_agrees_with_the_reparameterised_one():
     prefix = NoPrefix(torch.zeros(n, 1))
     sample = actor.sample(prefix, noise, torch.zeros(n, dtype=torch.int64))
     r = -((sample.actions[:, 0] - goal) ** 2).sum(-1)
-    log_prob = actor.evaluate(prefix, sample.chain, sample.stochastic_step).log_prob.joint(torch.ones(n))
+    log_prob = actor.evaluate(prefix, sample.trace.chain, sample.trace.stochastic_step).log_prob.joint(torch.ones(n))
     (score,) = torch.autograd.grad(((r - r.mean()) * log_prob).mean(), policy.theta)
     x = noise[:, 0]
     for k in range(4):

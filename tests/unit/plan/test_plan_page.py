@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rlft.config.load import changed, load
-from rlft.learn import prefix_cache
-from rlft.plan.machine import GIB, RESERVE, SHARE, Machine, advise, format_overrides, measure
+from rlft.placement import SHARE
+from rlft.plan.machine import GIB, RESERVE, Machine, advise, format_overrides, measure
 from rlft.plan.memory import CUDA_CONTEXT, HOST, Assumptions
 from rlft.plan.page import plan_page, split_options
 from rlft.plan.stage_page import stage_page
@@ -160,7 +160,6 @@ def test_what_harms_less_is_preferred_and_taken_no_further_than_needed():
 
 
 def test_auto_goes_by_the_share_that_the_run_itself_goes_by():
-    assert SHARE == prefix_cache.SHARE
     cfg = load("train_rl", ["policy=small", "placement=one_gpu", "env.num_envs=64"])
     plan = machine(80, 64).plan("train_rl", cfg)
     assert plan.store == "prefix"

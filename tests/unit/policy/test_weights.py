@@ -11,11 +11,11 @@ from pi0_cases import CPU, make_chunk, make_observation, make_policy, make_stats
 from safetensors.torch import load_file, save_file
 
 from rlft import manifest
+from rlft.config.schema import ModelConfig
 from rlft.data.normalize import StatsError
 from rlft.errors import ConfigError, DivergedError
 from rlft.manifest import write_manifest
-from rlft.policy.pi0.factory import build_policy
-from rlft.policy.pretrained import inspect_pretrained, load_pretrained, save_pretrained
+from rlft.policy.pretrained import build_policy, inspect_pretrained, load_pretrained, save_pretrained
 from rlft.policy.weights_io import EMBEDDING, HEAD, WeightsError
 
 
@@ -97,7 +97,7 @@ def test_both_key_layouts_load(layout, checkpoint, policy):
 
     if layout == "hub":
         rewrite(checkpoint, to_hub)
-    loaded = build_policy("small", make_stats(), horizon=5, device=CPU, weights=checkpoint / "model.safetensors")
+    loaded = build_policy(ModelConfig(), make_stats(), horizon=5, device=CPU, weights=checkpoint)
     wanted = policy.model.state_dict()
     if layout == "hub":
         wanted[HEAD] = wanted[EMBEDDING]
@@ -131,7 +131,7 @@ def test_weights_that_do_not_fit_are_named(change, message, checkpoint):
 
 def test_another_architecture_is_refused(checkpoint):
     with pytest.raises(WeightsError, match=r"14 missing: .*11 unexpected: action_time_mlp_in"):
-        build_policy("small_pi05", make_stats(), horizon=5, device=CPU, weights=checkpoint / "model.safetensors")
+        build_policy(ModelConfig("small_pi05"), make_stats(), horizon=5, device=CPU, weights=checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from rlft.learn.updater import Updater
 from rlft.objective.base import Objective
 from rlft.objective.grpo import GRPO
 from rlft.objective.ppo import PPO
-from rlft.policy.pi0.transforms import Pi0Input
+from rlft.policy.pi0.policy import Pi0Input
 from rlft.progress import Progress
 from rlft.rollout.buffer import Rollout
 from rlft.rollout.sampler import RolloutStats

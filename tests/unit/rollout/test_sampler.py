@@ -121,10 +121,9 @@ def test_truncated_chunks_carry_the_value_of_their_true_final_observation():
     seen = {}
     original = sampler._final_values
 
-    def spy(executed, *args):
-        values = original(executed, *args)
-        t = args[1]
-        seen[t] = (executed.outcome.truncated, executed.outcome.terminated, values)
+    def spy(executed, t, ids):
+        values = original(executed, t, ids)
+        seen[t] = (executed.step.truncated, executed.step.terminated, values)
         return values
 
     sampler._final_values = spy
