@@ -1,13 +1,36 @@
-"""What every VecEnv checks before it touches a simulator."""
+"""What is checked of what a caller gives, before a simulator is touched."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
 from rlft.types import Array, EnvSpec
+from rlft_envs.errors import EnvSetupError, check_known
+
+
+def parsed(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    """Plain data as an object of a dataclass, checked by its annotations; ``where`` says which setting they are.
+
+    Raises:
+        EnvSetupError: a name that does not exist, or a value that it cannot have.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    check_known(where, values, [entry.name for entry in fields(cls)])
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(dict(values)), strict=True)  # as JSON, a list is a tuple
+    except ValidationError as error:
+        first = error.errors()[0]
+        if isinstance(cause := first.get("ctx", {}).get("error"), EnvSetupError):
+            raise cause from None
+        path, wrong = ".".join((where, *map(str, first["loc"]))), first["msg"].removeprefix("Value error, ")
+        raise EnvSetupError(f"{path} = {first['input']!r}: {wrong}") from None
 
 
 def check_env_ids(env_ids: Sequence[int], num_envs: int) -> None:

@@ -153,11 +153,13 @@ def test_make_refuses_in_words(changes, words):
     ("values", "words"),
     [
         ({"object_regoin": [[0, 1], [0, 1]]}, "did you mean object_region"),
-        ({"object_region": [0, 1]}, "shape"),
+        ({"object_region": [0, 1]}, r"variation\.object_region\.0 = 0: Input should be a valid array"),
+        ({"object_region": [[0, 1, 2], [0, 1]]}, r"object_region\.0 = \[0, 1, 2\]: .* at most 2 items"),
         ({"object_region": [[1, 0], [0, 1]]}, "low <= high"),
-        ({"object_mass": -1}, "positive"),
+        ({"object_mass": -1}, "greater than 0"),
         ({"goal_offset": [float("nan"), 0.0]}, "finite"),
-        ({"object_yaw": "left"}, "numbers"),
+        ({"object_yaw": "left"}, "object_yaw = 'left': Input should be a valid array"),
+        ({"goal_offset": [1.0]}, "at least 2 items"),
     ],
 )
 def test_a_wrong_variation_is_refused(values, words):
