@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rlft.types import DemoAttempt, EnvSettings, EnvSpec
-from rlft_envs.arrays import EnvArrays, shared_arrays
+from rlft_envs.arrays import SharedStep, shared_step
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.record import SIMULATOR_ERROR, SUCCESS, RecordSettings, package_versions, record
 from rlft_envs.simulator import build_single_env, simulator_of
@@ -35,7 +35,7 @@ class EnvSlots:
     Args:
         settings: of all E environments.
         env_ids: which these are; they follow each other.
-        memory: descriptor of the memory that holds the arrays of all E (:func:`rlft_envs.arrays.shared_arrays`);
+        memory: descriptor of the memory that holds the arrays of all E (:func:`rlft_envs.arrays.shared_step`);
             None where nobody else looks at them.
         demos: how demonstrations are recorded; None where none are wanted.
 
@@ -57,7 +57,7 @@ class EnvSlots:
         self.envs = [build_single_env(settings) for _ in self._ids]
         self.envs[0].observe()  # the first image compiles shaders for seconds; let that be part of starting
         self.spec: EnvSpec = replace(self.envs[0].spec, num_envs=settings.num_envs)
-        self._arrays, self._actions, self._rewards = self._shared(act_steps=0)
+        self._out = self._shared(act_steps=0)
         self._frames: dict[int, list[np.ndarray]] = {}
         if source is not None:
             self.reset([0], [0], [None])
@@ -72,7 +72,7 @@ class EnvSlots:
         for slot, seed, configuration_id in zip(slots, seeds, configuration_ids, strict=True):
             try:
                 self.envs[slot].reset(int(seed), configuration_id)
-                self._arrays.clear(slot)
+                self._out.clear(slot)
                 self._observe(slot)
             except Exception as error:
                 where = f"environment {self._ids[slot]} raised in reset, seed {seed}, configuration {configuration_id}"
@@ -81,10 +81,11 @@ class EnvSlots:
 
     def step(self, act_steps: int) -> Answer:
         """Execute up to A actions, which lie in the shared memory, in every environment whose episode runs."""
-        if act_steps != self._actions.shape[1]:
-            _, self._actions, self._rewards = self._shared(act_steps)
-        self._rewards[:], self._arrays.n_executed[:] = 0.0, 0
-        for slot in np.flatnonzero(~self._arrays.ended).tolist():
+        if act_steps != self._out.actions.shape[1]:
+            names, self._out = self._out.metrics, self._shared(act_steps)
+            self._out.name_metrics(names)
+        self._out.rewards[:], self._out.n_executed[:] = 0.0, 0
+        for slot in np.flatnonzero(~self._out.ended).tolist():
             env = self.envs[slot]
             try:
                 self._run_chunk(slot, env)
@@ -93,7 +94,7 @@ class EnvSlots:
             except Exception as error:
                 where = f"environment {self._ids[slot]} raised in step {env.elapsed}, seed {env.seed}"
                 raise RuntimeError(where) from error
-        return {"metrics": self._arrays.metric_names}, b""
+        return {"metrics": list(self._out.metrics)}, b""
 
     def record(self, slots: Sequence[int]) -> Answer:
         """Keep a human-view frame per executed step of these environments from now on, and of no others."""
@@ -125,14 +126,12 @@ class EnvSlots:
             env.close()
         self.envs = []
 
-    def _shared(self, act_steps: int) -> tuple[EnvArrays, np.ndarray, np.ndarray]:
-        """Our rows of the shared arrays, of the actions and of the rewards of a chunk."""
-        arrays, actions, rewards = shared_arrays(self._memory, self.spec, act_steps)
-        return arrays.part(self._rows), actions[self._rows], rewards[self._rows]
+    def _shared(self, act_steps: int) -> SharedStep:
+        return shared_step(self._memory, self.spec, act_steps).part(self._rows)
 
     def _run_chunk(self, slot: int, env: SingleEnv) -> None:
         """Run one environment's chunk to its end, or to the end of its episode; render once."""
-        out, actions = self._arrays, self._actions[slot]
+        out, actions = self._out, self._out.actions[slot]
         for j, action in enumerate(actions):
             result = env.step(action, reward_due=not self._settings.reward_per_chunk or j + 1 == len(actions))
             out.n_executed[slot] = j + 1
@@ -143,7 +142,7 @@ class EnvSlots:
             if slot in self._frames:
                 self._frames[slot].append(env.human_view())
             if math.isfinite(result.reward):
-                self._rewards[slot, j] = result.reward
+                out.rewards[slot, j] = result.reward
             else:
                 self._invalidate(slot, "reward")
             if out.ended[slot]:
@@ -152,11 +151,11 @@ class EnvSlots:
 
     def _observe(self, slot: int) -> None:
         row = self.envs[slot].observe()
-        self._arrays.write(slot, row)
+        self._out.write(slot, row)
         if not row.is_finite():
             self._invalidate(slot, "observation")
 
     def _invalidate(self, slot: int, what: str) -> None:
         env = self.envs[slot]
         log.error("environment %d: %s is not finite, step %d, seed %s", self._ids[slot], what, env.elapsed, env.seed)
-        self._arrays.invalid[slot] = True
+        self._out.invalid[slot] = True

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rlft.types import ChunkStep, EnvSettings, Observation
-from rlft_envs.arrays import shared_arrays
+from rlft.types import ChunkStep, EnvSettings, Observation, map_rows
+from rlft_envs.arrays import shared_step
 from rlft_envs.checks import check_actions, check_env_ids, check_reset
 from rlft_envs.errors import WorkerError
 from rlft_envs.slots import Answer
@@ -53,8 +53,8 @@ class WorkerPool:
             raise
         self._place = {env: (link, slot) for link in self._links for slot, env in enumerate(link.env_ids)}
         self.spec = protocol.unpack_spec(ready[0]["spec"])
-        self._tasks = [task for one in ready for task in one["tasks"]]
-        self._arrays, self._actions, self._rewards = shared_arrays(self._memory, self.spec, 0)
+        self._out = shared_step(self._memory, self.spec, 0)
+        self._out.obs.task = [task for one in ready for task in one["tasks"]]
 
     def reset(
         self, env_ids: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int] | None = None
@@ -74,8 +74,8 @@ class WorkerPool:
             for index, (answer, _) in self._exchange(waiting).items():
                 for slot, task in zip(waiting.pop(index)["slots"], answer["tasks"], strict=True):
                     env = self._links[index].env_ids[slot]
-                    self._running[env], self._tasks[env] = not self._arrays.invalid[env], task
-        return self._arrays.observation(env_ids, self._tasks)
+                    self._running[env], self._out.obs.task[env] = not self._out.invalid[env], task
+        return map_rows(lambda values: values[list(env_ids)], self._out.obs)
 
     def step_chunk(self, actions: np.ndarray) -> ChunkStep:
         """See :meth:`rlft.types.VecEnv.step_chunk`."""
@@ -83,19 +83,20 @@ class WorkerPool:
         check_actions(actions, self.spec)
         if (self._seeds < 0).any():
             raise RuntimeError(f"environments {np.flatnonzero(self._seeds < 0).tolist()} are stepped before a reset")
-        if actions.shape[1] != self._actions.shape[1]:
+        if actions.shape[1] != self._out.actions.shape[1]:
             assert self._memory is not None
-            _, self._actions, self._rewards = shared_arrays(self._memory, self.spec, actions.shape[1])
-        self._actions[:] = actions
-        self._rewards[:], self._arrays.n_executed[:] = 0.0, 0
+            before, self._out = self._out, shared_step(self._memory, self.spec, actions.shape[1])
+            self._out.obs.task = before.obs.task
+            self._out.name_metrics(before.metrics)
+        self._out.actions[:], self._out.rewards[:], self._out.n_executed[:] = actions, 0.0, 0
         message = {"op": "step", "act_steps": actions.shape[1]}
         stepped = {link.index: message for link in self._links if self._running[link.env_ids].any()}
         for index, (answer, _) in self._exchange(stepped).items():
             envs = self._links[index].env_ids
-            self._arrays.name_metrics(answer["metrics"])
-            self._running[envs] &= ~self._arrays.ended[envs]
-        self._steps += self._arrays.n_executed
-        return self._arrays.chunk_step(self._rewards, self._tasks)
+            self._out.name_metrics(answer["metrics"])
+            self._running[envs] &= ~self._out.ended[envs]
+        self._steps += self._out.n_executed
+        return self._out.copy()
 
     def record(self, env_ids: Sequence[int]) -> None:
         """See :meth:`rlft.types.VecEnv.record`."""
@@ -149,8 +150,8 @@ class WorkerPool:
         )
         lost = envs[self._running[envs]]
         if len(lost):  # the worker may have died in the middle of writing what came of them
-            self._arrays.clear(lost)
-            self._arrays.invalid[lost], self._rewards[lost], self._running[lost] = True, 0.0, False
+            self._out.clear(lost)
+            self._out.invalid[lost], self._out.rewards[lost], self._running[lost] = True, 0.0, False
         if link.restarts >= self._max_restarts:
             self.close()
             raise WorkerError(f"{what.rstrip()}\nit was restarted {link.restarts} times (sim.max_restarts)") from None

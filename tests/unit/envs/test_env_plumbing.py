@@ -12,7 +12,7 @@ import pytest
 
 from rlft.assets.commands import COMMAND
 from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings
-from rlft_envs.arrays import FLAGS, MAX_METRICS, shared_arrays
+from rlft_envs.arrays import FLAGS, MAX_METRICS, shared_step
 from rlft_envs.assets import download_command
 from rlft_envs.checks import check_actions, check_reset
 from rlft_envs.errors import EnvSetupError
@@ -52,8 +52,8 @@ def test_settings_and_spec_survive_the_wire():
 
 def test_what_a_worker_writes_is_what_the_pool_reads_whatever_the_chunk():
     descriptor = os.memfd_create("test")
-    mine, _, rewards = shared_arrays(descriptor, SPEC, 5)
-    part = shared_arrays(descriptor, SPEC, 5)[0].part(slice(1, 3))
+    mine = shared_step(descriptor, SPEC, 5)
+    part = shared_step(descriptor, SPEC, 5).part(slice(1, 3))
     rows = []
     for slot in range(2):
         images = {c.name: np.full((c.height, c.width, 3), 50 * slot + i, np.uint8) for i, c in enumerate(SPEC.cameras)}
@@ -63,24 +63,23 @@ def test_what_a_worker_writes_is_what_the_pool_reads_whatever_the_chunk():
     part.n_executed[:] = 4, 5
     for number, name in enumerate(FLAGS):
         getattr(part, name)[number % 2] = True
-    obs = mine.observation([2, 1], ["go", "stay", "come"])
-    for k, row in enumerate(reversed(rows)):
+    obs = mine.copy().obs
+    for k, row in enumerate(rows, start=1):
         assert all(np.array_equal(obs.images[name][k], image) for name, image in row.images.items())
         assert np.array_equal(obs.state[k], row.state)
         assert np.array_equal(obs.privileged[k], row.privileged)
-    assert obs.task == ["come", "stay"]
     # A longer chunk grows the memory, and leaves where it is what was there.
-    _, actions, longer = shared_arrays(descriptor, SPEC, 5000)
-    actions[:], longer[:], part.state[:] = 1.0, 2.0, 7.0
-    mine.name_metrics(part.metric_names)
-    step = mine.chunk_step(longer, ["go", "stay", "come"])
+    longer = shared_step(descriptor, SPEC, 5000)
+    longer.actions[:], longer.rewards[:], part.obs.state[:] = 1.0, 2.0, 7.0
+    longer.name_metrics(part.metrics)
+    step = longer.copy()
     os.close(descriptor)
     assert step.n_executed.tolist() == [0, 4, 5]
     assert [getattr(step, name).tolist() for name in FLAGS] == [[False, n % 2 == 0, n % 2 == 1] for n in range(5)]
     assert np.array_equal(step.metrics["distance"], np.array([0.0, 0.1, 1.1], np.float32))
     assert step.obs.state[:, 0].tolist() == [0.0, 7.0, 7.0]
-    assert rewards.shape == (3, 5)
-    longer[:] = 0.0
+    assert mine.rewards.shape == (3, 5)
+    longer.rewards[:] = 0.0
     part.clear([0, 1])
     assert (step.rewards == 2.0).all()
     assert step.ended.tolist() == [False, True, True], "what was handed out is a copy"
@@ -104,7 +103,7 @@ def test_a_worker_finds_what_its_parent_finds(tmp_path, monkeypatch):
 
 
 def arrays_of(spec):
-    return shared_arrays(os.memfd_create("test"), spec, 1)[0]
+    return shared_step(os.memfd_create("test"), spec, 1)
 
 
 def test_numbers_that_are_not_finite_are_not_stored():
@@ -112,7 +111,7 @@ def test_numbers_that_are_not_finite_are_not_stored():
     row = ObservationRow({}, np.array([1, np.nan, np.inf, 2], np.float32), np.zeros(6, np.float32))
     assert not row.is_finite()
     arrays.write(0, row)
-    assert arrays.state.tolist() == [[1, 0, 0, 2]]
+    assert arrays.obs.state.tolist() == [[1, 0, 0, 2]]
 
 
 def test_checks_name_what_is_wrong():
