@@ -16,7 +16,7 @@ import pytest
 from vec_env_factories import TOY, A, E
 
 from rlft_envs.errors import EnvSetupError, WorkerError
-from rlft_envs.make import make_vec_env
+from rlft_envs.simulator import make_vec_env
 
 BAD_SEED = 666
 
@@ -219,7 +219,7 @@ def test_workers_end_with_a_killed_parent():
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "import time; from dataclasses import replace; from vec_env_factories import TOY\n"
-        "from rlft_envs.make import make_vec_env\n"
+        "from rlft_envs.simulator import make_vec_env\n"
         "env = make_vec_env(replace(TOY, num_workers=2)); env.reset(range(4), range(4))\n"
         "print(*(link._process.pid for link in env._links), flush=True); time.sleep(60)\n"
     )

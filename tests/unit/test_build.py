@@ -100,9 +100,9 @@ def test_statistics_of_a_file_are_taken_where_they_are_of_this_dataset(tmp_path)
 
 def rollout_groups(monkeypatch, *overrides):
     """The settings of each group that would be built, and whether they overlap."""
-    import rlft_envs.make
+    import rlft_envs.simulator
 
-    monkeypatch.setattr(rlft_envs.make, "make_vec_env", lambda settings: settings)
+    monkeypatch.setattr(rlft_envs.simulator, "make_vec_env", lambda settings: settings)
     cfg = load("train_rl", ["task=toy", *overrides])
     return build_rollout_envs(cfg), overlaps(cfg)
 

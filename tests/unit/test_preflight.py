@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import rlft_envs.make
+import rlft_envs.simulator
 from rlft import cli
 from rlft.config.load import load
 from rlft.data.normalize import NormStats
@@ -39,7 +39,7 @@ def no_simulator(monkeypatch):
     def refuse(settings):
         raise SimulatorBuiltError
 
-    monkeypatch.setattr(rlft_envs.make, "make_vec_env", refuse)
+    monkeypatch.setattr(rlft_envs.simulator, "make_vec_env", refuse)
 
 
 @pytest.fixture

@@ -20,8 +20,7 @@ ON_DEMAND = "observe_now"
 def action_bounds(space: gymnasium.Space, options: Options, env_id: str) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds of the actions, float32 ``[d]``; the task file's win over the space's.
 
-    Raises:
-        EnvSetupError: the space is no vector of numbers, or is unbounded and the task file gives no bounds.
+    EnvSetupError: the space is no vector of numbers, or is unbounded and the task file gives no bounds.
     """
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1 or space.dtype.kind != "f":
         raise EnvSetupError(f"env.id = {env_id!r} takes actions in {space}; a flow policy needs a Box of floats [d]")
@@ -49,12 +48,8 @@ class GymnasiumEnv(SingleEnv):
     by itself, the episode is truncated there. Images are rendered in :meth:`observe` where the environment lets it:
     for the key ``render``, and for one with a method ``observe_now()``, which returns the observation of the present.
 
-    Args:
-        settings: what it was built from.
-        env: the environment, without a ``TimeLimit``.
-        options: the task file's; every camera has its key.
-        control_hz: what the environment itself says; None where it says nothing.
-        instruction: the task's default.
+    It comes without a ``TimeLimit``, and says its own ``control_hz``, or None. Every camera has its key in the options;
+    the instruction is the task's default.
     """
 
     def __init__(
@@ -89,11 +84,7 @@ class GymnasiumEnv(SingleEnv):
 
     @property
     def instruction(self) -> str:
-        """The settings' instruction, else the environment's ``task_description``, else the task's default.
-
-        Raises:
-            EnvSetupError: there is none.
-        """
+        """The settings' instruction, else the environment's ``task_description``, else the task's default."""
         own = self.env.get_wrapper_attr("task_description") if self.env.has_wrapper_attr("task_description") else ""
         text = self.settings.instruction or own or self._default_instruction
         if not text:
@@ -110,17 +101,15 @@ class GymnasiumEnv(SingleEnv):
         state = read_vector(self._tree, self.settings.state_terms, "env.state_terms")
         if not self.settings.privileged:
             return ObservationRow(images, state)
-        return ObservationRow(
-            images, state, read_vector(self._tree, self._options.privileged, "env.options.privileged")
-        )
+        privileged = read_vector(self._tree, self._options.privileged, "env.options.privileged")
+        return ObservationRow(images, state, privileged)
 
     def human_view(self) -> np.ndarray:
         """The image that ``human_view`` names, uint8 ``[height, width, 3]``."""
         key = self._options.human_view or next(iter(self._options.images.values()), None)
         if key is None:
-            raise EnvSetupError(
-                "env.options.human_view must be given to make videos without a camera: a key, or render"
-            )
+            wrong = "env.options.human_view must be given to make videos without a camera"
+            raise EnvSetupError(f"{wrong}: a key, or render")
         if key != RENDER:
             self._look()
         return self._image(key, "env.options.human_view")
@@ -171,11 +160,7 @@ class GymnasiumEnv(SingleEnv):
         return read_image(value, f"{whose}, key {key!r}")
 
     def _probe(self) -> ObservationRow:
-        """Run the first step of one episode twice: shapes, keys, and whether the seed names the episode.
-
-        Raises:
-            EnvSetupError: a key is not there, or the two differ.
-        """
+        """Run the first step of one episode twice: shapes, keys, and whether the seed names the episode."""
         runs = []
         for _ in range(2):
             self._start_episode(0, None)

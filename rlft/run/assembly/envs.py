@@ -99,7 +99,7 @@ def build_rollout_envs(cfg: RunConfig) -> list[VecEnv]:
 
 def start_env(settings: EnvSettings) -> VecEnv:
     """The environments of these settings, started; see :func:`simulator_errors` for what can go wrong."""
-    from rlft_envs.make import make_vec_env
+    from rlft_envs.simulator import make_vec_env
 
     return make_vec_env(settings)
 

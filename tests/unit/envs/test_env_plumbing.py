@@ -16,9 +16,9 @@ from rlft_envs.arrays import FLAGS, MAX_METRICS, shared_step
 from rlft_envs.assets import download_command
 from rlft_envs.checks import check_actions, check_reset
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.make import make_vec_env
 from rlft_envs.maniskill.devices import check_vulkan
 from rlft_envs.maniskill.variations import Variation
+from rlft_envs.simulator import make_vec_env
 from rlft_envs.single import ObservationRow
 from rlft_envs.workers import protocol
 from rlft_envs.workers.link import worker_environment
@@ -185,10 +185,10 @@ def test_a_missing_vulkan_driver_is_found_before_anything_is_imported(monkeypatc
 
 def test_importing_and_making_a_toy_imports_no_simulator():
     code = (
-        "import sys, rlft, rlft_envs, rlft_envs.make, rlft_envs.workers.pool, rlft_envs.toy\n"
+        "import sys, rlft, rlft_envs, rlft_envs.simulator, rlft_envs.workers.pool, rlft_envs.toy\n"
         "import rlft_envs.maniskill.variations\n"
         "from rlft.types import EnvSettings\n"
-        "rlft_envs.make.make_vec_env(EnvSettings('toy', 'ToyReach-v0', 1, 5, 'pd_ee_delta_pos'))\n"
+        "rlft_envs.simulator.make_vec_env(EnvSettings('toy', 'ToyReach-v0', 1, 5, 'pd_ee_delta_pos'))\n"
         "heavy = {'torch', 'mani_skill', 'sapien', 'lerobot', 'transformers', 'wandb', 'gymnasium'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )

@@ -11,9 +11,8 @@ import pytest
 from rlft.types import CameraSettings, DemoAttempt, EnvSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.gym.reading import look_up, read_image
-from rlft_envs.make import make_vec_env
 from rlft_envs.record import RecordSettings, record
-from rlft_envs.simulator import build_single_env, simulator_of
+from rlft_envs.simulator import build_single_env, make_vec_env, simulator_of
 from rlft_envs.task import make_expert
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"

@@ -7,7 +7,7 @@ import pytest
 
 from rlft.types import EnvSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.make import make_vec_env
+from rlft_envs.simulator import make_vec_env
 from rlft_envs.toy import ToyEnv
 
 SETTINGS = EnvSettings("toy", "ToyReach-v0", 3, 23, "pd_ee_delta_pos", reward=RewardSettings(scale=3.0))
