@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faulty_toy import FAULTY
 from vec_env_factories import TOY, A, E
 
 from rlft_envs.errors import EnvSetupError, WorkerError
@@ -34,9 +35,10 @@ def pool():
         fault = {"kind": kind, "seed": BAD_SEED, "at_step": at_step}
         if tmp_path is not None:
             fault["marker"] = str(tmp_path / "fired")
-        kwargs = {} if kind is None else {"fault": fault}
+        if kind is not None:
+            changes |= {"simulator": FAULTY, "make_kwargs": {"fault": fault}}
         limits = {"max_restarts": max_restarts, "step_timeout_s": timeout, "num_workers": num_workers}
-        made.append(make_vec_env(replace(TOY, make_kwargs=kwargs, **limits, **changes)))
+        made.append(make_vec_env(replace(TOY, **limits, **changes)))
         return made[-1]
 
     yield make
@@ -138,7 +140,7 @@ def test_numbers_that_are_not_finite_invalidate_the_episode(kind, workers, pool)
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"state_terms": ("tcp_poss",)}, "did you mean tcp_pos"), ({"make_kwargs": {"fault": object()}}, "make_kwargs")],
+    [({"state_terms": ("tcp_poss",)}, "did you mean tcp_pos"), ({"make_kwargs": {"wind": object()}}, "make_kwargs")],
 )
 def test_settings_that_cannot_be_built_or_sent_are_refused(changes, said):
     with pytest.raises(EnvSetupError, match=said):
