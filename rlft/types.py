@@ -147,7 +147,7 @@ def map_rows(f: Callable[..., Array], first: Any, *others: Any) -> Any:
     """
     if first is None:
         return None
-    if is_dataclass(first):
+    if is_dataclass(first) and not isinstance(first, type):
         columns = {x.name: [getattr(obs, x.name) for obs in (first, *others)] for x in fields(first)}
         return type(first)(**{name: map_rows(f, *arrays) for name, arrays in columns.items()})
     if isinstance(first, dict):

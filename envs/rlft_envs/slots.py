@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlft.types import DemoAttempt, EnvSettings, EnvSpec
+from rlft.types import AttemptRecord, DemoAttempt, DemoSource, EnvSettings, EnvSpec
 from rlft_envs.arrays import SharedStep, shared_step
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.record import SIMULATOR_ERROR, SUCCESS, RecordSettings, package_versions, record
@@ -25,8 +25,14 @@ from rlft_envs.task import expert_of, make_expert
 
 log = logging.getLogger(__name__)
 
-Answer = tuple[Mapping[str, Any], bytes]
-"""What an operation answers: plain data, and raw bytes that go with it."""
+
+@dataclass(frozen=True)
+class Ready:
+    """What is to be known about environments that were built."""
+
+    spec: EnvSpec
+    tasks: list[str]  # their instructions
+    source: DemoSource | None  # who demonstrates; None where nobody does
 
 
 class EnvSlots:
@@ -46,10 +52,7 @@ class EnvSlots:
     def __init__(
         self, settings: EnvSettings, env_ids: Sequence[int], memory: int | None, demos: RecordSettings | None = None
     ) -> None:
-        source: dict[str, Any] | None = None
-        if demos is not None:
-            expert, versions = expert_of(settings), package_versions(simulator_of(settings).packages)
-            source = {"planner": f"{expert.__module__}:{expert.__qualname__}", "versions": versions}
+        expert = None if demos is None else expert_of(settings)  # refuses before it builds
         self._settings, self._demos = settings, demos or RecordSettings()
         self._memory = os.memfd_create("rlft-slots") if memory is None else memory
         self._rows = slice(env_ids[0], env_ids[-1] + 1)
@@ -59,15 +62,16 @@ class EnvSlots:
         self.spec: EnvSpec = replace(self.envs[0].spec, num_envs=settings.num_envs)
         self._out = self._shared(act_steps=0)
         self._frames: dict[int, list[np.ndarray]] = {}
-        if source is not None:
+        source = None
+        if expert is not None:
             self.reset([0], [0], [None])
-            source["frozen_action_dims"] = make_expert(self.envs[0]).frozen_action_dims
-        # What is to be known about the environments, their instructions and who demonstrates.
-        self.ready = {"spec": asdict(self.spec), "tasks": [env.instruction for env in self.envs], "source": source}
+            name, frozen = f"{expert.__module__}:{expert.__qualname__}", make_expert(self.envs[0]).frozen_action_dims
+            source = DemoSource(self.spec, name, package_versions(simulator_of(settings).packages), frozen)
+        self.ready = Ready(self.spec, [env.instruction for env in self.envs], source)
         answers = (self.reset, self.step, self.record, self.take_frames, self.demonstrate)
-        self.operations: dict[str, Callable[..., Answer]] = {answer.__name__: answer for answer in answers}
+        self.operations: dict[str, Callable[..., Any]] = {answer.__name__: answer for answer in answers}
 
-    def reset(self, slots: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int | None]) -> Answer:
+    def reset(self, slots: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int | None]) -> list[str]:
         """Start the episodes named by seed and id; their rows are written. Answers with the instructions."""
         for slot, seed, configuration_id in zip(slots, seeds, configuration_ids, strict=True):
             try:
@@ -77,10 +81,13 @@ class EnvSlots:
             except Exception as error:
                 where = f"environment {self._ids[slot]} raised in reset, seed {seed}, configuration {configuration_id}"
                 raise RuntimeError(where) from error
-        return {"tasks": [self.envs[slot].instruction for slot in slots]}, b""
+        return [self.envs[slot].instruction for slot in slots]
 
-    def step(self, act_steps: int) -> Answer:
-        """Execute up to A actions, which lie in the shared memory, in every environment whose episode runs."""
+    def step(self, act_steps: int) -> list[str]:
+        """Execute up to A actions, which lie in the shared memory, in every environment whose episode runs.
+
+        Answers with the names of the metrics.
+        """
         if act_steps != self._out.actions.shape[1]:
             names, self._out = self._out.metrics, self._shared(act_steps)
             self._out.name_metrics(names)
@@ -94,31 +101,30 @@ class EnvSlots:
             except Exception as error:
                 where = f"environment {self._ids[slot]} raised in step {env.elapsed}, seed {env.seed}"
                 raise RuntimeError(where) from error
-        return {"metrics": list(self._out.metrics)}, b""
+        return list(self._out.metrics)
 
-    def record(self, slots: Sequence[int]) -> Answer:
+    def record(self, slots: Sequence[int]) -> None:
         """Keep a human-view frame per executed step of these environments from now on, and of no others."""
         for slot in slots:
             self.envs[slot].human_view()  # fails here rather than inside an episode
         self._frames = {slot: self._frames.get(slot, []) for slot in slots}
-        return {}, b""
 
-    def take_frames(self, slot: int) -> Answer:
-        """Forget an environment's frames, and answer with them, uint8 ``[n, height, width, 3]``."""
+    def take_frames(self, slot: int) -> list[np.ndarray]:
+        """Forget an environment's frames, and answer with them, uint8 ``[height, width, 3]`` each."""
         kept = self._frames.get(slot, [])
-        frames = np.stack(kept) if kept else np.zeros((0, 0, 0, 3), np.uint8)
+        frames = kept.copy()
         kept.clear()
-        return {"shape": frames.shape}, frames.tobytes()
+        return frames
 
-    def demonstrate(self, attempt: Mapping[str, int], file: str) -> Answer:
+    def demonstrate(self, attempt: DemoAttempt, file: Path) -> AttemptRecord:
         """Make an attempt in slot 0; what it recorded is in the file before its outcome is told."""
-        found = record(self.envs[0], make_expert, DemoAttempt(**attempt), self._demos)
+        found = record(self.envs[0], make_expert, attempt, self._demos)
         if found.outcome == SIMULATOR_ERROR:  # its state is unknown now
             self.envs[0].close()
             self.envs[0] = build_single_env(self._settings)
         if found.actions and (found.outcome == SUCCESS or self._demos.keep_failures):
-            found.save(Path(file))
-        return asdict(found.result()), b""
+            found.save(file)
+        return found.result()
 
     def close(self) -> None:
         """Close all environments; may be called twice."""

@@ -140,7 +140,10 @@ def test_numbers_that_are_not_finite_invalidate_the_episode(kind, workers, pool)
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"state_terms": ("tcp_poss",)}, "did you mean tcp_pos"), ({"make_kwargs": {"wind": object()}}, "make_kwargs")],
+    [
+        ({"state_terms": ("tcp_poss",)}, "did you mean tcp_pos"),
+        ({"make_kwargs": {"wind": lambda: 3}}, "make_kwargs = .* cannot be sent to a worker"),
+    ],
 )
 def test_settings_that_cannot_be_built_or_sent_are_refused(changes, said):
     with pytest.raises(EnvSetupError, match=said):

@@ -13,8 +13,7 @@ from rlft.types import ChunkStep, EnvSettings, Observation, map_rows
 from rlft_envs.arrays import shared_step
 from rlft_envs.checks import check_actions, check_env_ids, check_reset
 from rlft_envs.errors import WorkerError
-from rlft_envs.slots import Answer
-from rlft_envs.workers import protocol
+from rlft_envs.slots import Ready
 from rlft_envs.workers.link import LocalLink, WorkerFaultError, WorkerLink
 
 log = logging.getLogger(__name__)
@@ -52,9 +51,9 @@ class WorkerPool:
             self.close()
             raise
         self._place = {env: (link, slot) for link in self._links for slot, env in enumerate(link.env_ids)}
-        self.spec = protocol.unpack_spec(ready[0]["spec"])
+        self.spec = ready[0].spec
         self._out = shared_step(self._memory, self.spec, 0)
-        self._out.obs.task = [task for one in ready for task in one["tasks"]]
+        self._out.obs.task = [task for one in ready for task in one.tasks]
 
     def reset(
         self, env_ids: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int] | None = None
@@ -71,8 +70,8 @@ class WorkerPool:
             self._seeds[env], self._steps[env] = seed, 0
             self._running[env] = False  # not lost with a worker that dies now: it will be tried again
         while waiting:
-            for index, (answer, _) in self._exchange(waiting).items():
-                for slot, task in zip(waiting.pop(index)["slots"], answer["tasks"], strict=True):
+            for index, tasks in self._exchange(waiting).items():
+                for slot, task in zip(waiting.pop(index)["slots"], tasks, strict=True):
                     env = self._links[index].env_ids[slot]
                     self._running[env], self._out.obs.task[env] = not self._out.invalid[env], task
         return map_rows(lambda values: values[list(env_ids)], self._out.obs)
@@ -91,9 +90,9 @@ class WorkerPool:
         self._out.actions[:], self._out.rewards[:], self._out.n_executed[:] = actions, 0.0, 0
         message = {"op": "step", "act_steps": actions.shape[1]}
         stepped = {link.index: message for link in self._links if self._running[link.env_ids].any()}
-        for index, (answer, _) in self._exchange(stepped).items():
+        for index, metrics in self._exchange(stepped).items():
             envs = self._links[index].env_ids
-            self._out.name_metrics(answer["metrics"])
+            self._out.name_metrics(metrics)
             self._running[envs] &= ~self._out.ended[envs]
         self._steps += self._out.n_executed
         return self._out.copy()
@@ -113,9 +112,8 @@ class WorkerPool:
         """See :meth:`rlft.types.VecEnv.take_frames`; frames in a worker that failed are lost."""
         check_env_ids([env_id], self.spec.num_envs)
         link, slot = self._place[env_id]
-        lost: Answer = {"shape": (0, 0, 0, 3)}, b""
-        answer, frames = self._exchange({link.index: {"op": "take_frames", "slot": slot}}).get(link.index, lost)
-        return np.frombuffer(frames, np.uint8).reshape(answer["shape"]).copy()
+        frames = self._exchange({link.index: {"op": "take_frames", "slot": slot}}).get(link.index)
+        return np.stack(frames) if frames else np.zeros((0, 0, 0, 3), np.uint8)
 
     def close(self) -> None:
         """End all workers; may be called twice."""
@@ -125,7 +123,7 @@ class WorkerPool:
             os.close(self._memory)
             self._memory = None
 
-    def _exchange(self, messages: Mapping[int, Mapping[str, Any]]) -> dict[int, Answer]:
+    def _exchange(self, messages: Mapping[int, Mapping[str, Any]]) -> dict[int, Any]:
         """Send each worker its message, then gather the answers; a worker that fails has none, and is restarted."""
         answers, failed = {}, {}
         for index, message in messages.items():
@@ -159,7 +157,7 @@ class WorkerPool:
         log.error("%s\nrestarting it (%d of %d)", what.rstrip(), link.restarts, self._max_restarts)
         link.start()
 
-    def _wait_first_start(self, link: WorkerLink | LocalLink) -> dict[str, Any]:
+    def _wait_first_start(self, link: WorkerLink | LocalLink) -> Ready:
         while True:
             try:
                 return link.wait_ready()

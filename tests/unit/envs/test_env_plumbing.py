@@ -1,11 +1,10 @@
-"""Settings, checks, memory layout and messages: what the implementations share."""
+"""Settings, checks and memory layout: what the implementations share."""
 
 import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict, replace
-from multiprocessing import Pipe
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,34 +19,11 @@ from rlft_envs.maniskill.devices import check_vulkan
 from rlft_envs.maniskill.variations import Variation
 from rlft_envs.simulator import make_vec_env
 from rlft_envs.single import ObservationRow
-from rlft_envs.workers import protocol
 from rlft_envs.workers.link import worker_environment
 
-SETTINGS = EnvSettings(
-    simulator="toy",
-    env_id="ToyReach-v0",
-    num_envs=3,
-    max_episode_steps=10,
-    control_mode="pd_ee_delta_pos",
-    cameras=(
-        CameraSettings("a", 5, 7, fov=0.3, eye=(1.0, 2.0, 3.0), target=(0.0, 0.0, 0.0)),
-        CameraSettings("b", 4, 4),
-    ),
-    privileged=True,
-    reward=RewardSettings("dense", 0.3, 2.0),
-    make_kwargs={"variation": {"goal_offset": [0.1, 0.2]}},
-)
-SPEC = EnvSpec("x", 3, (-1.0, -1.0), (1.0, 1.0), 4, SETTINGS.cameras, "c", 20.0, 10, privileged_dim=6)
-
-
-def test_settings_and_spec_survive_the_wire():
-    mine, theirs = Pipe()
-    message = {"settings": protocol.pack_settings(SETTINGS), "spec": asdict(SPEC), "text": "a\0b"}
-    protocol.send(mine, message, b"raw\0bytes")
-    found, payload = protocol.receive(theirs)
-    assert protocol.unpack_settings(found["settings"]) == SETTINGS
-    assert protocol.unpack_spec(found["spec"]) == SPEC
-    assert (found["text"], payload) == ("a\0b", b"raw\0bytes")
+CAMERAS = CameraSettings("a", 5, 7), CameraSettings("b", 4, 4)
+SETTINGS = EnvSettings("toy", "ToyReach-v0", 3, 10, "pd_ee_delta_pos", CAMERAS, privileged=True)
+SPEC = EnvSpec("x", 3, (-1.0, -1.0), (1.0, 1.0), 4, CAMERAS, "c", 20.0, 10, privileged_dim=6)
 
 
 def test_what_a_worker_writes_is_what_the_pool_reads_whatever_the_chunk():
