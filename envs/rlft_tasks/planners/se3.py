@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import RigidTransform, Rotation
 
+SMALL_ANGLE = 1e-8  # radians: below it terms of second order are left out
+
 
 def pose(position: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """Build a pose from a position ``[3]`` and a rotation matrix ``[3, 3]``."""
@@ -31,7 +33,11 @@ def inverse(T: np.ndarray) -> np.ndarray:
 
 def log(T: np.ndarray) -> np.ndarray:
     """The twist ``[6]`` that leads to T in unit time; its angle lies in [0, pi]."""
-    return np.roll(RigidTransform.from_matrix(T).as_exp_coords(), 3)  # scipy's are [w, v]
+    # Inverse kinematics asks for it in every iteration, and RigidTransform takes four times as long.
+    w, t = Rotation.from_matrix(T[:3, :3]).as_rotvec(), T[:3, 3]
+    angle, once = float(np.linalg.norm(w)), np.cross(w, t)
+    c = 0.0 if angle < SMALL_ANGLE else (1.0 - 0.5 * angle / np.tan(0.5 * angle)) / angle**2
+    return np.concatenate([t - 0.5 * once + c * np.cross(w, once), w])
 
 
 def screw(start: np.ndarray, end: np.ndarray, fraction: float) -> np.ndarray:
@@ -40,4 +46,4 @@ def screw(start: np.ndarray, end: np.ndarray, fraction: float) -> np.ndarray:
     Translation and rotation advance together; without rotation this is a straight line.
     """
     twist = fraction * log(inverse(start) @ end)
-    return start @ RigidTransform.from_exp_coords(np.roll(twist, 3)).as_matrix()
+    return start @ RigidTransform.from_exp_coords(np.roll(twist, 3)).as_matrix()  # scipy's are [w, v]
