@@ -15,11 +15,7 @@ from rlft_envs.errors import EnvSetupError, check_known
 
 
 def parsed(cls: type, values: Mapping[str, Any], where: str) -> Any:
-    """Plain data as an object of a dataclass, checked by its annotations; ``where`` says which setting they are.
-
-    Raises:
-        EnvSetupError: a name that does not exist, or a value that it cannot have.
-    """
+    """Plain data as an object of a dataclass, checked by its annotations; EnvSetupError says ``where`` it is wrong."""
     from pydantic import TypeAdapter, ValidationError
 
     check_known(where, values, [entry.name for entry in fields(cls)])
@@ -60,9 +56,8 @@ def check_reset(
     if spec.num_configurations == 0:
         raise ValueError(f"{spec.env_id} has no numbered configurations; configuration_ids must be None")
     if len(configuration_ids) != len(seeds):
-        raise ValueError(
-            f"{len(seeds)} seeds but {len(configuration_ids)} configuration_ids; each environment needs one"
-        )
+        both = f"{len(seeds)} seeds but {len(configuration_ids)} configuration_ids"
+        raise ValueError(f"{both}; each environment needs one")
     wrong = [i for i in configuration_ids if not 0 <= i < spec.num_configurations]
     if wrong:
         raise ValueError(f"configuration_ids {wrong} do not exist; {spec.env_id} has 0..{spec.num_configurations - 1}")

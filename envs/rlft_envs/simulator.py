@@ -29,8 +29,7 @@ class Simulator(ABC):
     def check(self, settings: EnvSettings) -> None:
         """Refuse what is known to be wrong, in a second or so and before anything is built.
 
-        Raises:
-            EnvSetupError: unknown id, missing assets, no renderer; or what the task's own check says.
+        EnvSetupError: unknown id, missing assets, no renderer; or what the task's own check says.
         """
         check = task_of(settings).hook("check")
         if check is not None:
@@ -39,11 +38,7 @@ class Simulator(ABC):
     def process_bytes(self, *, renders: bool) -> tuple[int, int] | None:
         """Host memory of a process with its first environment (CPU physics), and of each further one in it, bytes.
 
-        Args:
-            renders: whether there is a camera.
-
-        Returns:
-            as measured; None: it never was, and a plan says so.
+        As measured, with a camera where it ``renders``; None: it never was, and a plan says so.
         """
         return None
 

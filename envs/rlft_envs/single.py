@@ -61,9 +61,7 @@ class SingleEnv(ABC):
             raise EnvSetupError(f"{wrong}: only differences add up to the same sum when steps are left out")
         self.settings = settings
         self.seed: int | None = None  # of the running episode; None before the first reset
-        self.configuration_id: int | None = (
-            None  # the numbered configuration that was asked for; None: the seed decided
-        )
+        self.configuration_id: int | None = None  # the one that was asked for; None: the seed decided
         self.elapsed = 0  # steps executed in the running episode
         self._dense = 0.0
         self._succeeded = False

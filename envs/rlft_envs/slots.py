@@ -44,9 +44,6 @@ class EnvSlots:
         memory: descriptor of the memory that holds the arrays of all E (:func:`rlft_envs.arrays.shared_step`);
             None where nobody else looks at them.
         demos: how demonstrations are recorded; None where none are wanted.
-
-    Raises:
-        EnvSetupError: the settings cannot be built, or nobody can demonstrate the task.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ JITTER = 0.05
 
 def configurations(settings: EnvSettings) -> ConfigurationSpace | None:
     """The numbered configurations; None unless ``numbered`` is set."""
-    if not settings.make_kwargs.get("numbered"):
+    if not {"numbered": False, **settings.make_kwargs}["numbered"]:
         return None
     pairs = [{"start": start, "goal": goal} for start in STARTS for goal in GOALS]
     return ConfigurationSpace({"start": len(STARTS), "goal": len(GOALS)}, pairs.__getitem__, ("start", "goal"))

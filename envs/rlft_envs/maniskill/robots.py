@@ -69,14 +69,11 @@ class Robot:
         class Described(base):  # type: ignore[misc, valid-type]
             @property
             def _controller_configs(self) -> dict[str, Any]:
-                own = super()._controller_configs
-                return own | {
-                    mode: {
-                        part: _controller(own, f"{SETTING}.control_modes.{mode}.{part}", values)
-                        for part, values in parts.items()
-                    }
-                    for mode, parts in described.control_modes.items()
-                }
+                own, made = super()._controller_configs, {}
+                for mode, parts in described.control_modes.items():
+                    where = f"{SETTING}.control_modes.{mode}"
+                    made[mode] = {part: _controller(own, f"{where}.{part}", values) for part, values in parts.items()}
+                return own | made
 
             def _after_init(self) -> None:
                 super()._after_init()

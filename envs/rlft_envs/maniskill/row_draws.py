@@ -92,10 +92,11 @@ class DrawsOnCpu(TorchFunctionMode):
             return func(*args, **kwargs)
         kwargs["generator"] = self._stream
         if name in IN_PLACE:
-            return args[0].copy_(func(torch.empty_like(args[0], device="cpu"), *args[1:], **kwargs))
+            return args[0].copy_(func(torch.empty_like(args[0], device=self._stream.device), *args[1:], **kwargs))
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-        device = kwargs.pop("device", None) or (tensors[0].device if tensors else None)
-        drawn = func(*map(_to_cpu, args), **{key: _to_cpu(value) for key, value in kwargs.items()})
+        device = kwargs.pop("device", None) or (tensors[0].device if tensors else torch.get_default_device())
+        with self._stream.device:  # where draws are made that name no device; the default may be a GPU
+            drawn = func(*map(_to_cpu, args), **{key: _to_cpu(value) for key, value in kwargs.items()})
         return drawn.to(device)
 
 

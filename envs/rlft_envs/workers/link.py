@@ -55,15 +55,7 @@ def worker_environment() -> dict[str, str]:
 
 
 class WorkerLink:
-    """One worker process.
-
-    Args:
-        index: the worker's number.
-        settings: what its environments are built from.
-        env_ids: which of the E environments it holds.
-        memory: descriptor of the memory that it shares with us, if any.
-        demos: how it records demonstrations; None where it records none.
-    """
+    """One worker process and its :class:`EnvSlots`, which say what the arguments mean."""
 
     def __init__(
         self,

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
+import numpy as np
+
 from rlft.types import ConfigurationSpace, EnvSettings
 from rlft_envs.assets import folder_of
 from rlft_tasks.put_on_plate.layouts import layout, qpos_offsets
@@ -88,10 +90,8 @@ class Numbering:
         """Read a number; IndexError where it is not in ``0..len - 1``."""
         if not 0 <= i < len(self):
             raise IndexError(f"configuration_id = {i}; {self.env_id} has 0..{len(self) - 1} for obj_set={self.obj_set}")
-        rest, values = i, {}
-        for name, allowed in reversed(self._digits.items()):
-            rest, digit = divmod(rest, len(allowed))
-            values[name] = allowed[digit]
+        at = np.unravel_index(i, tuple(self.sizes.values()))
+        values = {name: allowed[digit] for (name, allowed), digit in zip(self._digits.items(), at)}
         if self.variant.distracts:
             # The published formula adds the object's index to the digit, not its digit: in the test split one
             # distractor in eight is the object itself.
