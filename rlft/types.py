@@ -52,7 +52,7 @@ class RewardSettings:
 
 @dataclass(frozen=True)
 class EnvSettings:
-    """Everything a simulator is told. Plain data, so that it can be sent to a worker as JSON."""
+    """Everything a simulator is told. Plain data, so that it can be sent to a worker."""
 
     simulator: str  # its name, or `package.module:Name` (see rlft.plugins)
     env_id: str  # the simulator's own id, for instance `PushCube-v1`; `package.module:Id` imports the module first

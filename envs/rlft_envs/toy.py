@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings, EnvSpec
+from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings
 from rlft_envs.errors import EnvSetupError, check_known
 from rlft_envs.simulator import Simulator
-from rlft_envs.single import ObservationRow, Outcome, SingleEnv
+from rlft_envs.single import ObservationRow, Outcome, SingleEnv, spec_of
 
 ENV_IDS = ("ToyReach-v0",)
 CONTROL_MODES = ("pd_ee_delta_pos",)
@@ -44,21 +44,10 @@ class ToyEnv(SingleEnv):
     def __init__(self, settings: EnvSettings) -> None:
         super().__init__(settings)
         self.check(settings)
-        self._numbered = configurations(settings) is not None
+        numbered = configurations(settings)
         self._pos, self._goal = np.zeros((2, 2))
-        self.spec = EnvSpec(
-            env_id=settings.env_id,
-            num_envs=settings.num_envs,
-            action_low=(-1.0, -1.0),
-            action_high=(1.0, 1.0),
-            state_dim=2 * len(settings.state_terms),
-            cameras=settings.cameras,
-            control_mode=settings.control_mode,
-            control_hz=CONTROL_HZ,
-            max_episode_steps=settings.max_episode_steps,
-            privileged_dim=4 if settings.privileged else 0,
-            num_configurations=len(STARTS) * len(GOALS) if self._numbered else 0,
-        )
+        sizes = 4 * settings.privileged, numbered.count if numbered else 0
+        self.spec = spec_of(settings, ((-1, -1), (1, 1)), 2 * len(settings.state_terms), CONTROL_HZ, *sizes)
 
     @property
     def instruction(self) -> str:
@@ -69,11 +58,9 @@ class ToyEnv(SingleEnv):
         """Draw the cameras and read the state."""
         values = {"tcp_pos": self._pos, "goal_pos": self._goal}
         state = np.concatenate([values[term] for term in self.settings.state_terms])
-        return ObservationRow(
-            images={camera.name: self._draw(camera) for camera in self.settings.cameras},
-            state=state.astype(np.float32),
-            privileged=np.concatenate([self._pos, self._goal]).astype(np.float32) if self.settings.privileged else None,
-        )
+        privileged = np.concatenate([self._pos, self._goal]).astype(np.float32) if self.settings.privileged else None
+        images = {camera.name: self._draw(camera) for camera in self.settings.cameras}
+        return ObservationRow(images, state.astype(np.float32), privileged)
 
     def human_view(self) -> np.ndarray:
         """An image for people, uint8 ``[96, 96, 3]``."""
@@ -85,7 +72,7 @@ class ToyEnv(SingleEnv):
     def _start_episode(self, seed: int, configuration_id: int | None) -> None:
         rng = np.random.default_rng(seed)
         self._pos, self._goal = rng.uniform(-0.8, 0.8, size=(2, 2))
-        if self._numbered:
+        if self.spec.num_configurations:
             number = int(rng.integers(self.spec.num_configurations)) if configuration_id is None else configuration_id
             start, goal = divmod(number, len(GOALS))
             centres = np.array([list(STARTS.values())[start], list(GOALS.values())[goal]])

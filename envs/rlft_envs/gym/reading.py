@@ -79,9 +79,7 @@ def at_size(image: np.ndarray, camera: CameraSettings) -> np.ndarray:
     if (height, width) == (camera.height, camera.width):
         return image
     if abs(width / height * camera.height / camera.width - 1.0) > ASPECT_TOLERANCE:
-        raise EnvSetupError(
-            f"camera {camera.name!r}: the environment's image is {height} x {width}, env.cameras asks for "
-            f"{camera.height} x {camera.width}: height x width must have the same proportion, for instance aspect: "
-            f"{width / height:.4g} without a size"
-        )
+        sizes = f"is {height} x {width}, env.cameras asks for {camera.height} x {camera.width}"
+        rule = f"must have the same proportion, for instance aspect: {width / height:.4g} without a size"
+        raise EnvSetupError(f"camera {camera.name!r}: the environment's image {sizes}: height x width {rule}")
     return fit_image(image, camera.height, camera.width)

@@ -72,9 +72,8 @@ class ManiSkillGpuVecEnv:
         with self._simulator():
             # ManiSkill writes rows in ascending order of the environments, whatever the order of env_idx.
             each = sorted(zip(env_ids, seeds, numbers), key=lambda one: one[0])
-            options = (
-                {} if configuration_ids is None else {"episode_id": torch.tensor([number for _, _, number in each])}
-            )
+            known = configuration_ids is not None
+            options = {"episode_id": torch.tensor([number for _, _, number in each])} if known else {}
             info = self._reset(ids.sort().values, [int(seed) for _, seed, _ in each], options)
             self._task = self._now.obs.task = instructions(self._env, self._settings)
             flags = (getattr(self._now, name) for name in FLAGS)
@@ -196,12 +195,9 @@ class ManiSkillGpuVecEnv:
             self._env.set_state_dict(final, ids)
 
     def _observe(self) -> Observation:
-        return Observation(
-            images=render_cameras(self._env, [camera.name for camera in self.spec.cameras]),
-            state=read_state(self._env, self._settings.state_terms),
-            task=self._task,
-            privileged=read_privileged(self._env) if self._settings.privileged else None,
-        )
+        images = render_cameras(self._env, [camera.name for camera in self.spec.cameras])
+        privileged = read_privileged(self._env) if self._settings.privileged else None
+        return Observation(images, read_state(self._env, self._settings.state_terms), self._task, privileged)
 
     def _refresh(self, ids: torch.Tensor) -> None:
         """Render once, and take over the rows ``ids``; a row with a NaN is zeroed and its environment invalid."""
