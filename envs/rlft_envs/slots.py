@@ -50,7 +50,7 @@ class EnvSlots:
         self, settings: EnvSettings, env_ids: Sequence[int], memory: int | None, demos: RecordSettings | None = None
     ) -> None:
         expert = None if demos is None else expert_of(settings)  # refuses before it builds
-        self._settings, self._demos = settings, demos or RecordSettings()
+        self._settings, self._demos, self.env_ids = settings, demos or RecordSettings(), list(env_ids)
         self._memory = os.memfd_create("rlft-slots") if memory is None else memory
         self._rows = slice(env_ids[0], env_ids[-1] + 1)
         self._ids = [settings.first_env + i for i in env_ids]
@@ -61,30 +61,27 @@ class EnvSlots:
         self._frames: dict[int, list[np.ndarray]] = {}
         source = None
         if expert is not None:
-            self.reset([0], [0], [None])
+            self.reset([(0, 0, None)])
             name, frozen = f"{expert.__module__}:{expert.__qualname__}", make_expert(self.envs[0]).frozen_action_dims
             source = DemoSource(self.spec, name, package_versions(simulator_of(settings).packages), frozen)
         self.ready = Ready(self.spec, [env.instruction for env in self.envs], source)
         answers = (self.reset, self.step, self.record, self.take_frames, self.demonstrate)
         self.operations: dict[str, Callable[..., Any]] = {answer.__name__: answer for answer in answers}
 
-    def reset(self, slots: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int | None]) -> list[str]:
-        """Start the episodes named by seed and id; their rows are written. Answers with the instructions."""
-        for slot, seed, configuration_id in zip(slots, seeds, configuration_ids, strict=True):
+    def reset(self, starts: Sequence[tuple[int, int, int | None]]) -> list[str]:
+        """Start episodes, by slot, seed and configuration; their rows are written. Answers with the instructions."""
+        for slot, seed, configuration_id in starts:
             try:
-                self.envs[slot].reset(int(seed), configuration_id)
+                self.envs[slot].reset(seed, configuration_id)
                 self._out.clear(slot)
                 self._observe(slot)
             except Exception as error:
                 where = f"environment {self._ids[slot]} raised in reset, seed {seed}, configuration {configuration_id}"
                 raise RuntimeError(where) from error
-        return [self.envs[slot].instruction for slot in slots]
+        return [self.envs[slot].instruction for slot, *_ in starts]
 
     def step(self, act_steps: int) -> list[str]:
-        """Execute up to A actions, which lie in the shared memory, in every environment whose episode runs.
-
-        Answers with the names of the metrics.
-        """
+        """Execute up to A actions, from the shared memory, where an episode runs; answers with the metrics' names."""
         if act_steps != self._out.actions.shape[1]:
             names, self._out = self._out.metrics, self._shared(act_steps)
             self._out.name_metrics(names)
@@ -109,8 +106,7 @@ class EnvSlots:
     def take_frames(self, slot: int) -> list[np.ndarray]:
         """Forget an environment's frames, and answer with them, uint8 ``[height, width, 3]`` each."""
         kept = self._frames.get(slot, [])
-        frames = kept.copy()
-        kept.clear()
+        frames, kept[:] = kept.copy(), []
         return frames
 
     def demonstrate(self, attempt: DemoAttempt, file: Path) -> AttemptRecord:

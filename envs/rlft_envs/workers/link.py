@@ -182,29 +182,22 @@ class WorkerLink:
         return None
 
 
-class LocalLink:
-    """The same without a process, ``memory`` likewise: what an operation raises is raised here."""
+class LocalLink(EnvSlots):
+    """The same without a process: what an operation raises is raised here."""
 
     index = 0
-
-    def __init__(self, settings: EnvSettings, memory: int) -> None:
-        self.env_ids = list(range(settings.num_envs))
-        self.recorded: list[int] = []
-        self.slots = EnvSlots(settings, self.env_ids, memory)
-        self._message: dict[str, Any] = {}
+    recorded: Sequence[int] = ()
+    _message: Mapping[str, Any]
 
     def wait_ready(self) -> Ready:
         """What is to be known about the environments."""
-        return self.slots.ready
+        return self.ready
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Ask for an operation."""
-        self._message = dict(message)
+        self._message = message
 
     def receive(self) -> Any:
         """Execute it."""
-        return self.slots.operations[self._message.pop("op")](**self._message)
-
-    def close(self) -> None:
-        """Close the environments."""
-        self.slots.close()
+        arguments = dict(self._message)
+        return self.operations[arguments.pop("op")](**arguments)

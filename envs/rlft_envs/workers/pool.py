@@ -45,7 +45,7 @@ class WorkerPool:
                 for link in links:
                     link.start()
             else:
-                self._links = [LocalLink(settings, self._memory)]
+                self._links = [LocalLink(settings, range(E), self._memory)]
             ready = [self._wait_first_start(link) for link in self._links]
         except BaseException:
             self.close()
@@ -59,22 +59,20 @@ class WorkerPool:
         self, env_ids: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int] | None = None
     ) -> Observation:
         """See :meth:`rlft.types.VecEnv.reset`. A worker that fails is restarted, and the same seeds are tried again."""
+        numbers, ids = check_reset(env_ids, seeds, configuration_ids, self.spec), list(env_ids)
         waiting: dict[int, dict[str, Any]] = {}
-        for env, seed, configuration_id in zip(
-            env_ids, seeds, check_reset(env_ids, seeds, configuration_ids, self.spec)
-        ):
+        for env, seed, configuration_id in zip(ids, seeds, numbers):
             link, slot = self._place[env]
-            message = waiting.setdefault(link.index, {"op": "reset", "slots": [], "seeds": [], "configuration_ids": []})
-            for name, value in (("slots", slot), ("seeds", int(seed)), ("configuration_ids", configuration_id)):
-                message[name].append(value)
-            self._seeds[env], self._steps[env] = seed, 0
-            self._running[env] = False  # not lost with a worker that dies now: it will be tried again
+            message = waiting.setdefault(link.index, {"op": "reset", "starts": []})
+            message["starts"].append((slot, int(seed), configuration_id))
+        self._seeds[ids], self._steps[ids] = seeds, 0
+        self._running[ids] = False  # not lost with a worker that dies now: it will be tried again
         while waiting:
             for index, tasks in self._exchange(waiting).items():
-                for slot, task in zip(waiting.pop(index)["slots"], tasks, strict=True):
+                for (slot, *_), task in zip(waiting.pop(index)["starts"], tasks, strict=True):
                     env = self._links[index].env_ids[slot]
                     self._running[env], self._out.obs.task[env] = not self._out.invalid[env], task
-        return map_rows(lambda values: values[list(env_ids)], self._out.obs)
+        return map_rows(lambda values: values[ids], self._out.obs)
 
     def step_chunk(self, actions: np.ndarray) -> ChunkStep:
         """See :meth:`rlft.types.VecEnv.step_chunk`."""

@@ -135,7 +135,7 @@ def test_demonstrations_are_recorded():
 def test_images_are_rendered_once_per_chunk_where_the_environment_lets_it(settings):
     env = make_vec_env(settings)
     env.reset([0], [8])
-    inner = env._links[0].slots.envs[0].env
+    inner = env._links[0].envs[0].env
     drawn = []
     target, name = (inner, "_draw") if settings is not FLAT else (inner.unwrapped, "render")
     original = getattr(target, name)

@@ -24,7 +24,7 @@ def play(settings, monkeypatch, towards_goal=True):
     asked.clear()
     chunks, rng = [], np.random.default_rng(0)
     while not (chunks and chunks[-1].ended.all()):
-        away = np.stack([toy._goal - toy._pos for toy in env._links[0].slots.envs])[:, None]
+        away = np.stack([toy._goal - toy._pos for toy in env._links[0].envs])[:, None]
         actions = np.clip(3 * away, -1, 1) if towards_goal else rng.uniform(-1, 1, (3, 1, 2))
         chunks.append(env.step_chunk(0.6 * np.repeat(actions, A, 1)))
     env.close()
