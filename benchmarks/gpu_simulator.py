@@ -19,7 +19,7 @@ from benchmarks.gpu_env import ACT_STEPS, Scale
 from rlft.config.load import changed, load
 from rlft.run.assembly.envs import env_settings
 from rlft.types import VecEnv
-from rlft_envs.make import make_vec_env
+from rlft_envs.simulator import make_vec_env
 
 TARGET_MODE = "pd_ee_target_delta_pose"  # a controller with a moving target, which upstream's partial reset loses
 

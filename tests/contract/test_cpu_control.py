@@ -19,9 +19,6 @@ PANDA_MODES = (
     "pd_joint_pos",
     "pd_joint_delta_pos",
     "pd_joint_target_delta_pos",
-    "pd_joint_vel",
-    "pd_joint_pos_vel",
-    "pd_joint_delta_pos_vel",
     "pd_ee_delta_pos",
     "pd_ee_delta_pose",
     "pd_ee_target_delta_pos",
@@ -66,7 +63,7 @@ def targets(task):
 
 def kept(task):
     """What the controllers remember, by name."""
-    names = ("_start_qpos", "_target_qpos", "_target_qvel")
+    names = ("_start_qpos", "_target_qpos")
     found = {f"{k}{n}": getattr(c, n, None) for k, c in controllers(task).items() for n in names}
     found |= {
         f"{k}_target_pose": getattr(getattr(c, "_target_pose", None), "raw_pose", None)

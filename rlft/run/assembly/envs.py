@@ -11,8 +11,7 @@ from rlft.config.schema import CameraConfig, RunConfig
 from rlft.placement import parse_device, physics_backend
 from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings, RewardSettings, VecEnv
 from rlft_envs import task
-from rlft_envs.make import make_vec_env
-from rlft_envs.simulator import simulator_of
+from rlft_envs.simulator import make_vec_env, simulator_of
 
 
 def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:

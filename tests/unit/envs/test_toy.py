@@ -105,7 +105,6 @@ def test_stepping_before_reset_is_refused():
         ({"state_terms": ("qpos",)}, "env.state_terms"),
         ({"cameras": (CameraSettings("c", 8, 8, fov=1.0),)}, "a name and a size only"),
         ({"make_kwargs": {"wind": 3}}, "env.make_kwargs"),
-        ({"make_kwargs": {"fault": {"kind": "rais", "seed": 0}}}, "did you mean raise"),
     ],
 )
 def test_what_the_toy_lacks_is_refused(changes, words):

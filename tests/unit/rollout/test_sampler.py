@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from faulty_toy import FAULTY
 from helpers.host_reads import HostReads, TensorEnv
 from helpers.toy_world import ACT_STEPS, CPU, toy_env, toy_model, toy_sampler
 
@@ -170,7 +171,7 @@ def test_a_diverged_policy_is_stopped_before_the_simulator():
 
 def test_a_failed_simulator_is_discarded_and_the_rollout_goes_on(tmp_path):
     fault = {"kind": "nan_reward", "seed": seed_for(0, "rollout-episode", 0, 1, 0), "at_step": 3}
-    buffer, stats = collect(make_kwargs={"fault": fault})
+    buffer, stats = collect(simulator=FAULTY, make_kwargs={"fault": fault})
     invalid = column(buffer, "invalid")
     assert invalid[1, 1]
     assert int(invalid.sum()) == 1
@@ -215,7 +216,7 @@ def test_even_batches_change_no_value_of_a_row(method):
 
     def collected(even):
         model, seen = toy_model(method), []
-        env = toy_env(5, limit=3, make_kwargs={"fault": fault})
+        env = toy_env(5, limit=3, simulator=FAULTY, make_kwargs={"fault": fault})
         sampler = toy_sampler(env, model=model, num_decisions=4, even_batches=even)
 
         def encode(inputs, original=model.actor.policy.encode):
