@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import logging
 import os
 import shutil
@@ -18,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rlft.config.schema import RunConfig
-from rlft.data.attempt_log import AttemptLog
-from rlft.data.episode import DemoMeta
+from rlft.data.episode import DatasetError, DemoMeta, Episode
 from rlft.data.writer import DemoWriter, check_target
 from rlft.errors import RlftError
 from rlft.progress import Progress
@@ -31,7 +31,7 @@ from rlft_envs.workers.demos import DemoPool
 
 log = logging.getLogger(__name__)
 
-PARTS = "collect_parts"
+PARTS, ATTEMPTS = "collect_parts", "attempts.jsonl"
 ATTEMPTS_PER_EPISODE = 4
 WRITE_REPORT = 100  # episodes written between two reports
 # What may differ between an interrupted collection and its continuation.
@@ -40,6 +40,63 @@ LEFT_OUT_OF_KEY = ("step_timeout_s", "max_restarts", "instruction", "assets_root
 
 class CollectError(RlftError):
     """Demonstrations cannot be collected."""
+
+
+class AttemptLog:
+    """A directory with one line per finished attempt and one file per recorded episode.
+
+    An attempt counts once its line is whole, and its line is written after its episode: whatever the moment of
+    an interruption, nothing counts that is not there.
+
+    Args:
+        root: made where it is missing; what lies there is continued.
+        key: everything that decides what an attempt records.
+
+    Raises:
+        DatasetError: the attempts that lie there were made with other settings.
+    """
+
+    def __init__(self, root: Path, key: dict[str, Any]) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self.root, self.path = root, root / ATTEMPTS
+        wanted = json.loads(json.dumps(key))
+        found, *done = self._whole_lines() or [wanted]
+        if not done:
+            self.path.write_text(json.dumps(found) + "\n")
+        if differ := [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]:
+            told = "{} was {!r} in the interrupted collection and is {!r} now".format
+            problems = [told(name, found.get(name), wanted.get(name)) for name in differ]
+            problems.append(f"repeat the earlier settings to continue, or remove {root} to start anew")
+            raise DatasetError(root, problems)
+        self.records = {line["number"]: AttemptRecord(**line) for line in done}  # by attempt number
+
+    def part(self, number: int) -> Path:
+        """Where the episode of an attempt is kept; whoever records it writes it there."""
+        return self.root / f"attempt_{number:06d}.npz"
+
+    def add(self, record: AttemptRecord) -> None:
+        """Note the outcome of an attempt, after its episode has been written."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(record)) + "\n")
+        self.records[record.number] = record
+
+    def episode(self, record: AttemptRecord) -> Episode:
+        """The recorded episode of an attempt; a file that is gone or broken is a DatasetError."""
+        path = self.part(record.number)
+        try:
+            return Episode.load(path, record.seed)
+        except (OSError, ValueError, KeyError) as error:
+            problem = f"{path.name} cannot be read ({error}); remove {self.root} to collect anew"
+            raise DatasetError(self.root, [problem]) from error
+
+    def _whole_lines(self) -> list[dict[str, Any]]:
+        """What the file holds; a last line that an interruption cut off is removed from it."""
+        data = self.path.read_bytes() if self.path.is_file() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            log.warning("%s ends in a line that was cut off; that attempt is made again", self.path)
+            os.truncate(self.path, len(whole))
+        return list(map(json.loads, whole.splitlines()))
 
 
 @dataclass(frozen=True)
@@ -52,16 +109,12 @@ class CollectResult:
     seconds: float  # wall time of this call, an earlier interrupted one not included
     resumed_attempts: int  # attempts taken over from an interrupted collection
     failures: dict[str, list[int]]  # kind of failure -> the seeds that failed so
+    failure_counts: dict[str, int]  # and how many these are
     lengths: dict[str, float]  # mean, min and max steps per episode in the dataset
     steps_to_success: dict[str, float]  # mean, min and max steps until the first success
     longer_than_limit: int  # demonstrations that need more steps than `env.max_episode_len` allows a policy
     dataset: str  # its directory
     fingerprint: str  # of the dataset
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for ``collect.json``."""
-        counts = {kind: len(seeds) for kind, seeds in self.failures.items()}
-        return dataclasses.asdict(self) | {"failure_counts": counts}
 
 
 def collect(
@@ -102,26 +155,26 @@ def collect(
     for r in (r for r in records if r.outcome != SUCCESS):
         failures.setdefault(r.outcome, []).append(r.seed)
     limit = cfg.env.max_episode_len
-    result = CollectResult(
+    longer = sum(steps > limit for steps in solved)
+    if longer:
+        log.warning(
+            "%d of %d demonstrations need more steps than env.max_episode_len=%d (the longest %d): a policy that "
+            "moves like the planner cannot solve them in time", longer, len(kept), limit, max(solved),
+        )  # fmt: skip
+    return CollectResult(
         episodes=len(kept),
         attempts=len(records),
         success_rate=len(solved) / len(records),
         seconds=time.perf_counter() - started,
         resumed_attempts=resumed,
         failures=failures,
+        failure_counts={kind: len(seeds) for kind, seeds in failures.items()},
         lengths=_summary([r.steps for r in kept]),
         steps_to_success=_summary(solved),
-        longer_than_limit=sum(steps > limit for steps in solved),
+        longer_than_limit=longer,
         dataset=str(dataset_dir),
         fingerprint=fingerprint,
     )
-    if result.longer_than_limit:
-        log.warning(
-            "%d of %d demonstrations need more steps than env.max_episode_len=%d (the longest %d): a policy that "
-            "moves like the planner cannot solve them in time",
-            result.longer_than_limit, result.episodes, limit, result.steps_to_success["max"],
-        )  # fmt: skip
-    return result
 
 
 def _attempt_all(

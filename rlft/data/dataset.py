@@ -103,21 +103,22 @@ def _frames(layout: Layout, camera: str) -> np.ndarray:
 def _png_frames(layout: Layout, camera: str) -> Iterator[np.ndarray]:
     from PIL import Image, UnidentifiedImageError
 
-    key, row = f"{IMAGE_PREFIX}{camera}", 0
-    for path in layout.data_files:
-        for item in pq.read_table(path, columns=[key]).column(key).to_pylist():
-            try:
-                yield np.asarray(Image.open(io.BytesIO(item["bytes"])).convert("RGB"))
-            except (UnidentifiedImageError, OSError, TypeError) as error:
-                problem = f"frame {row} of camera {camera!r} cannot be decoded: {error}"
-                raise DatasetError(layout.root, [problem]) from error
-            row += 1
+    key = f"{IMAGE_PREFIX}{camera}"
+    tables = (pq.read_table(path, columns=[key]) for path in layout.data_files)  # one file's images at a time
+    for row, item in enumerate(item for table in tables for item in table.column(key).to_pylist()):
+        try:
+            yield np.asarray(Image.open(io.BytesIO(item["bytes"])).convert("RGB"))
+        except (UnidentifiedImageError, OSError, TypeError) as error:
+            problem = f"frame {row} of camera {camera!r} cannot be decoded: {error}"
+            raise DatasetError(layout.root, [problem]) from error
 
 
 def _video_frames(layout: Layout, camera: str) -> Iterator[np.ndarray]:
     import av
 
     for path in layout.video_files[camera]:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
+        try:
+            with av.open(str(path)) as container:
+                yield from (frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
+        except (av.FFmpegError, IndexError) as error:
+            raise DatasetError(layout.root, [f"{path.relative_to(layout.root)} cannot be decoded: {error}"]) from error

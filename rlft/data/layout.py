@@ -6,9 +6,9 @@ file is missing.
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,16 @@ def open_layout(root: Path | str) -> Layout:
     root = Path(root)
     info, meta = _read_info(root), DemoMeta.load(root)
     episodes = _read_tables(root, sorted((root / "meta" / "episodes").glob("*/*.parquet")), "meta/episodes")
-    cameras = {name: f"{IMAGE_PREFIX}{name}" for name in meta.cameras}
-    lacking = [key for key in (*NUMBERS, *cameras.values()) if key not in info["features"]]
+    features, cameras = info["features"], {name: f"{IMAGE_PREFIX}{name}" for name in meta.cameras}
+    lacking = [key for key in (*NUMBERS, *cameras.values()) if key not in features]
     problems = [f"feature {key!r} is missing from meta/info.json" for key in lacking]
-    data_files = _referenced(root, info["data_path"], episodes, "data", {})
+    data_files = _referenced(root, info["data_path"], episodes, "data")
     video_files = {
-        name: _referenced(root, info["video_path"], episodes, f"videos/{key}", {"video_key": key})
+        name: _referenced(root, info["video_path"], episodes, f"videos/{key}", video_key=key)
         for name, key in cameras.items()
-        if key in info["features"] and info["features"][key]["dtype"] == "video"
+        if key in features and features[key]["dtype"] == "video"
     }
-    wanted = data_files + [path for paths in video_files.values() for path in paths]
+    wanted = itertools.chain(data_files, *video_files.values())
     problems += [f"{path.relative_to(root)} is missing" for path in wanted if not path.is_file()]
     if problems:
         raise DatasetError(root, problems)
@@ -66,7 +66,7 @@ def open_layout(root: Path | str) -> Layout:
     tasks = [text for _, text in sorted(zip(tasks_table["task_index"], tasks_table["task"]))]
     lengths = np.asarray(episodes.column("length").to_pylist(), dtype=np.int64)
     layout = Layout(root, meta, info, lengths, data_files, video_files, columns, tasks)
-    if problems := _problems(layout, episodes) + _video_problems(layout):
+    if problems := _problems(layout, episodes):
         raise DatasetError(root, problems)
     return layout
 
@@ -104,7 +104,7 @@ def _read_tables(root: Path, paths: list[Path], what: str, columns: list[str] | 
     return table
 
 
-def _referenced(root: Path, template: str, episodes: pa.Table, prefix: str, names: dict[str, str]) -> list[Path]:
+def _referenced(root: Path, template: str, episodes: pa.Table, prefix: str, **names: str) -> list[Path]:
     """The files that the episode table names, in the order of the episodes."""
     keys = [f"{prefix}/chunk_index", f"{prefix}/file_index"]
     if lacking := [key for key in keys if key not in episodes.column_names]:
@@ -120,15 +120,12 @@ def _referenced(root: Path, template: str, episodes: pa.Table, prefix: str, name
 
 
 def _numpy(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of numbers or of equally long lists as an array; ragged lists become an empty one."""
-    array = column.combine_chunks()
-    if pa.types.is_fixed_size_list(array.type):
-        return array.flatten().to_numpy(zero_copy_only=False).reshape(-1, array.type.list_size).astype(np.float32)
-    if pa.types.is_list(array.type):
-        rows = array.to_pylist()
-        same = len({len(row) for row in rows}) == 1
-        return np.asarray(rows, dtype=np.float32) if same else np.zeros((0, 0), dtype=np.float32)
-    return array.to_numpy(zero_copy_only=False)
+    """A column of numbers ``[N]``, or of equally long lists, float32 ``[N, d]``; ragged lists become an empty one."""
+    values = column.to_numpy()
+    if values.dtype != object:
+        return values
+    same = len({len(row) for row in values}) == 1
+    return np.stack(values).astype(np.float32) if same else np.zeros((0, 0), dtype=np.float32)
 
 
 def _problems(layout: Layout, episodes: pa.Table) -> list[str]:
@@ -144,7 +141,7 @@ def _problems(layout: Layout, episodes: pa.Table) -> list[str]:
     counts = np.bincount(columns["episode_index"].astype(np.int64), minlength=len(lengths)).tolist()
     out += [
         f"episode {i} has {found} frames in the data files; meta/episodes says {wanted}"
-        for i, (found, wanted) in enumerate(zip_longest(counts, lengths.tolist(), fillvalue=0))
+        for i, (found, wanted) in enumerate(itertools.zip_longest(counts, lengths.tolist(), fillvalue=0))
         if found != wanted
     ]
     if not np.array_equal(columns["index"], np.arange(frames)):
@@ -166,22 +163,4 @@ def _problems(layout: Layout, episodes: pa.Table) -> list[str]:
     if found != layout.meta.fingerprint:
         said = f"rlft.json says {layout.meta.fingerprint[:12] or 'none'}..."
         out.append(f"the fingerprint is {found[:12]}..., {said}: the numbers were changed after recording")
-    return out
-
-
-def _video_problems(layout: Layout) -> list[str]:
-    import av
-
-    out = []
-    for name, paths in layout.video_files.items():
-        found = 0
-        for path in paths:
-            try:
-                with av.open(str(path)) as container:
-                    stream = container.streams.video[0]
-                    found += stream.frames or sum(1 for _ in container.decode(stream))
-            except (av.FFmpegError, IndexError) as error:
-                out.append(f"{path.relative_to(layout.root)} cannot be decoded: {error}")
-        if found != (wanted := int(layout.lengths.sum())) and not out:
-            out.append(f"the videos of camera {name!r} hold {found} frames; the data files {wanted}")
     return out

@@ -14,8 +14,7 @@ import pytest
 
 from rlft.config.load import changed
 from rlft.config.schema import CollectConfig, RunConfig
-from rlft.data.attempt_log import AttemptLog
-from rlft.data.collect import PARTS, CollectError, collect
+from rlft.data.collect import PARTS, AttemptLog, CollectError, collect
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DatasetError
 from rlft.seeding import seed_for
@@ -66,7 +65,7 @@ def test_the_first_successes_are_kept_in_order(tmp_path):
     assert demos.meta.planner == "rlft_tasks.toy:ToyExpert"
     assert demos.meta.versions["numpy"] == np.__version__
     assert demos.tasks[0] == "move the disc to the goal"
-    assert json.loads(json.dumps(result.to_dict()))["failure_counts"] == {"too_slow": 2}
+    assert json.loads(json.dumps(dataclasses.asdict(result)))["failure_counts"] == {"too_slow": 2}
     assert result.lengths["mean"] == pytest.approx(float(demos.lengths.float().mean()))
     assert not (tmp_path / PARTS).exists()
     assert seen.reports[-1] == (4, 4, {"written": 4})

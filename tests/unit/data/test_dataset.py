@@ -10,7 +10,6 @@ import torch
 
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DatasetError, DemoMeta, Episode, fingerprint
-from rlft.data.layout import open_layout
 from rlft.data.writer import DemoWriter
 
 LENGTHS = (4, 7, 3)
@@ -263,7 +262,7 @@ def test_all_problems_are_listed(broken):
     edit_table(data_file(broken), "observation.state", set_row(0, [float("inf")] * 3))
     edit_table(data_file(broken), "index", set_row(3, 2))
     with pytest.raises(DatasetError) as refused:
-        open_layout(broken)
+        DemoSet.load(broken, horizon=2)
     assert len(refused.value.problems) == 3
 
 
@@ -282,8 +281,8 @@ def test_a_short_video_is_refused(video, tmp_path):
         writer.finish()
     film = "videos/observation.images.front/chunk-000/file-000.mp4"
     shutil.copy(one / film, root / film)
-    with pytest.raises(DatasetError, match="the videos of camera 'front' hold 4 frames; the data files 14"):
-        open_layout(root)
+    with pytest.raises(DatasetError, match="camera 'front' has 4 frames; the data files have 14"):
+        DemoSet.load(root, horizon=2)
     (root / film).write_bytes(b"no video")
-    with pytest.raises(DatasetError, match="cannot be decoded"):
-        open_layout(root)
+    with pytest.raises(DatasetError, match=r"file-000\.mp4 cannot be decoded"):
+        DemoSet.load(root, horizon=2)
