@@ -71,7 +71,7 @@ class NormStats:
         for part in ("state", "action"):
             mean, std = getattr(self, f"{part}_mean"), getattr(self, f"{part}_std")
             if len(mean) != len(std):
-                raise StatsError(f"{part}_mean has {len(mean)} numbers and {part}_std {len(std)}; they must be as long.")
+                raise StatsError(f"{part}_mean has {len(mean)} numbers and {part}_std {len(std)}; wanted as many.")
             if flat := [i for i, (m, s) in enumerate(zip(mean, std)) if s < MIN_STD * max(1.0, abs(m))]:
                 raise StatsError(self._too_narrow(part, flat))
 
@@ -99,7 +99,7 @@ class NormStats:
         for part, values, constant in (("state", state, frozen_state_dims), ("action", actions, frozen_action_dims)):
             data = np.asarray(values, dtype=np.float64)
             if data.ndim != 2 or len(data) == 0:
-                raise StatsError(f"{part} data has shape {data.shape}; wanted [frames, dimensions], at least one frame.")
+                raise StatsError(f"{part} data has shape {data.shape}; wanted [frames, dimensions], not empty.")
             if len(bad := np.argwhere(~np.isfinite(data))):
                 raise StatsError(f"{part} data is not finite, first at frame {bad[0, 0]}, dimension {bad[0, 1]}.")
             centre, spread = _centre_and_spread(data, method)
@@ -126,9 +126,9 @@ class NormStats:
             "NO NORMALISATION STATISTICS: %s gets its action bounds and an identity for the state. This is meant for "
             "untrained policies only; a checkpoint or a dataset brings its own.", spec.env_id,
         )  # fmt: skip
-        cameras, same = tuple(camera.name for camera in spec.cameras), ((0.0,) * spec.state_dim, (1.0,) * spec.state_dim)
+        cameras, same = [camera.name for camera in spec.cameras], ((0.0,) * spec.state_dim, (1.0,) * spec.state_dim)
         centre, spread = ((low + high) / 2).tolist(), ((high - low) / 2).tolist()
-        return cls(*same, centre, spread, spec.env_id, spec.control_mode, cameras, method="bounds")
+        return cls(*same, centre, spread, spec.env_id, spec.control_mode, tuple(cameras), method="bounds")
 
     def _too_narrow(self, part: str, flat: list[int]) -> str:
         mean, std = getattr(self, f"{part}_mean"), getattr(self, f"{part}_std")
