@@ -166,7 +166,7 @@ class NormStats:
         Raises:
             StatsError: names every field that differs, both values, and the remedy.
         """
-        wrong, other = [], []
+        wrong, other = list[str](), list[str]()
         for name, value in here.items():
             mine, theirs = getattr(self, name), tuple(value) if isinstance(value, list) else value
             known = theirs is not None and (mine or name != "state_terms")

@@ -19,8 +19,12 @@ def compare(before: EvalResult, after: EvalResult) -> dict[str, Any]:
         :data:`COUNTS`, None where they cannot: in episodes, ``both`` (success before and after), ``gained``, ``lost``,
         ``neither`` and ``pairs``; percentage points gained, the exact p-value, whether the 95 % intervals are apart.
     """
-    labels = {"before": before.label, "after": after.label, "differences": differences(before, after)}
-    if labels["differences"]:
+    first, second, differences = before.protocol, after.protocol, list[str]()
+    if before.protocol_hash != after.protocol_hash:
+        keys = [key for key in first | second if first.get(key) != second.get(key)]
+        differences = [f"{key}: {_short(first.get(key))} before, {_short(second.get(key))} after" for key in keys]
+    labels = {"before": before.label, "after": after.label, "differences": differences}
+    if differences:
         return labels | dict.fromkeys(COUNTS)
     # By index: the same protocol has the same episodes in the same order, and two of them may share a seed.
     pairs = zip(before.per_episode, after.per_episode, strict=True)
@@ -36,15 +40,6 @@ def compare(before: EvalResult, after: EvalResult) -> dict[str, Any]:
         "p_value": mcnemar_exact(gained, lost),
         "intervals_apart": after.ci95[0] > before.ci95[1] or before.ci95[0] > after.ci95[1],
     }
-
-
-def differences(before: EvalResult, after: EvalResult) -> list[str]:
-    """What keeps two evaluations from being comparable, one line each; empty where their protocols are the same."""
-    if before.protocol_hash == after.protocol_hash:
-        return []
-    first, second = before.protocol, after.protocol
-    keys = [key for key in {**first, **second} if first.get(key) != second.get(key)]
-    return [f"{key}: {_short(first.get(key))} before, {_short(second.get(key))} after" for key in keys]
 
 
 def mcnemar_exact(gained: int, lost: int) -> float:

@@ -203,12 +203,8 @@ class _Running:
         return _Running(self.episode, self.tries + 1)
 
     def result(self, step: ChunkStep, slot: int) -> EpisodeResult:
-        e = self.episode
         return EpisodeResult(
-            index=e.index,
-            seed=e.seed,
-            configuration_id=e.configuration_id,
-            labels=e.labels,
+            **vars(self.episode),
             success_once=bool(step.success[slot]),
             success_at_end=bool(step.success_now[slot]),
             steps=self.steps,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -13,7 +13,6 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from rlft.errors import RlftError
 from rlft.evaluate.protocol import EvalProtocol
-from rlft.evaluate.strata import Stratum, macro_average, tabulate
 from rlft.files import content_hash
 from rlft.statistics import wilson_interval
 
@@ -38,6 +37,18 @@ class EpisodeResult:
     metrics: Mapping[str, Measured] = field(default_factory=dict)  # the task's metrics at its last step
 
 
+@dataclass(frozen=True)
+class Stratum:
+    """Success of the episodes that share one label."""
+
+    name: str  # the label's value
+    episodes: int  # how many
+    successes: int  # episodes with success at any step
+    success: float  # the rate of these
+    ci95: tuple[float, float]  # its Wilson interval
+    success_at_end: float  # rate of episodes that were successful at their last step
+
+
 @dataclass
 class EvalResult:
     """A finished evaluation."""
@@ -56,20 +67,16 @@ class EvalResult:
     mean_return: Measured  # mean undiscounted return
     metrics: dict[str, Measured]  # task metric -> its mean over the episodes' last steps
     strata: dict[str, list[Stratum]]  # label -> success by its values
-    macro: dict[str, float]  # label -> mean of its values' rates
+    macro: dict[str, float]  # label -> mean of its values' rates: each counts once, however many episodes it had
     # label -> how many values the task has, where it says so: those without an episode have no row
     strata_total: dict[str, int]
     seconds: float  # wall time
     restarted: int  # episodes run again because the simulator failed in them
     per_episode: list[EpisodeResult]  # every episode, by index
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for eval_<label>.json."""
-        return asdict(self)
-
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what :meth:`to_dict` wrote. The name ``eval_<label>.json`` decides: a copy can be kept under another.
+        """Read the JSON of one. The name ``eval_<label>.json`` decides: a copy can be kept under another.
 
         Raises:
             RlftError: it is damaged, by another version, or contradicts itself; names the file, the fields, the remedy.
@@ -124,8 +131,6 @@ def summarise(
     indices = sorted(e.index for e in results)
     if indices != list(range(protocol.episodes)):
         raise ValueError(f"{protocol.episodes} episodes were to run, each once; those with a result: {indices}")
-    total = len(results)
-    wins, at_end = (sum(flags) for flags in zip(*((e.success_once, e.success_at_end) for e in results), strict=True))
     strata = tabulate((e.labels, e.success_once, e.success_at_end) for e in results)
     names = sorted({name for e in results for name in e.metrics})
     return EvalResult(
@@ -133,22 +138,34 @@ def summarise(
         protocol=protocol.to_dict(),
         protocol_hash=protocol.hash,
         policy=policy,
-        episodes=total,
-        successes=wins,
-        success=wins / total,
-        ci95=wilson_interval(wins, total),
-        success_at_end=at_end / total,
-        ci95_at_end=wilson_interval(at_end, total),
+        **_rates([(e.success_once, e.success_at_end) for e in results]),
+        ci95_at_end=wilson_interval(sum(e.success_at_end for e in results), len(results)),
         mean_steps=float(np.mean([e.steps for e in results])),
         mean_return=float(np.mean([e.episode_return for e in results])),
         metrics={name: float(np.mean([e.metrics[name] for e in results if name in e.metrics])) for name in names},
         strata=strata,
-        macro={key: macro_average(rows) for key, rows in strata.items()},
+        macro={key: sum(row.success for row in rows) / len(rows) for key, rows in strata.items()},
         strata_total={key: total for key, total in (values or {}).items() if key in strata},
         seconds=seconds,
         restarted=restarted,
         per_episode=sorted(results, key=lambda e: e.index),
     )
+
+
+def tabulate(outcomes: Iterable[tuple[Mapping[str, str], bool, bool]]) -> dict[str, list[Stratum]]:
+    """Label key -> a row per value, by name; of each episode's labels, success at any step, success at the end."""
+    groups: dict[str, dict[str, list[tuple[bool, bool]]]] = {}
+    for labels, once, at_end in outcomes:
+        for key, value in labels.items():
+            groups.setdefault(key, {}).setdefault(value, []).append((once, at_end))
+    return {key: [Stratum(name, **_rates(rows[name])) for name in sorted(rows)] for key, rows in groups.items()}
+
+
+def _rates(outcomes: Sequence[tuple[bool, bool]]) -> dict[str, Any]:
+    """What :class:`Stratum` and :class:`EvalResult` say of episodes' success at any step, and at the end."""
+    total, wins, at_end = len(outcomes), *map(sum, zip(*outcomes, strict=True))
+    known = {"episodes": total, "successes": wins, "success": wins / total, "ci95": wilson_interval(wins, total)}
+    return known | {"success_at_end": at_end / total}
 
 
 def load_result[T](kind: type[T], path: Path, remedy: str) -> T:

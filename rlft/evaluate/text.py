@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 
 from rlft.evaluate.protocol import SHORT
-from rlft.evaluate.result import EvalResult
-from rlft.evaluate.strata import Stratum
+from rlft.evaluate.result import EvalResult, Stratum
 
 MAX_ROWS = 40  # of one label; the file holds them all
 
@@ -40,25 +39,20 @@ def summary_line(result: EvalResult) -> str:
 
 def strata_text(result: EvalResult) -> str:
     """Success by each label; empty where none has two values."""
-    return "\n\n".join(
-        "\n".join([_title(result, key), *_lines(rows)]) for key, rows in result.strata.items() if len(rows) > 1
-    )
+    return "\n\n".join(_table(result, key, rows) for key, rows in result.strata.items() if len(rows) > 1)
 
 
-def _title(result: EvalResult, key: str) -> str:
-    shown, total = len(result.strata[key]), result.strata_total.get(key)
-    missing = f", {total - shown} of its {total} values had no episode" if total is not None and total > shown else ""
-    return f"by {key} (the mean of the rows is {100 * result.macro[key]:.1f} %{missing})"
-
-
-def _lines(rows: Sequence[Stratum]) -> list[str]:
-    width = max(len(row.name) for row in rows[:MAX_ROWS])
-    lines = [
+def _table(result: EvalResult, key: str, rows: Sequence[Stratum]) -> str:
+    without, shown = result.strata_total.get(key, 0) - len(rows), rows[:MAX_ROWS]
+    missing = f", {without} of its {result.strata_total[key]} values had no episode" if without > 0 else ""
+    width = max(len(row.name) for row in shown)
+    lines = [f"by {key} (the mean of the rows is {100 * result.macro[key]:.1f} %{missing})"]
+    lines += [
         f"  {row.name:<{width}}  {row.successes:>4} of {row.episodes:<4} {_rate(row.success, row.ci95, 5)}; "
         f"at the end {100 * row.success_at_end:.1f} %"
-        for row in rows[:MAX_ROWS]
+        for row in shown
     ]
-    return lines + ([f"  and {len(rows) - MAX_ROWS} more in the file"] if len(rows) > MAX_ROWS else [])
+    return "\n".join(lines + [f"  and {len(rows) - MAX_ROWS} more in the file"] * (len(rows) > MAX_ROWS))
 
 
 def _rate(rate: float, ends: Sequence[float], width: int = 0) -> str:

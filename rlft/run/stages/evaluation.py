@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,7 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
 
     results = run_members(hashes, fingerprint, directory, evaluate_member)
     table = make_table(cfg.eval.label, suite.name, fingerprint, [(m.name, m.group) for m in suite.members], results)
-    write_stage(run, f"eval_suite_{cfg.eval.label}", table.to_dict())
+    write_stage(run, f"eval_suite_{cfg.eval.label}", asdict(table))
     write_text_atomically(run / f"eval_suite_{cfg.eval.label}.md", text := markdown(table))
     log.info("%s", text)
 
@@ -109,7 +110,7 @@ def evaluate_policy(
     started = time.perf_counter()
     _record_videos(run, evaluator, policy, result, num_videos)
     result.seconds += time.perf_counter() - started
-    write_stage(run, f"eval_{label}", result.to_dict())
+    write_stage(run, f"eval_{label}", asdict(result))
     log.info("%s", summary_line(result))
     return result
 
