@@ -10,9 +10,9 @@ Dimension legend (one letter per axis; used in names, shapes and docs)::
 
 Time inside the flow: ``t = 1`` is noise and ``t = 0`` is the action.
 
-This module imports numpy and nothing else, and runs on Python 3.10: simulator workers may live under another
-interpreter than the learner. An ``Array`` is a numpy array where physics runs on the CPU and a torch tensor on
-``sim.device`` where it runs on a GPU; :meth:`rlft.placement.Placement.to_policy` accepts both.
+This module imports numpy and nothing else, so that a simulator's worker process starts without torch. An ``Array``
+is a numpy array where physics runs on the CPU and a torch tensor on ``sim.device`` where it runs on a GPU;
+:meth:`rlft.placement.Placement.to_policy` accepts both.
 """
 
 from __future__ import annotations

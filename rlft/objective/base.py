@@ -9,6 +9,9 @@ An iteration, and where it asks an objective::
     for every micro-batch   loss -> a scalar to differentiate, and scalars for the log
     before every step       examine -> whether to stop here
 
+Memory is planned with it, too: ``sample``, ``final_values`` and ``loss`` then run on the meta device, where tensors
+hold nothing to be read (no ``.item()``, no ``if tensor``), and ``signal`` judges a small rollout of zeros.
+
 One of your own: subclass :class:`Objective` (or :class:`rlft.objective.surrogate.ClippedSurrogate`, which leaves
 :meth:`signal`) in a module of yours, and set ``train.objective=package.module:Name``.
 """

@@ -141,7 +141,8 @@ class RolloutSampler:
         waited = time.perf_counter()
         group.send(actions)
         stats.wait_seconds += time.perf_counter() - waited  # without overlap, the chunk runs here
-        kept: dict[str, TensorRows] = {"prefix": prefix} if self.store_prefix else {"inputs": inputs}
+        # [:] leaves what the denoise steps derived from the prefix to be freed while the chunk runs.
+        kept: dict[str, TensorRows] = {"prefix": prefix[:]} if self.store_prefix else {"inputs": inputs}
         return Decision(kept, sampled, episodes)
 
     def _seen(self, obs: Observation, episodes: Sequence[tuple[int, ...]], iteration: int, t: int) -> Observation:
@@ -170,11 +171,11 @@ class RolloutSampler:
     ) -> tuple[PolicyInput, Prefix, TensorRows, Tensor | None]:
         """Encode n observations, and draw; and their privileged state."""
         policy = self.objective.actor.policy
-        # Random numbers are named by (iteration, t, environment): another batching of environments draws the same.
-        draws = self.objective.draws([generator_for(self.seed, purpose, iteration, t, i) for i in ids])
         inputs = policy.prepare(obs)
         with torch.no_grad():
             prefix = policy.encode(inputs)
+        # Random numbers are named by (iteration, t, environment): another batching of environments draws the same.
+        draws = self.objective.draws([generator_for(self.seed, purpose, iteration, t, i) for i in ids])
         return inputs, prefix, *self.placement.to_policy((draws, obs.privileged))
 
     def _final_values(

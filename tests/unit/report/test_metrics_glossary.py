@@ -134,6 +134,9 @@ class TinyPolicy(nn.Module):
     def transform(self, obs):
         return Pi0Input(*torch.zeros(4, 1))
 
+    def prepare(self, obs):
+        return self.transform(obs)
+
     def actions_from_env(self, actions):
         return actions
 
