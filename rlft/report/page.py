@@ -23,7 +23,7 @@ CHANGE = ("randomization/changed_pixels", "randomization/mean_change")
 
 
 def render_page(run: RunFiles, summary: Mapping[str, Any], title: str) -> str:
-    """The whole document; ``summary`` is what :func:`rlft.report.summary.summarise` says."""
+    """The whole document; ``summary`` is what :func:`rlft.report.build.summarise` says."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "percent": percent,
