@@ -16,7 +16,7 @@ import numpy as np
 
 from rlft.errors import RlftError
 from rlft.placement import to_numpy
-from rlft.rollout.observations import Outcome, indices, put_rows
+from rlft.rollout.observations import ChunkOutcome, indices, put_rows
 from rlft.seeding import seed_for
 from rlft.types import Array, Observation, VecEnv
 
@@ -32,7 +32,7 @@ class Executed:
     """What a group reports of one chunk."""
 
     obs: Observation  # the observation after the chunk; for an ended environment its true final one
-    outcome: Outcome  # what came of it
+    outcome: ChunkOutcome  # what came of it
     seconds: float  # time inside the simulator, resets included
 
 
@@ -109,7 +109,7 @@ class RolloutGroup:
         except ValueError:
             self._check_finite(to_numpy(actions))
             raise
-        outcome = Outcome.of(step, actions)
+        outcome = ChunkOutcome.of(step, actions)
         ended = indices(outcome.ended)
         following = put_rows(step.obs, ended, self._reset(ended)) if ended else step.obs
         return Executed(step.obs, outcome, time.perf_counter() - started), following

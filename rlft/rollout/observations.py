@@ -45,7 +45,7 @@ def indices(mask: Array) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ChunkOutcome:
     """The numbers of a :class:`rlft.types.ChunkStep` and the actions that led to them, as numpy arrays on the host."""
 
     actions: np.ndarray  # float32 `[n, A, d]`, controller units, as sent
@@ -57,7 +57,7 @@ class Outcome:
     invalid: np.ndarray  # bool `[n]`
 
     @classmethod
-    def of(cls, step: ChunkStep, actions: Array) -> Outcome:
+    def of(cls, step: ChunkStep, actions: Array) -> ChunkOutcome:
         """Read a chunk and the actions ``[n, A, d]`` sent; a GPU simulator is waited for once, one on the CPU never."""
         flags = {name: getattr(step, name) for name in FLAGS}
         if not isinstance(step.rewards, torch.Tensor):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from rlft.rollout.observations import Outcome
+from rlft.rollout.observations import ChunkOutcome
 from rlft.types import EnvSpec
 
 
@@ -64,7 +64,7 @@ class EpisodeTally:
         """All environments start new episodes."""
         self._return[:], self._length[:] = 0.0, 0
 
-    def add(self, stats: RolloutStats, ids: Sequence[int], outcome: Outcome) -> None:
+    def add(self, stats: RolloutStats, ids: Sequence[int], outcome: ChunkOutcome) -> None:
         """Count one chunk of n environments, by their global indices."""
         n, sent = outcome.n_executed, outcome.actions
         executed = np.arange(sent.shape[1])[None, :] < n[:, None]
