@@ -14,13 +14,14 @@ import os
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlft.config.schema import RunConfig
 from rlft.data.episode import DatasetError, DemoMeta, Episode
-from rlft.data.writer import DemoWriter, check_target
+from rlft.data.writer import check_target, write_demos
 from rlft.errors import RlftError
 from rlft.progress import Progress
 from rlft.seeding import seed_for
@@ -147,8 +148,8 @@ def collect(
         raise CollectError(str(error)) from error
     records = _needed(attempts, c.num_episodes)
     kept = [r for r in records if r.outcome == SUCCESS or (c.keep_failures and r.steps > 0)]
-    writer = DemoWriter(dataset_dir, cfg.dataset.repo_id, _meta(cfg, settings, source), video=c.save_video)
-    fingerprint = _write(writer, attempts, kept, progress)
+    meta, episodes = _meta(cfg, settings, source), _episodes(attempts, kept, progress)
+    fingerprint = write_demos(dataset_dir, cfg.dataset.repo_id, meta, episodes, video=c.save_video).fingerprint
     shutil.rmtree(attempts.root)
     solved = [r.success_step for r in records if r.outcome == SUCCESS and r.success_step is not None]
     failures: dict[str, list[int]] = {}
@@ -231,14 +232,12 @@ def _meta(cfg: RunConfig, settings: EnvSettings, source: DemoSource) -> DemoMeta
     )
 
 
-def _write(writer: DemoWriter, attempts: AttemptLog, kept: list[AttemptRecord], progress: Progress | None) -> str:
-    """Write the kept episodes in order, read one at a time; the dataset's fingerprint."""
-    with writer:
-        for done, record in enumerate(kept, start=1):
-            writer.add(attempts.episode(record))
-            if progress is not None and (done % WRITE_REPORT == 0 or done == len(kept)):
-                progress.update(len(kept), len(kept), written=done)
-        return writer.finish().fingerprint
+def _episodes(attempts: AttemptLog, kept: list[AttemptRecord], progress: Progress | None) -> Iterator[Episode]:
+    """The kept episodes in order, read one at a time; each is written when the next one is asked for."""
+    for done, record in enumerate(kept, start=1):
+        yield attempts.episode(record)
+        if progress is not None and (done % WRITE_REPORT == 0 or done == len(kept)):
+            progress.update(len(kept), len(kept), written=done)
 
 
 def _needed(attempts: AttemptLog, wanted: int) -> list[AttemptRecord]:

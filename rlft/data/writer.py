@@ -6,8 +6,9 @@ import dataclasses
 import logging
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -47,86 +48,83 @@ def check_target(root: Path, repo_id: str) -> None:
         raise DatasetError(str(root)[:MAX_NAME].replace("\0", "\\0"), problems)
 
 
-class DemoWriter:
-    """Collects episodes in a temporary directory beside the target and renames it at the end.
+def write_demos(
+    root: Path, repo_id: str, meta: DemoMeta, episodes: Iterable[Episode], *, video: bool = False
+) -> DemoMeta:
+    """Write a dataset beside its place and rename it at the end; whatever happens before, nothing of it stays.
 
-    Use as a context manager: leaving it without :meth:`finish`, or by an exception, removes what was written. Seeds and
-    fingerprint are filled into ``meta``; ``video`` stores images as AV1, which is lossy, instead of PNG inside parquet.
+    ``video`` stores images as AV1, which is lossy, instead of PNG inside parquet. The metadata come back as they are
+    stored, with seeds and fingerprint.
 
     Raises:
-        DatasetError: see :func:`check_target`.
+        DatasetError: see :func:`check_target`; an episode holds bad numbers or shapes, or differs from those before; or
+            there is none.
     """
-
-    def __init__(self, root: Path, repo_id: str, meta: DemoMeta, *, video: bool = False) -> None:
-        check_target(root, repo_id)
-        self.root, self.repo_id, self.meta, self.video = root, repo_id, meta, video
-        self._temporary = root.with_name(f".{root.name}.partial")
-        self._dataset: Any = None
-        self._numbers: list[tuple[np.ndarray, np.ndarray]] = []
-        self._seeds: list[int] = []
-
-    def __enter__(self) -> Self:
-        self._temporary.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self._temporary, ignore_errors=True)  # what an interrupted writer left
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._dataset is not None:
-            self._dataset.finalize()
-            self._dataset = None
-        shutil.rmtree(self._temporary, ignore_errors=True)
-
-    def _create(self, first: Episode) -> Any:
-        from datasets.utils.logging import disable_progress_bar
-        from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-        disable_progress_bar()  # there would be one for every episode
-        kind, axes = "video" if self.video else "image", ["height", "width", "channels"]
-        features: dict[str, dict[str, Any]] = {
-            f"observation.images.{name}": {"dtype": kind, "shape": first.images[name].shape[1:], "names": axes}
-            for name in self.meta.cameras
-        }
-        for key, values in (("observation.state", first.state), ("action", first.action)):
-            width = values.shape[1]
-            features[key] = {"dtype": "float32", "shape": (width,), "names": [f"{key}_{i}" for i in range(width)]}
-        return LeRobotDataset.create(
-            self.repo_id, fps=self.meta.fps, root=self._temporary, features=features, use_videos=self.video,
-            video_backend="pyav",
-        )  # fmt: skip
-
-    def add(self, episode: Episode) -> None:
-        """Append one episode; a DatasetError where it holds bad numbers or shapes, or differs from those before."""
-        which, problems = f"episode {len(self._seeds)} (seed {episode.seed})", episode.problems()
-        if tuple(episode.images) != tuple(self.meta.cameras):
-            problems.append(f"cameras are {list(episode.images)}; the dataset has {list(self.meta.cameras)}")
-        small = [name for name, frames in episode.images.items() if min(frames.shape[1:3]) < MIN_VIDEO_SIDE]
-        if self.video and small:
-            least = f"smaller than {MIN_VIDEO_SIDE} pixels, too small for video"
-            problems.append(f"cameras {small} are {least}; set collect.save_video=false")
-        if problems:
-            raise DatasetError(self.root, [f"{which}: {line}" for line in problems])
-        if self._dataset is None:
-            self._dataset = self._create(episode)
-        for step in range(len(episode)):
-            frame: dict[str, Any] = {f"observation.images.{name}": x[step] for name, x in episode.images.items()}
-            frame |= {"observation.state": episode.state[step], "action": episode.action[step], "task": episode.task}
+    check_target(root, repo_id)
+    partial, dataset = root.with_name(f".{root.name}.partial"), None
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)  # what an interrupted writer left
+    numbers, seeds = list[tuple[np.ndarray, np.ndarray]](), list[int]()
+    try:
+        for episode in episodes:
+            which = f"episode {len(seeds)} (seed {episode.seed})"
+            if problems := [*episode.problems(), *_unlike(episode, meta, video)]:
+                raise DatasetError(root, [f"{which}: {line}" for line in problems])
+            if dataset is None:
+                dataset = _create(partial, repo_id, meta, episode, video)
             try:
-                self._dataset.add_frame(frame)
+                _add(dataset, episode)
             except ValueError as error:
-                raise DatasetError(self.root, [f"{which}, step {step}: {error}"]) from error
-        self._dataset.save_episode(parallel_encoding=False)
-        self._numbers.append((episode.state, episode.action))
-        self._seeds.append(episode.seed)
+                raise DatasetError(root, [f"{which}: {error}"]) from error
+            numbers.append((episode.state, episode.action))
+            seeds.append(episode.seed)
+        if dataset is None:
+            raise DatasetError(root, ["no episode was recorded"])
+        meta = dataclasses.replace(meta, seeds=tuple(seeds), fingerprint=fingerprint(numbers))
+        dataset.finalize()
+        meta.save(partial)
+        partial.rename(root)
+    finally:
+        if dataset is not None:
+            dataset.finalize()  # a second time does nothing; files that it holds open could not be removed
+        shutil.rmtree(partial, ignore_errors=True)
+    log.info("wrote %d episodes, %d frames to %s", len(seeds), sum(len(action) for _, action in numbers), root)
+    return meta
 
-    def finish(self) -> DemoMeta:
-        """Complete the dataset and move it to its place; the metadata as stored, with seeds and fingerprint."""
-        if self._dataset is None:
-            raise DatasetError(self.root, ["no episode was recorded"])
-        self._dataset.finalize()
-        self._dataset = None
-        meta = dataclasses.replace(self.meta, seeds=tuple(self._seeds), fingerprint=fingerprint(self._numbers))
-        meta.save(self._temporary)
-        self._temporary.rename(self.root)
-        frames = sum(len(action) for _, action in self._numbers)
-        log.info("wrote %d episodes, %d frames to %s", len(self._seeds), frames, self.root)
-        return meta
+
+def _unlike(episode: Episode, meta: DemoMeta, video: bool) -> list[str]:
+    """What does not fit this dataset."""
+    out = []
+    if tuple(episode.images) != tuple(meta.cameras):
+        out.append(f"cameras are {list(episode.images)}; the dataset has {list(meta.cameras)}")
+    small = [name for name, frames in episode.images.items() if min(frames.shape[1:3]) < MIN_VIDEO_SIDE]
+    if video and small:
+        least = f"smaller than {MIN_VIDEO_SIDE} pixels, too small for video"
+        out.append(f"cameras {small} are {least}; set collect.save_video=false")
+    return out
+
+
+def _create(root: Path, repo_id: str, meta: DemoMeta, first: Episode, video: bool) -> Any:
+    from datasets.utils.logging import disable_progress_bar
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    disable_progress_bar()  # there would be one for every episode
+    kind, axes = "video" if video else "image", ["height", "width", "channels"]
+    features: dict[str, dict[str, Any]] = {
+        f"observation.images.{name}": {"dtype": kind, "shape": first.images[name].shape[1:], "names": axes}
+        for name in meta.cameras
+    }
+    for key, values in (("observation.state", first.state), ("action", first.action)):
+        width = values.shape[1]
+        features[key] = {"dtype": "float32", "shape": (width,), "names": [f"{key}_{i}" for i in range(width)]}
+    return LeRobotDataset.create(
+        repo_id, fps=meta.fps, root=root, features=features, use_videos=video, video_backend="pyav"
+    )
+
+
+def _add(dataset: Any, episode: Episode) -> None:
+    for step in range(len(episode)):
+        frame: dict[str, Any] = {f"observation.images.{name}": x[step] for name, x in episode.images.items()}
+        frame |= {"observation.state": episode.state[step], "action": episode.action[step], "task": episode.task}
+        dataset.add_frame(frame)
+    dataset.save_episode(parallel_encoding=False)
