@@ -15,13 +15,11 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlft.config.schema import RunConfig
-from rlft.data.episode import DatasetError, DemoMeta, Episode
-from rlft.data.writer import check_target, write_demos
+from rlft.data.episode import DatasetError, DemoMeta, Episode, check_target, write_demos
 from rlft.errors import RlftError
 from rlft.progress import Progress
 from rlft.seeding import seed_for
@@ -100,31 +98,13 @@ class AttemptLog:
         return list(map(json.loads, whole.splitlines()))
 
 
-@dataclass(frozen=True)
-class CollectResult:
-    """What a collection came to."""
-
-    episodes: int  # demonstrations in the dataset
-    attempts: int  # seeds tried for them
-    success_rate: float  # successes per attempt
-    seconds: float  # wall time of this call, an earlier interrupted one not included
-    resumed_attempts: int  # attempts taken over from an interrupted collection
-    failures: dict[str, list[int]]  # kind of failure -> the seeds that failed so
-    failure_counts: dict[str, int]  # and how many these are
-    lengths: dict[str, float]  # mean, min and max steps per episode in the dataset
-    steps_to_success: dict[str, float]  # mean, min and max steps until the first success
-    longer_than_limit: int  # demonstrations that need more steps than `env.max_episode_len` allows a policy
-    dataset: str  # its directory
-    fingerprint: str  # of the dataset
-
-
 def collect(
     cfg: RunConfig, settings: EnvSettings, run_dir: Path, dataset_dir: Path, progress: Progress | None = None
-) -> CollectResult:
+) -> dict[str, Any]:
     """Collect ``cfg.collect.num_episodes`` demonstrations into ``dataset_dir``, which must not exist.
 
-    Finished attempts are kept in ``<run_dir>/collect_parts`` until the dataset is whole; calling again after an
-    interruption continues there.
+    Gives what collect.json holds. Finished attempts are kept in ``<run_dir>/collect_parts`` until the dataset is whole;
+    calling again after an interruption continues there.
 
     Raises:
         DatasetError: the dataset exists, a name is not allowed, or parts of another configuration lie there.
@@ -152,7 +132,7 @@ def collect(
     fingerprint = write_demos(dataset_dir, cfg.dataset.repo_id, meta, episodes, video=c.save_video).fingerprint
     shutil.rmtree(attempts.root)
     solved = [r.success_step for r in records if r.outcome == SUCCESS and r.success_step is not None]
-    failures: dict[str, list[int]] = {}
+    failures: dict[str, list[int]] = {}  # kind of failure -> the seeds that failed so
     for r in (r for r in records if r.outcome != SUCCESS):
         failures.setdefault(r.outcome, []).append(r.seed)
     limit = cfg.env.max_episode_len
@@ -162,20 +142,20 @@ def collect(
             "%d of %d demonstrations need more steps than env.max_episode_len=%d (the longest %d): a policy that "
             "moves like the planner cannot solve them in time", longer, len(kept), limit, max(solved),
         )  # fmt: skip
-    return CollectResult(
-        episodes=len(kept),
-        attempts=len(records),
-        success_rate=len(solved) / len(records),
-        seconds=time.perf_counter() - started,
-        resumed_attempts=resumed,
-        failures=failures,
-        failure_counts={kind: len(seeds) for kind, seeds in failures.items()},
-        lengths=_summary([r.steps for r in kept]),
-        steps_to_success=_summary(solved),
-        longer_than_limit=longer,
-        dataset=str(dataset_dir),
-        fingerprint=fingerprint,
-    )
+    return {
+        "episodes": len(kept),  # demonstrations in the dataset
+        "attempts": len(records),  # seeds tried for them
+        "success_rate": len(solved) / len(records),
+        "seconds": time.perf_counter() - started,  # of this call, without an earlier interrupted one
+        "resumed_attempts": resumed,  # taken over from an interrupted collection
+        "failures": failures,
+        "failure_counts": {kind: len(seeds) for kind, seeds in failures.items()},
+        "lengths": _summary([r.steps for r in kept]),
+        "steps_to_success": _summary(solved),
+        "longer_than_limit": longer,  # demonstrations that need more steps than a policy has
+        "dataset": str(dataset_dir),
+        "fingerprint": fingerprint,
+    }
 
 
 def _attempt_all(

@@ -23,7 +23,7 @@ from rlft.types import EnvSpec
 if TYPE_CHECKING:
     from rlft.data.dataset import DemoSet
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MIN_STD = 1e-4  # times max(1, |mean|): float32 then normalises to within 1e-3, and so does lerobot's std + 1e-8
 METHODS = ("mean_std", "quantiles", "bounds")
@@ -122,7 +122,7 @@ class NormStats:
                 f"{spec.env_id} ({spec.control_mode}) has unbounded actions: {spec.action_low} to {spec.action_high}. "
                 "Without bounds there is no statistic to guess; give dataset_stats or a dataset."
             )
-        logger.warning(
+        log.warning(
             "NO NORMALISATION STATISTICS: %s gets its action bounds and an identity for the state. This is meant for "
             "untrained policies only; a checkpoint or a dataset brings its own.", spec.env_id,
         )  # fmt: skip
@@ -179,7 +179,7 @@ class NormStats:
                 remedy += ", or set allow_stats_mismatch=true"
             raise StatsError(f"Normalisation statistics do not fit: {'; '.join(wrong + other)}. {remedy}.")
         if other:
-            logger.warning("Normalisation statistics of another origin are accepted: %s.", "; ".join(other))
+            log.warning("Normalisation statistics of another origin are accepted: %s.", "; ".join(other))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], *, source: str = "statistics") -> NormStats:

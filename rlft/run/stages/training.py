@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ def collect_demos(cfg: RunConfig) -> None:
             demos = DemoSet.load(dataset_dir(cfg), 1)
             frames = int(demos.lengths[:SAMPLE_EPISODES].sum())  # one after the other, as the first camera saw them
             write_video(run / "demos.mp4", next(iter(demos.images.values()))[:frames].numpy(), fps=demos.meta.fps)
-        write_stage(run, "collect", asdict(result))
+        write_stage(run, "collect", result)
 
 
 def train_sft(cfg: RunConfig) -> None:

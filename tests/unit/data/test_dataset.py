@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from rlft.data.dataset import DemoSet
-from rlft.data.episode import DatasetError, DemoMeta, Episode, fingerprint
-from rlft.data.writer import write_demos
+from rlft.data.episode import DatasetError, DemoMeta, Episode, fingerprint, write_demos
 
 LENGTHS = (4, 7, 3)
 META = DemoMeta("PushCube-v1", "pd_ee_delta_pos", ("front", "side"), ("tcp_pos",), 20, "scripted", 0)
