@@ -9,7 +9,7 @@ from rlft import placement, plugins
 from rlft.config.schema import RunConfig
 from rlft.placement import parse_device, physics_backend
 from rlft.plan.network import Network, network_of
-from rlft.plan.rollout import pinned_blocks
+from rlft.plan.rollout import decisions, pinned_blocks
 
 HOST = str(placement.HOST)
 COMPONENTS = ("weights", "gradients", "optimizer", "activations", "buffer", "staging", "simulation", "libraries")
@@ -85,7 +85,7 @@ def plan_rl(cfg: RunConfig, assumed: Assumptions, store: str) -> MemoryPlan:
     rollout = max(rollout, cfg.eval.num_envs * net.decide.peak)
     # On a GPU the next part of a minibatch arrives while this one is used.
     peak = _hold(used[model], net, update=update.peak + sum(part) * (model != HOST), rollout=rollout)
-    used[buffer]["buffer"] = kept = _decisions(cfg) * net.decision_bytes[store]
+    used[buffer]["buffer"] = kept = decisions(cfg) * net.decision_bytes[store]
     if model != HOST:  # torch keeps pinned blocks, and gathers a part before the last one is copied
         sent = net.draws if physics_backend(cfg) == "gpu" else [*net.draws, images]  # CPU physics' images
         used[HOST]["staging"] += pinned_blocks(max(group, cfg.eval.num_envs) * size for size in sent)
@@ -148,10 +148,6 @@ def _workers(cfg: RunConfig, cores: int) -> int:
     return cores if cfg.sim.num_workers is None else cfg.sim.num_workers
 
 
-def _decisions(cfg: RunConfig) -> int:
-    return cfg.env.n_steps_rollout // cfg.act_steps * cfg.env.num_envs
-
-
 def _rl_flops(cfg: RunConfig, net: Network, update: float) -> dict[str, float]:
     # Valued beside the decisions: what stands at the rollout's end, and at most one observation per time limit.
     finals = cfg.env.num_envs * (1 + (cfg.env.n_steps_rollout - 1) // cfg.env.max_episode_len)
@@ -160,6 +156,6 @@ def _rl_flops(cfg: RunConfig, net: Network, update: float) -> dict[str, float]:
         "one denoise step": net.denoise.flops,
         "prefix : denoise step": net.encode.flops / net.denoise.flops,
         "update, one decision": update,
-        "an iteration's rollout": _decisions(cfg) * net.decide.flops + finals * net.final_value.flops,
-        "an iteration's updates": _decisions(cfg) * cfg.train.update_epochs * update,
+        "an iteration's rollout": decisions(cfg) * net.decide.flops + finals * net.final_value.flops,
+        "an iteration's updates": decisions(cfg) * cfg.train.update_epochs * update,
     }

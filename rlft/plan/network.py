@@ -85,12 +85,8 @@ class Network:
     def decide(self) -> Cost:
         """One observation: encode it, and decide."""
         objective = self._rl
-
-        def work() -> None:
-            _ = objective.sample(self._look(), blank_draws(objective), blank_privileged(objective))
-
         with torch.no_grad():
-            return measure(work)
+            return measure(lambda: objective.sample(self._look(), blank_draws(objective), blank_privileged(objective)))
 
     @cached_property
     def final_value(self) -> Cost:

@@ -17,6 +17,11 @@ from rlft.rows import TensorRows
 T = 2  # decisions of a blank rollout: a spread needs two
 
 
+def decisions(cfg: RunConfig) -> int:
+    """How many a rollout holds, T E."""
+    return cfg.env.n_steps_rollout // cfg.act_steps * cfg.env.num_envs
+
+
 def blank_draws(objective: Objective) -> TensorRows:
     """The random numbers of one decision, where the policy is."""
     return move(objective.draws([torch.Generator()]), objective.actor.policy.device)
@@ -32,10 +37,8 @@ def blank_privileged(objective: Objective) -> torch.Tensor | None:
 def blank_rollout(objective: Objective, store: str, tokens: int) -> Rollout:
     """A small rollout of zeros on the host, with what this objective stores and judges; its policy may be shapes alone.
 
-    Args:
-        objective: one for this alone: it may remember what it has judged.
-        store: ``prefix`` or ``images``.
-        tokens: the prompts' padded length.
+    The objective is for this alone: it may remember what it has judged. ``store`` is ``prefix`` or ``images``,
+    ``tokens`` the prompts' padded length.
     """
     policy, envs, steps = objective.actor.policy, objective.group_size, objective.actor.act_steps
     inputs = policy.blank_inputs(1, tokens)
@@ -67,17 +70,12 @@ def rollout_bytes(
     """Bytes of a whole rollout with its signal; equals :meth:`rlft.rollout.buffer.Rollout.nbytes`.
 
     There is one, for the whole run. Where it is pinned it takes whole pages, at most one more than this per tensor.
-
-    Args:
-        cfg: settings.
-        policy: the run's; a blank observation is encoded, and decided on.
-        store: ``prefix`` or ``images``.
-        privileged_dim: P of the simulator state that observations bring, or 0.
-        tokens: the prompts' padded length; None: the policy's estimate.
+    ``store`` is ``prefix`` or ``images``, ``privileged_dim`` P of the simulator state that observations bring, or 0,
+    ``tokens`` the prompts' padded length (None: the policy's estimate).
     """
     length = tokens or policy.expected_prompt_length(cfg.env.instruction)
     blank = blank_rollout(build_objective(cfg, policy, privileged_dim), store, length)
-    return cfg.env.n_steps_rollout // cfg.act_steps * cfg.env.num_envs * decision_bytes(blank)
+    return decisions(cfg) * decision_bytes(blank)
 
 
 def pinned_blocks(sizes: Iterable[int]) -> int:
