@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -101,8 +101,8 @@ class Episode:
 
     index: int  # its place in the protocol's list; also names the policy's noise
     seed: int  # of the environment
-    configuration_id: int | None = None  # the numbered configuration; None where the seed decides
-    labels: Mapping[str, str] = field(default_factory=dict)  # what the configuration shows
+    configuration_id: int | None  # the numbered configuration; None where the seed decides
+    labels: Mapping[str, str]  # what the configuration shows, as the task names it
 
 
 def choose_ids(select: str, episodes: int, seed: int, numbered: ConfigurationSpace | None) -> tuple[int, ...] | None:
@@ -147,7 +147,7 @@ def list_episodes(protocol: EvalProtocol, numbered: ConfigurationSpace | None) -
     seeds = [seed_for(protocol.seed, "eval-episode", i) for i in range(protocol.episodes)]
     ids = protocol.configuration_ids
     if ids is None:
-        return [Episode(i, seed) for i, seed in enumerate(seeds)]
+        return [Episode(i, seed, None, {}) for i, seed in enumerate(seeds)]
     labels = [{} if numbered is None else dict(numbered.labels(i)) for i in ids]
     return list(map(Episode, range(len(ids)), seeds, ids, labels))
 

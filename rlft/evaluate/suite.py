@@ -12,8 +12,7 @@ from typing import Self
 from rlft.config.evaluation import GROUPS, IN_DISTRIBUTION
 from rlft.errors import RlftError
 from rlft.evaluate.protocol import SHORT
-from rlft.evaluate.result import EvalResult, Stratum, load_result
-from rlft.evaluate.text import difference, interval, percent
+from rlft.evaluate.result import EvalResult, Stratum, difference, interval, load_result, percent
 from rlft.statistics import difference_interval
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class SuiteTable:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read the JSON of one; errors as :meth:`rlft.evaluate.EvalResult.load`."""
+        """Read the JSON of one; errors as :meth:`EvalResult.load`."""
         remedy = "run the suite again (members that are done are kept), or move the file away to do without it"
         return load_result(cls, path, remedy)
 

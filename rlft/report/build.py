@@ -52,15 +52,16 @@ def build_report(run_dir: Path) -> Path:
 
 def summarise(run: RunFiles) -> dict[str, Any]:
     """``summary.json``: a run in plain numbers, from its files and nothing else. A stage that was not run is None."""
-    rl = run.rl or {}
+    rl, written = run.rl or {}, run.config  # as it was written then, by whatever version: any setting may be missing
+    env = written["env"] if isinstance(written.get("env"), Mapping) else {}
     latest = run.after or run.before
     last = run.provenance[-1] if run.provenance else {}
     failures = {kind: len(seeds) for kind, seeds in (run.collect or {}).get("failures", {}).items()}  # not their seeds
     return {
         "name": run.directory.resolve().name,
-        "env_id": latest.protocol["env_id"] if latest else _setting(run, "env", "id"),
-        "seed": _setting(run, "seed"),
-        "cameras": [_pick(camera, "name", "height", "width") for camera in _setting(run, "env", "cameras") or []],
+        "env_id": latest.protocol["env_id"] if latest else env.get("id"),
+        "seed": written.get("seed"),
+        "cameras": [_pick(camera, "name", "height", "width") for camera in env.get("cameras") or []],
         "policy": _pick(run.sft or rl, "parameters") | _pick(rl, "trained_parameters"),
         "collect": _pick(run.collect, *COLLECT) | {"failures": failures} if run.collect is not None else None,
         "sft": _stage(run.sft, ("steps", "final_loss"), run.before),
@@ -89,16 +90,6 @@ def seconds(run: RunFiles) -> dict[str, float]:
     given |= {f"eval_{label}": e.seconds for label, e in run.evaluations.items() if label not in run.within_ppo}
     known = {name: value for name, value in given.items() if math.isfinite(value)}
     return known | {"total": sum(known.values())}
-
-
-def _setting(run: RunFiles, *path: str) -> Any:
-    """A value of config.yaml as it was written then; None where that file, or the key, is missing."""
-    value: Any = run.config
-    for key in path:
-        if not isinstance(value, Mapping) or key not in value:
-            return None
-        value = value[key]
-    return value
 
 
 def _pick(source: Mapping[str, Any], *keys: str) -> dict[str, Any]:

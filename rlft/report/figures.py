@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.style import context
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from rlft.evaluate.text import percent
+from rlft.evaluate.result import percent
 from rlft.report.rundir import RunFiles, VideoPair, as_float
 from rlft.report.video import pick_frames, read_video
 from rlft.statistics import wilson_interval

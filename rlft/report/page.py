@@ -11,8 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from rlft.evaluate.protocol import SHORT
-from rlft.evaluate.result import EvalResult
-from rlft.evaluate.text import difference, interval, percent
+from rlft.evaluate.result import EvalResult, difference, interval, percent
 from rlft.report.figures import render_figure
 from rlft.report.rundir import RunFiles, Video, VideoPair, as_float
 from rlft.report.video import encode_video, read_video, side_by_side

@@ -8,7 +8,7 @@ import pytest
 from helpers.eval_results import eval_result
 
 from rlft.errors import RlftError, missing_extra
-from rlft.evaluate import EvalResult
+from rlft.evaluate.result import EvalResult
 from rlft.files import to_json, write_stage
 
 FRUIT = [{"object": "carrot"}, {"object": "carrot"}, {"object": "bread"}]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from rlft.errors import RlftError
-from rlft.evaluate import choose_ids
-from rlft.evaluate.protocol import balanced_order, stratified_sample
+from rlft.evaluate.protocol import balanced_order, choose_ids, stratified_sample
 from rlft.evaluate.result import tabulate
 from rlft.statistics import wilson_interval
 from rlft.types import ConfigurationSpace

@@ -17,7 +17,8 @@ from rlft.run.assembly.envs import check_task, configuration_space, env_settings
 from rlft.types import ConfigurationSpace, EnvSettings, VecEnv
 
 if TYPE_CHECKING:
-    from rlft.evaluate import EvalProtocol, Evaluator
+    from rlft.evaluate.loop import Evaluator
+    from rlft.evaluate.protocol import EvalProtocol
 
 
 def build_protocol(cfg: RunConfig, numbered: ConfigurationSpace | None = None) -> EvalProtocol:
@@ -26,7 +27,7 @@ def build_protocol(cfg: RunConfig, numbered: ConfigurationSpace | None = None) -
     Raises:
         RlftError: the task cannot give the episodes that are asked for.
     """
-    from rlft.evaluate import EvalProtocol, choose_ids
+    from rlft.evaluate.protocol import EvalProtocol, choose_ids
 
     e = cfg.eval
     ids = choose_ids(e.select, e.episodes, e.seed, numbered)
@@ -49,7 +50,7 @@ def build_eval_env(cfg: RunConfig) -> VecEnv:
 
 def build_evaluator(cfg: RunConfig, env: VecEnv, placement: Placement) -> Evaluator:
     """The evaluation loop on environments that run already."""
-    from rlft.evaluate import Evaluator
+    from rlft.evaluate.loop import Evaluator
 
     numbered = configuration_space(cfg)
     return Evaluator(env, placement, build_protocol(cfg, numbered), numbered)

@@ -22,7 +22,8 @@ from rlft.types import EnvSpec, VecEnv
 
 if TYPE_CHECKING:
     from rlft.data.randomize.randomizer import ImageRandomizer
-    from rlft.evaluate import EvalResult, Evaluator
+    from rlft.evaluate.loop import Evaluator
+    from rlft.evaluate.result import EvalResult
     from rlft.objective.base import Objective
     from rlft.policy.base import FlowPolicy
     from rlft.progress import Progress

@@ -14,8 +14,8 @@ import numpy as np
 from rlft.config.evaluation import SuiteConfig
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError, require_extra
-from rlft.evaluate import EpisodeResult, EvalResult, Evaluator
-from rlft.evaluate.text import strata_text, summary_line
+from rlft.evaluate.loop import Evaluator
+from rlft.evaluate.result import EpisodeResult, EvalResult, strata_text, summary_line
 from rlft.files import read_stage, write_stage, write_text_atomically
 from rlft.placement import Placement
 from rlft.progress import Progress
