@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from rlft import placement, plugins
 from rlft.config.schema import RunConfig
 from rlft.placement import parse_device, physics_backend
-from rlft.plan.network import Network, network_of
-from rlft.plan.rollout import decisions, pinned_blocks
+from rlft.plan.network import Network, decisions, network_of, pinned_blocks
 
 HOST = str(placement.HOST)
 COMPONENTS = ("weights", "gradients", "optimizer", "activations", "buffer", "staging", "simulation", "libraries")

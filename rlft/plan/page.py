@@ -10,7 +10,7 @@ from rlft.config.load import changed
 from rlft.config.schema import RunConfig
 from rlft.plan.machine import GIB, RESERVE, Machine, advise, format_overrides, measure
 from rlft.plan.memory import COMPONENTS, HOST, Assumptions, MemoryPlan, frame_count
-from rlft.plan.rollout import decisions
+from rlft.plan.network import decisions
 
 STAGES = {"rl": ("train_rl",), "sft": ("train_sft",), "all": ("train_rl", "train_sft")}
 SCALE = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (0, ""))

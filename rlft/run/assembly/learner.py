@@ -133,7 +133,7 @@ def build_sampler(
 def rollout_store(cfg: RunConfig, placement: Placement, policy: FlowPolicy, spec: EnvSpec) -> StoreChoice:
     """Decide what the rollout keeps, from the memory that is free now; says so in the log."""
     from rlft.memory import free_bytes
-    from rlft.plan.rollout import rollout_bytes
+    from rlft.plan.network import rollout_bytes
     from rlft.rollout.store import choose_store
 
     tokens = policy.prompt_length or None  # known from the demonstrations
