@@ -61,12 +61,25 @@ report = partial(_stage, "report")
 
 def plan(argv: Sequence[str] | None = None) -> int:
     """The command ``plan``, which has options of its own."""
-    from rlft.plan.page import plan_page, split_options
-
     words = sys.argv[1:] if argv is None else list(argv)
-    options, rest = split_options(words)
-    own = [word for word in words if word not in rest]
-    return main("plan", lambda cfg: _write(plan_page(cfg, options)), COMMANDS["plan"], rest, own)
+    options, rest = plan_options(words)
+
+    def run(cfg: RunConfig) -> None:
+        from rlft.plan.page import plan_page  # heavy: it builds the network
+
+        _write(plan_page(cfg, options))
+
+    return main("plan", run, COMMANDS["plan"], rest, own=[word for word in words if word not in rest])
+
+
+def plan_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Take planning's own words out of a command line; the rest is what every command takes."""
+    parser = argparse.ArgumentParser(prog="plan.py", add_help=False, allow_abbrev=False)
+    parser.add_argument("--stage", choices=("rl", "sft", "all"), default="all")
+    for name in ("--gpu-gib", "--host-gib", "--sim-gib"):
+        parser.add_argument(name, type=float)
+    parser.add_argument("--frames", type=int)
+    return parser.parse_known_args(argv)
 
 
 def assets(argv: Sequence[str] | None = None) -> int:

@@ -45,7 +45,6 @@ class Evaluator:
         self.env, self.placement, self.protocol = env, placement, protocol
         self.episodes = list_episodes(protocol, numbered)
         self._values = None if numbered is None else numbered.axes
-        self._obs: Observation | None = None
 
     def run(
         self,
@@ -110,7 +109,8 @@ class Evaluator:
         """
         waiting, restarted = deque(episodes), 0
         running = {slot: _Running(waiting.popleft()) for slot in slots[: len(episodes)]}
-        obs = self._start(running)
+        others = {i: _Running(self.episodes[0]) for i in range(self.env.spec.num_envs) if i not in running}
+        obs = self._reset(dict(sorted((running | others).items())))  # those that have nothing to do start as well
         while running:
             actions = self.placement.to_sim(act(obs, running))
             step, _ = on_host(self.env.step_chunk(actions), actions)
@@ -130,15 +130,7 @@ class Evaluator:
             if again:
                 obs = put_rows(obs, list(again), self._reset(again))
                 running |= again
-        self._obs = obs
         return restarted
-
-    def _start(self, running: dict[int, _Running]) -> Observation:
-        """The observations of all environments; the first time, those that have nothing to do start as well."""
-        if self._obs is None:
-            others = {i: _Running(self.episodes[0]) for i in range(self.env.spec.num_envs) if i not in running}
-            return self._reset(dict(sorted((running | others).items())))
-        return put_rows(self._obs, list(running), self._reset(running))
 
     def _reset(self, starting: dict[int, _Running]) -> Observation:
         episodes = [running.episode for running in starting.values()]
@@ -198,12 +190,8 @@ class _Running:
         return _Running(self.episode, self.tries + 1)
 
     def result(self, step: ChunkStep, slot: int) -> EpisodeResult:
-        e = self.episode
         return EpisodeResult(
-            index=e.index,
-            seed=e.seed,
-            configuration_id=e.configuration_id,
-            labels=e.labels,
+            **vars(self.episode),
             success_once=bool(step.success[slot]),
             success_at_end=bool(step.success_now[slot]),
             steps=self.steps,

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from rlft import placement, plugins
 from rlft.config.schema import RunConfig
 from rlft.placement import parse_device, physics_backend
-from rlft.plan.network import Network, network_of
-from rlft.plan.rollout import pinned_blocks
+from rlft.plan.network import Network, decisions, network_of, pinned_blocks
 
 HOST = str(placement.HOST)
 COMPONENTS = ("weights", "gradients", "optimizer", "activations", "buffer", "staging", "simulation", "libraries")
@@ -82,7 +81,7 @@ def plan_rl(cfg: RunConfig, assumed: Assumptions, store: str) -> MemoryPlan:
     rollout = max(group, cfg.eval.num_envs) * net.decide.peak  # a decision is stored before the next one is made
     # On a GPU the next part of a minibatch arrives while this one is used.
     peak = _hold(used[model], net, update=update.peak + sum(part) * (model != HOST), rollout=rollout)
-    used[buffer]["buffer"] = kept = _decisions(cfg) * net.decision_bytes[store]
+    used[buffer]["buffer"] = kept = decisions(cfg) * net.decision_bytes[store]
     if model != HOST:  # torch keeps pinned blocks, and gathers a part before the last one is copied
         sent = (
             net.draws if physics_backend(cfg) == "gpu" else [*net.draws, sum(net.kept["images"])]
@@ -147,10 +146,6 @@ def _workers(cfg: RunConfig, cores: int) -> int:
     return cores if cfg.sim.num_workers is None else cfg.sim.num_workers
 
 
-def _decisions(cfg: RunConfig) -> int:
-    return cfg.env.n_steps_rollout // cfg.act_steps * cfg.env.num_envs
-
-
 def _rl_flops(cfg: RunConfig, net: Network, update: float) -> dict[str, float]:
     # Valued beside the decisions: what stands at the rollout's end, and at most one observation per time limit.
     finals = cfg.env.num_envs * (1 + (cfg.env.n_steps_rollout - 1) // cfg.env.max_episode_len)
@@ -159,6 +154,6 @@ def _rl_flops(cfg: RunConfig, net: Network, update: float) -> dict[str, float]:
         "one denoise step": net.denoise.flops,
         "prefix : denoise step": net.encode.flops / net.denoise.flops,
         "update, one decision": update,
-        "an iteration's rollout": _decisions(cfg) * net.decide.flops + finals * net.final_value.flops,
-        "an iteration's updates": _decisions(cfg) * cfg.train.update_epochs * update,
+        "an iteration's rollout": decisions(cfg) * net.decide.flops + finals * net.final_value.flops,
+        "an iteration's updates": decisions(cfg) * cfg.train.update_epochs * update,
     }

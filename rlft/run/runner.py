@@ -9,7 +9,7 @@ from typing import Any
 
 from rlft.config.schema import RunConfig
 from rlft.errors import DivergedError, RlftError
-from rlft.evaluate import EvalResult
+from rlft.evaluate.result import EvalResult
 from rlft.learn.updater import Updater
 from rlft.objective.base import Objective
 from rlft.progress import Progress

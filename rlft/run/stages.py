@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from rlft.config.schema import RunConfig, SuiteConfig
 from rlft.data.collect import collect
 from rlft.data.dataset import DemoSet
 from rlft.errors import ConfigError, RlftError, require_extra
-from rlft.evaluate import EpisodeResult, EvalResult, Evaluator
+from rlft.evaluate.loop import Evaluator
+from rlft.evaluate.result import EpisodeResult, EvalResult, strata_text, summary_line
 from rlft.evaluate.suite import make_table, markdown, run_members
-from rlft.evaluate.text import strata_text, summary_line
 from rlft.files import read_stage, write_stage, write_text_atomically
 from rlft.learn.sft import SftTrainer
 from rlft.placement import Placement
@@ -66,7 +66,7 @@ def collect_demos(cfg: RunConfig) -> None:
             demos = DemoSet.load(dataset_dir(cfg), 1)
             frames = int(demos.lengths[:SAMPLE_EPISODES].sum())  # one after the other, as the first camera saw them
             write_video(run / "demos.mp4", next(iter(demos.images.values()))[:frames].numpy(), fps=demos.meta.fps)
-        write_stage(run, "collect", result.to_dict())
+        write_stage(run, "collect", result)
 
 
 def train_sft(cfg: RunConfig) -> None:
@@ -207,7 +207,7 @@ def _evaluate_suite(cfg: RunConfig, suite: SuiteConfig, run: Path, placement: Pl
 
     results = run_members(hashes, fingerprint, directory, evaluate_member)
     table = make_table(cfg.eval.label, suite.name, fingerprint, [(m.name, m.group) for m in suite.members], results)
-    write_stage(run, f"eval_suite_{cfg.eval.label}", table.to_dict())
+    write_stage(run, f"eval_suite_{cfg.eval.label}", asdict(table))
     write_text_atomically(run / f"eval_suite_{cfg.eval.label}.md", text := markdown(table))
     log.info("%s", text)
 
@@ -233,7 +233,7 @@ def evaluate_policy(
     started = time.perf_counter()
     _record_videos(run, evaluator, policy, result, num_videos)
     result.seconds += time.perf_counter() - started
-    write_stage(run, f"eval_{label}", result.to_dict())
+    write_stage(run, f"eval_{label}", asdict(result))
     log.info("%s", summary_line(result))
     return result
 

@@ -156,7 +156,7 @@ def test_two_processes_collect_what_one_does(tmp_path):
     for procs in (1, 2):
         root = tmp_path / str(procs)
         result = collect(config(procs), env, root, root / "dataset")
-        assert (result.episodes, result.success_rate) == (5, 1.0)
+        assert (result["episodes"], result["success_rate"]) == (5, 1.0)
         sets.append(DemoSet.load(root / "dataset", horizon=5))
     one, two = sets
     assert one.meta.seeds == two.meta.seeds

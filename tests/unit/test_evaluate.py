@@ -8,9 +8,7 @@ from helpers.toy_protocol import toy_evaluator
 from helpers.toy_world import toy_model
 
 from rlft.errors import RlftError
-from rlft.evaluate.result import summarise
-from rlft.evaluate.strata import tabulate
-from rlft.evaluate.text import strata_text, summary_line
+from rlft.evaluate.result import strata_text, summarise, summary_line, tabulate
 from rlft.seeding import seed_for
 from rlft.statistics import wilson_interval
 

@@ -5,7 +5,7 @@ import torch
 from assets_at import assets_root
 
 from rlft.config.load import load
-from rlft.data.randomize.images import Images
+from rlft.data.randomize.randomizer import Images
 from rlft.plan.memory import HOST
 from tools import recipes
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rlft.config.schema import RunConfig, SuiteMemberConfig
 from rlft.errors import ConfigError, RlftError
-from rlft.evaluate import EvalProtocol, Evaluator, choose_ids
+from rlft.evaluate.loop import Evaluator
+from rlft.evaluate.protocol import EvalProtocol, choose_ids
 from rlft.files import content_hash
 from rlft.manifest import sha256_of
 from rlft.placement import Placement

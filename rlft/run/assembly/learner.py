@@ -11,11 +11,12 @@ import torch
 from rlft.assets.sources import assets_root
 from rlft.config.schema import RunConfig, enabled_effects
 from rlft.data.randomize.randomizer import ImageRandomizer
-from rlft.evaluate import EvalResult, Evaluator
+from rlft.evaluate.loop import Evaluator
+from rlft.evaluate.result import EvalResult
 from rlft.learn.updater import Updater
 from rlft.objective.base import Objective, build_objective
 from rlft.placement import Placement, free_bytes
-from rlft.plan.rollout import rollout_bytes
+from rlft.plan.network import rollout_bytes
 from rlft.policy.base import FlowPolicy
 from rlft.policy.pretrained import save_pretrained
 from rlft.progress import Progress

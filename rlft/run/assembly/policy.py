@@ -9,7 +9,7 @@ import torch
 from rlft import plugins
 from rlft.config.schema import RunConfig
 from rlft.data.dataset import DemoSet
-from rlft.data.normalize import NormStats
+from rlft.data.normalize import DEMO_FACTS, NormStats
 from rlft.errors import ConfigError, require_extra
 from rlft.placement import Placement
 from rlft.policy import pretrained
@@ -55,10 +55,13 @@ def check_checkpoint(cfg: RunConfig, *, other_task: bool = False) -> None:
     else:
         return  # an untrained policy: the environment's bounds
     check_method(cfg, stats)
-    env_id = stats.env_id if other_task else cfg.env.id
-    cameras, terms = [camera.name for camera in cfg.env.cameras], cfg.env.state_terms
-    allow = cfg.allow_stats_mismatch
-    stats.check_origin(env_id, cfg.env.control_mode, cameras, state_terms=terms, allow_mismatch=allow)
+    stats.check_origin(
+        env_id=stats.env_id if other_task else cfg.env.id,
+        control_mode=cfg.env.control_mode,
+        cameras=[camera.name for camera in cfg.env.cameras],
+        state_terms=cfg.env.state_terms,
+        allow_mismatch=cfg.allow_stats_mismatch,
+    )
 
 
 def check_base(cfg: RunConfig) -> None:
@@ -150,15 +153,9 @@ def demo_stats(cfg: RunConfig, demos: DemoSet) -> NormStats:
     if cfg.dataset_stats is None:
         method = cfg.dataset.stats_method or pretrained.family_of(cfg.model.kind).stats_method
         return NormStats.from_demos(demos, method=method)
-    stats, meta = NormStats.load(Path(cfg.dataset_stats)), demos.meta
+    stats = NormStats.load(Path(cfg.dataset_stats))
     check_method(cfg, stats)
-    stats.check_origin(
-        meta.env_id,
-        meta.control_mode,
-        meta.cameras,
-        state_terms=meta.state_terms,
-        widths=(demos.state.shape[1], demos.action.shape[1]),
-        fingerprint=meta.fingerprint,
-        allow_mismatch=cfg.allow_stats_mismatch,
-    )
+    facts = {name: getattr(demos.meta, name) for name in DEMO_FACTS}
+    widths = {"state_dim": demos.state.shape[1], "act_dim": demos.action.shape[1]}
+    stats.check_origin(**facts, **widths, allow_mismatch=cfg.allow_stats_mismatch)
     return stats

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,7 @@ from faulty_toy import FAULTY
 
 from rlft.config.load import changed
 from rlft.config.schema import CollectConfig, RunConfig
-from rlft.data.attempt_log import AttemptLog
-from rlft.data.collect import PARTS, CollectError, collect
+from rlft.data.collect import PARTS, AttemptLog, CollectError, collect
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DatasetError
 from rlft.seeding import seed_for
@@ -53,7 +53,7 @@ class Seen:
 
 
 def run(root, cfg=None, env=None, progress=None):
-    return collect(cfg or config(), env or settings(), root, root / "dataset", progress)
+    return SimpleNamespace(**collect(cfg or config(), env or settings(), root, root / "dataset", progress))
 
 
 def test_the_first_successes_are_kept_in_order(tmp_path):
@@ -67,7 +67,7 @@ def test_the_first_successes_are_kept_in_order(tmp_path):
     assert demos.meta.planner == "rlft_tasks.toy:ToyExpert"
     assert demos.meta.versions["numpy"] == np.__version__
     assert demos.tasks[0] == "move the disc to the goal"
-    assert json.loads(json.dumps(result.to_dict()))["failure_counts"] == {"too_slow": 2}
+    assert json.loads(json.dumps(vars(result)))["failure_counts"] == {"too_slow": 2}
     assert result.lengths["mean"] == pytest.approx(float(demos.lengths.float().mean()))
     assert not (tmp_path / PARTS).exists()
     assert seen.reports[-1] == (4, 4, {"written": 4})

@@ -13,7 +13,7 @@ from rlft.config.load import changed, load
 from rlft.data.dataset import DemoMeta, DemoSet
 from rlft.learn.sft import SftTrainer
 from rlft.plan.memory import HOST, Assumptions, plan_rl, plan_sft, simulator_bytes
-from rlft.plan.rollout import pinned_blocks
+from rlft.plan.network import pinned_blocks
 from rlft.run.assembly.policy import demo_stats, fresh_policy
 from rlft_envs.simulator import Simulator
 

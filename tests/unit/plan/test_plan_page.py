@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from rlft.cli import plan_options
 from rlft.config.load import changed, load
 from rlft.placement import SHARE
 from rlft.plan.machine import GIB, RESERVE, Machine, advise, format_overrides, measure
 from rlft.plan.memory import CUDA_CONTEXT, HOST, Assumptions
-from rlft.plan.page import plan_page, split_options
-from rlft.plan.stage_page import stage_page
+from rlft.plan.page import plan_page, stage_page
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def test_the_demonstrations_that_are_there_are_counted(tmp_path):
     facts.parent.mkdir()
     facts.write_text('{"total_frames": 321}')
     words = ["--stage", "sft", "--host-gib", "8", f"dataset.path={tmp_path}", "--cfg", "sft.batch_size=8"]
-    options, rest = split_options(words)
+    options, rest = plan_options(words)
     assert rest == words[4:]
     text = plan_page(load("plan", [word for word in rest if "=" in word]), options)
     assert "batch 8, 321 frames" in text

@@ -13,8 +13,8 @@ from torch import nn
 
 from rlft.config.learning import SftConfig
 from rlft.config.load import changed
-from rlft.evaluate import EpisodeResult, EvalProtocol, EvalResult
-from rlft.evaluate.result import summarise
+from rlft.evaluate.protocol import EvalProtocol
+from rlft.evaluate.result import EpisodeResult, EvalResult, summarise
 from rlft.learn.sft import SftTrainer
 from rlft.learn.updater import Updater
 from rlft.objective.base import Objective

@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -255,7 +255,7 @@ def test_success_by_stratum_leaves_out_labels_of_one_value(tmp_path: Path):
 def test_a_suite_is_a_table_of_its_own_and_no_evaluation(tmp_path: Path):
     results = {"train": eval_result("train", [True, True]), "tables": eval_result("tables", [True, False])}
     table = make_table("rl", "ood", "f" * 64, [("train", "in_distribution"), ("tables", "vision")], results)
-    write_stage(tmp_path, "eval_suite_rl", table.to_dict())
+    write_stage(tmp_path, "eval_suite_rl", asdict(table))
     run = read_run(tmp_path)
     assert (list(run.evaluations), list(run.suites)) == ([], ["rl"])
     page = page_of(tmp_path)
@@ -264,7 +264,7 @@ def test_a_suite_is_a_table_of_its_own_and_no_evaluation(tmp_path: Path):
     assert "-50.0 points [" in page.text
     assert "Not comparable" not in page.text
     assert read_stage(tmp_path, "summary")["suites"] == {"rl": {"in_distribution": 1.0, "vision": 0.5}}
-    write_stage(tmp_path, "eval_suite_rl", replace(table, unequal={"num_steps": ["4", "10"]}).to_dict())
+    write_stage(tmp_path, "eval_suite_rl", asdict(replace(table, unequal={"num_steps": ["4", "10"]})))
     assert "Not comparable. num_steps: 4, 10" in page_of(tmp_path).text
 
 

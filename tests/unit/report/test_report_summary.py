@@ -7,9 +7,9 @@ import pytest
 from report_run_builder import make_run, write_evaluation
 
 from rlft.files import write_stage
+from rlft.report.build import summarise
+from rlft.report.figures import evaluated_success, logged, rollout_success
 from rlft.report.rundir import read_run
-from rlft.report.series import evaluated_success, logged, rollout_success
-from rlft.report.summary import summarise
 from rlft.run.provenance import git_commit, record_command
 from rlft.statistics import wilson_interval
 
