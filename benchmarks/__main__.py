@@ -13,8 +13,8 @@ from typing import Any
 from benchmarks.child import run_apart, run_rows
 from benchmarks.harness import Settings, slowness
 from benchmarks.table import table
-from rlft.files import machine_facts, to_json, write_text_atomically
-from rlft.report.provenance import git_commit
+from rlft.files import to_json, write_text_atomically
+from rlft.run.provenance import git_commit, machine_facts
 
 NAMES = (
     "env_chunk_render",

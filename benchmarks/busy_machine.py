@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
 from benchmarks.harness import Row, Settings, alternate
-from rlft.waiting import SPINNING, busy_share, waiting
+from rlft.waiting import ASLEEP, BUSY, SPINNING, busy_share
 
 BUDGET_S = 75
 SECONDS = {"quiet": 1.0, "busy": 3.0}  # of one measurement, at least; a step of a side that starves may take longer
@@ -28,7 +28,7 @@ def run(settings: Settings) -> Iterator[Row]:
     cores = len(os.sched_getaffinity(0))
     for case, loops in (("quiet", 0), ("busy", cores)):
         with busy_loops(loops):
-            ours = dict(waiting(busy_share()))
+            ours = ASLEEP if busy_share() > BUSY else {}
             mine, theirs = Side(ours, cores), Side({}, cores)
             try:
                 mine.wait_ready()

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlft.files import machine_facts, read_stage, to_json, write_text_atomically
-from rlft.report.provenance import git_commit
+from rlft.files import read_stage, to_json, write_text_atomically
+from rlft.run.provenance import git_commit, machine_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "densities.json"

@@ -24,7 +24,7 @@ CHUNKS = 16  # of every environment in one measurement
 
 def run(settings: Settings) -> Iterator[Row]:
     """Both image sizes, chunks of 5 and 10 steps."""
-    from rlft_envs.make import make_vec_env
+    from rlft_envs.simulator import make_vec_env
 
     for side in SIDES[:1] if settings.quick else SIDES:
         task = env_settings(side, NUM_ENVS, NUM_WORKERS)

@@ -24,7 +24,7 @@ CHUNKS = {5: 6, 10: 4}  # act_steps -> chunks of every environment in one measur
 
 def run(settings: Settings) -> Iterator[Row]:
     """Chunks of 5 and 10 steps."""
-    from rlft_envs.make import make_vec_env
+    from rlft_envs.simulator import make_vec_env
 
     task = env_settings(SIDE, NUM_WORKERS * ENVS_PER_WORKER, NUM_WORKERS)
     env = make_vec_env(task)

@@ -24,8 +24,8 @@ from typing import Any
 
 from benchmarks.gpu_env import DRY, REAL, Scale
 from benchmarks.gpu_rows import FAILED, HEAD, Check, Row, line, run_checks, spell
-from rlft.files import machine_facts, to_json, write_text_atomically
-from rlft.report.provenance import git_commit
+from rlft.files import to_json, write_text_atomically
+from rlft.run.provenance import git_commit, machine_facts
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BUDGET_S = 480.0

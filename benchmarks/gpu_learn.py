@@ -22,11 +22,9 @@ from rlft.config.schema import RunConfig
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.learn.sft import SftTrainer
-from rlft.memory import free_bytes
-from rlft.placement import parse_device, synchronize
+from rlft.placement import free_bytes, parse_device, synchronize
 from rlft.policy.denoise import integrate_ode
-from rlft.policy.pi0.policy import Pi0Policy
-from rlft.policy.pi0.transforms import Pi0Input
+from rlft.policy.pi0.policy import Pi0Input, Pi0Policy
 from rlft.rollout.buffer import Rollout
 
 METHODS = {"single step": "flow_sde_single", "chain": "flow_noise"}

@@ -23,11 +23,10 @@ from benchmarks.gpu_env import ACT_STEPS, Scale, StillEnv, environment
 from benchmarks.harness import Pairs, in_turns
 from rlft.config.schema import RunConfig
 from rlft.data.normalize import NormStats
-from rlft.objective.build import build_objective
+from rlft.objective.base import build_objective
 from rlft.placement import parse_device, synchronize
-from rlft.policy.pi0.policy import Pi0Policy
+from rlft.policy.pi0.policy import Pi0Input, Pi0Policy
 from rlft.policy.pi0.tokenizer import build_small_tokenizer
-from rlft.policy.pi0.transforms import Pi0Input
 from rlft.rollout.buffer import Rollout
 from rlft.rollout.sampler import RolloutSampler
 from rlft.run.assembly.learner import build_placement

@@ -121,7 +121,7 @@ def reset_twice(sim: Sim) -> Iterator[Found]:
 
 
 def picture_kept(sim: Sim) -> Iterator[Found]:
-    """A image that is kept while the next ones are rendered stays what it was."""
+    """An image that is kept while the next ones are rendered stays what it was."""
     env = sim.many
     E, name = env.spec.num_envs, env.spec.cameras[0].name
     kept = env.reset(range(E), range(E)).images[name]

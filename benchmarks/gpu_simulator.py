@@ -17,8 +17,9 @@ import torch
 
 from benchmarks.gpu_env import ACT_STEPS, Scale
 from rlft.config.load import changed, load
-from rlft.run.assembly.envs import env_settings, simulator_errors, start_env
+from rlft.run.assembly.envs import env_settings
 from rlft.types import VecEnv
+from rlft_envs.simulator import make_vec_env
 
 TARGET_MODE = "pd_ee_target_delta_pose"  # a controller with a moving target, which upstream's partial reset loses
 
@@ -78,8 +79,7 @@ class Sim:
         if not self.scale.dry and task == "push_cube":
             cfg = changed(cfg, {"env.control_mode": TARGET_MODE, "env.state_terms": ["qpos"]})
         cfg = changed(cfg, {name.replace("__", "."): value for name, value in changes.items()})
-        with simulator_errors():
-            return start_env(env_settings(cfg, num_envs))
+        return make_vec_env(env_settings(cfg, num_envs))
 
     @cached_property
     def many(self) -> VecEnv:

@@ -21,8 +21,7 @@ from benchmarks import gpu_model as parts
 from benchmarks.gpu_env import ACT_STEPS, Scale, StillEnv
 from benchmarks.gpu_model import DENOISE_STEPS, Models
 from benchmarks.gpu_rows import Check, Found, claim, ratio, size
-from rlft.memory import free_bytes
-from rlft.placement import parse_device, synchronize
+from rlft.placement import free_bytes, parse_device, synchronize
 
 ITERATIONS = 3
 ITERATION_CASES = tuple(f"iteration {i} over the first" for i in range(2, ITERATIONS + 1))

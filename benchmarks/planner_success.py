@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from rlft.config.load import load
-from rlft.files import machine_facts, to_json, write_text_atomically
-from rlft.report.provenance import git_commit
+from rlft.files import to_json, write_text_atomically
 from rlft.run.assembly.envs import env_settings
+from rlft.run.provenance import git_commit, machine_facts
 from rlft.statistics import wilson_interval
 from rlft.types import DemoAttempt, EnvSettings, RewardSettings
 from rlft_envs.record import RecordSettings, record

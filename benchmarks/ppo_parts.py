@@ -9,8 +9,7 @@ from typing import Any
 from rlft.config.load import changed, load
 from rlft.config.schema import RunConfig
 from rlft.data.normalize import NormStats
-from rlft.objective.base import Objective
-from rlft.objective.build import build_objective
+from rlft.objective.base import Objective, build_objective
 from rlft.rollout.sampler import RolloutSampler
 from rlft.run.assembly.envs import overlaps, policy_threads
 from rlft.run.assembly.learner import build_placement

@@ -23,9 +23,8 @@ from rlft.plan.meter import measure
 from rlft.plan.network import Network, network_of
 from rlft.policy.actor import Actor
 from rlft.policy.denoise import make_schedule
-from rlft.policy.noise import NoiseHead
+from rlft.policy.heads import NoiseHead
 from rlft.policy.pi0.factory import build_policy
-from rlft.policy.pi0.family import SmallSize
 from rlft.policy.pi0.policy import Pi0Policy
 from rlft.types import Observation
 
@@ -123,9 +122,8 @@ def make_policy(size: str, horizon: int, *, train_vlm: bool = False) -> Pi0Polic
         control_mode="none",
         cameras=(CAMERA,),
     )
-    policy = build_policy(
-        "small", stats, horizon=horizon, device=CPU, small=SmallSize(**SIZES[size]), train_vlm=train_vlm
-    )
+    model = ModelConfig(kind="small", small=dict(SIZES[size]), train_vlm=train_vlm)
+    policy = build_policy(model, stats, horizon=horizon, device=CPU)
     policy.prepare(observations(policy, 1))  # the tokenizer meets the prompt
     return policy
 

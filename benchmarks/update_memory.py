@@ -17,7 +17,7 @@ import torch
 from benchmarks import real_ratio_model as model
 from benchmarks.harness import Row, Settings
 from benchmarks.ppo_update import Side
-from rlft.policy.pi0.transforms import Pi0Input
+from rlft.policy.pi0.policy import Pi0Input
 
 BUDGET_S = 25
 NAME = "update_memory"

@@ -1,9 +1,9 @@
 """``python -m rlft`` lists the commands; ``python -m rlft train-rl ...`` runs one."""
 
-import difflib
 import sys
 
 from rlft import cli
+from rlft.errors import did_you_mean
 
 
 def main() -> int:
@@ -12,7 +12,7 @@ def main() -> int:
     if name in cli.COMMANDS:
         return vars(cli)[name.replace("-", "_")](words)
     if name not in ("-h", "--help"):
-        near = "".join(f"; did you mean {word}?" for word in difflib.get_close_matches(name, cli.COMMANDS, n=1))
+        near = did_you_mean(name, cli.COMMANDS)
         sys.stderr.write(f"{name!r}: no such command; one of {', '.join(cli.COMMANDS)}{near}\n")
         return 2
     lines = [f"  {name:<11} {text.partition('\n')[0]}\n" for name, text in cli.COMMANDS.items()]

@@ -1,9 +1,6 @@
 """The commands, and the command line that they share. Help and configuration errors import nothing heavy."""
 
-from __future__ import annotations
-
 import argparse
-import difflib
 import logging
 import os
 import signal
@@ -14,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from rlft.config.schema import RunConfig
-from rlft.errors import ConfigError, RlftError
+from rlft.errors import ConfigError, RlftError, did_you_mean
 from rlft.waiting import choose_waiting
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -64,12 +61,25 @@ report = partial(_stage, "report")
 
 def plan(argv: Sequence[str] | None = None) -> int:
     """The command ``plan``, which has options of its own."""
-    from rlft.plan.page import plan_page, split_options
-
     words = sys.argv[1:] if argv is None else list(argv)
-    options, rest = split_options(words)
-    own = [word for word in words if word not in rest]
-    return main("plan", lambda cfg: _write(plan_page(cfg, options)), COMMANDS["plan"], rest, own)
+    options, rest = plan_options(words)
+
+    def run(cfg: RunConfig) -> None:
+        from rlft.plan.page import plan_page  # heavy: it builds the network
+
+        _write(plan_page(cfg, options))
+
+    return main("plan", run, COMMANDS["plan"], rest, own=[word for word in words if word not in rest])
+
+
+def plan_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Take planning's own words out of a command line; the rest is what every command takes."""
+    parser = argparse.ArgumentParser(prog="plan.py", add_help=False, allow_abbrev=False)
+    parser.add_argument("--stage", choices=("rl", "sft", "all"), default="all")
+    for name in ("--gpu-gib", "--host-gib", "--sim-gib"):
+        parser.add_argument(name, type=float)
+    parser.add_argument("--frames", type=int)
+    return parser.parse_known_args(argv)
 
 
 def assets(argv: Sequence[str] | None = None) -> int:
@@ -100,12 +110,8 @@ def main(
 ) -> int:
     """Parse, load and check the settings, then run the stage, which may import what it needs by then.
 
-    Args:
-        entry: the entry point; also the name of its file in configs/.
-        run: the stage.
-        doc: what the command does.
-        argv: arguments; those of the process by default.
-        own: further arguments that the command has taken for itself.
+    ``entry`` is the name of its file in configs/, ``doc`` what the command does; ``own`` are further arguments, which
+    the command has taken for itself.
 
     Returns:
         the exit status: 0; 2 for bad settings; otherwise what the error says (:class:`rlft.errors.RlftError`); 130
@@ -168,8 +174,8 @@ def our_spelling(argv: Sequence[str]) -> list[str]:
             out.append("--cfg")
         elif not name.startswith("--") or name in OPTIONS:
             out.append(word)
-        elif near := difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.8):
-            raise ConfigError(f"{word}: no such option; did you mean {near[0]}?")
+        elif near := did_you_mean(name, OPTIONS, cutoff=0.8):
+            raise ConfigError(f"{word}: no such option{near}")
         elif given or (words and not words[0].startswith("--") and "=" not in words[0]):
             out.append(f"{name[2:]}={value if given else words.pop(0)}")
         else:
@@ -189,8 +195,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _help(entry: str, doc: str | None, config_dir: Path | None) -> str:
-    from rlft.config.compose import group_choices
     from rlft.config.fields import settings_lines
+    from rlft.config.groups import group_choices
 
     groups = "\n".join(f"  {group}={'|'.join(choices)}" for group, choices in group_choices(config_dir).items())
     settings = "\n".join(settings_lines())

@@ -1,11 +1,9 @@
 """Completion of the installed commands in bash and zsh: one static script that holds all words."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
-from rlft.config.compose import CONFIG_DIR, group_choices
 from rlft.config.fields import settings
+from rlft.config.groups import CONFIG_DIR, group_choices
 
 SHELLS = ("bash", "zsh")
 

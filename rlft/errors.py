@@ -1,8 +1,7 @@
 """Errors that a user can mend: shown as one message without a traceback, with their own exit status."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 
 
@@ -34,23 +33,15 @@ class DivergedError(RlftError):
     exit_code = 3
 
 
-class EarlierVersionError(RlftError):
-    """A training state that this version does not know how to continue."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this checkpoint was written by an earlier version of rlft, whose runs cannot be continued; its "
-            "pretrained_model/ can be used: start anew from it with model.path"
-        )
-
-
-def missing_extra(extra: str, package: str) -> RlftError:
-    """The error where a package that an extra of the distribution brings is not installed."""
-    return RlftError(f"this needs {package}, which is not installed; install it with: pip install 'rlft-flow[{extra}]'")
+def did_you_mean(given: object, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> str:
+    """The end of a message: the known names that a misspelled one may have meant; empty where none is near."""
+    near = difflib.get_close_matches(str(given), list(known), count, cutoff)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def require_extra(extra: str, *packages: str) -> None:
-    """Raise :func:`missing_extra` for the first package that cannot be imported; nothing is imported."""
+    """Raise an RlftError for the first package of an extra of the distribution that is not installed; imports none."""
     for package in packages:
         if find_spec(package) is None:
-            raise missing_extra(extra, package)
+            install = f"install it with: pip install 'rlft-flow[{extra}]'"
+            raise RlftError(f"this needs {package}, which is not installed; {install}")

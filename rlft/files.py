@@ -1,23 +1,15 @@
-"""The files that carry a stage's result: plain JSON, written whole or not at all; and facts for the record."""
-
-from __future__ import annotations
+"""The files that carry a stage's result: plain JSON, written whole or not at all."""
 
 import hashlib
 import json
 import math
 import os
-import platform
-import re
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rlft.errors import RlftError
-
-DISTRIBUTION = "rlft-flow"
 
 
 def write_stage(run_dir: Path, stage: str, result: Mapping[str, Any]) -> Path:
@@ -107,25 +99,3 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def machine_facts() -> dict[str, Any]:
-    """Versions and hardware, for the record; reads package metadata and imports nothing heavy."""
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu_cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "versions": _versions(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    """Of this package and of everything that it asks for, as far as it is installed."""
-    names, found = [DISTRIBUTION, "torch", "numpy"], {}
-    with suppress(metadata.PackageNotFoundError):
-        names += [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in metadata.requires(DISTRIBUTION) or ()]
-    for name in names:
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found

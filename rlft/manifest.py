@@ -3,8 +3,6 @@
 A directory below that has a manifest of its own is listed by that manifest alone, so each byte is hashed once.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Collection
@@ -30,19 +28,20 @@ def find_damage(directory: Path, *, unread: Collection[str] = ()) -> str | None:
     Of the files ``unread`` only the size is compared: hashing gigabytes takes minutes.
     """
     try:
-        entries = _entries(directory / MANIFEST)
+        listed = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["files"]
+        entries = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in listed.items()}
     except FileNotFoundError:
         return f"no {MANIFEST}; not a checkpoint, or not a whole one"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} is damaged ({type(error).__name__}: {error})"
     for name, (size, digest) in entries.items():
-        if ".." in Path(name).parts or Path(name).is_absolute():
+        path = Path(name)
+        if ".." in path.parts or path.is_absolute():
             return f"{MANIFEST} lists {name!r}, which is outside of the checkpoint"
-        if (reason := _damage(directory / name, size, None if name in unread else digest)) is not None:
+        if (reason := _damage(directory / path, size, None if name in unread else digest)) is not None:
             return f"{name} {reason}"
-        below = Path(name).parent
-        if Path(name).name == MANIFEST and (reason := find_damage(directory / below)) is not None:
-            return f"{below}/{reason}"
+        if path.name == MANIFEST and (reason := find_damage(directory / path.parent)) is not None:
+            return f"{path.parent}/{reason}"
     return None
 
 
@@ -52,22 +51,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _entries(path: Path) -> dict[str, tuple[int | None, str]]:
-    """Name -> size (None where an earlier version of rlft wrote no sizes) and SHA-256."""
-    tree = json.loads(path.read_text(encoding="utf-8"))
-    if "files" not in tree:
-        return {str(name): (None, str(digest)) for name, digest in tree["sha256"].items()}
-    return {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in tree["files"].items()}
-
-
-def _damage(path: Path, size: int | None, digest: str | None) -> str | None:
+def _damage(path: Path, size: int, digest: str | None) -> str | None:
     try:
-        found = path.stat().st_size
-        if size is not None and found != size:
+        if (found := path.stat().st_size) != size:
             return f"has {found} bytes, {size} were written{_what_else(path)}"
-        if digest is None or sha256_of(path) == digest:
-            return None
-        return "is not what was written (SHA-256 differs)"
+        return "is not what was written (SHA-256 differs)" if digest and sha256_of(path) != digest else None
     except FileNotFoundError:
         return f"is listed in {MANIFEST}, but is missing"
     except OSError as error:

@@ -1,7 +1,5 @@
 """Devices of simulator, policy and rollout buffer: parsed once, checked, and every copy between them made here."""
 
-from __future__ import annotations
-
 import logging
 import math
 import mmap
@@ -13,19 +11,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError, RlftError
-from rlft.memory import gigabytes
+from rlft.rows import TensorRows
 
 log = logging.getLogger(__name__)
 
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+SHARE = 0.6  # of the free memory, for stored prefixes: gradients, optimiser and activations are still to come
 REGISTER_PORTABLE = 1  # cudaHostRegisterPortable: pinned for every GPU of the process
 
 
@@ -40,7 +40,7 @@ class Placement:
     sim_tensors: bool = False
 
     @classmethod
-    def from_config(cls, cfg: RunConfig) -> Placement:
+    def from_config(cls, cfg: RunConfig) -> Self:
         """Parse and check ``sim.device``, ``model.device`` and ``buffer.device``. Nothing falls back to another device.
 
         Raises:
@@ -127,6 +127,18 @@ def _why_no_cuda() -> str:
     return "no NVIDIA driver or device was found" + (f", CUDA_VISIBLE_DEVICES={visible}" if visible else "")
 
 
+def free_bytes(device: torch.device) -> int:
+    """What a device could still hold, bytes: the driver's figure, or what the kernel calls available."""
+    if torch.get_device_module(device) is torch.cuda:
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def gigabytes(count: float) -> str:
+    """Bytes for a person to read, in 10^9 bytes."""
+    return f"{count / 1e9:.2f} GB"
+
+
 def move(value: Any, device: torch.device) -> Any:
     """Bring an array, a tensor, a :class:`rlft.rows.TensorRows`, or a dict, list or tuple of these to a device.
 
@@ -141,8 +153,6 @@ def move(value: Any, device: torch.device) -> Any:
         return {key: move(item, device) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(move(item, device) for item in value)
-    from rlft.rows import TensorRows
-
     return value.map(lambda tensor: _move_tensor(tensor, device)) if isinstance(value, TensorRows) else value
 
 

@@ -8,15 +8,13 @@ A piece of one's own is an object in a module of one's own. A settings file name
 Names are data: nothing is imported before :func:`load`.
 """
 
-from __future__ import annotations
-
-import difflib
 import importlib
 from functools import cache
 from importlib.metadata import entry_points
+from operator import attrgetter
 from typing import Any
 
-from rlft.errors import ConfigError
+from rlft.errors import ConfigError, did_you_mean
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "simulators": {
@@ -64,9 +62,8 @@ def resolve(kind: str, name: str, setting: str = "") -> str:
         return name
     found = _found(kind)
     if name not in found:
-        near = "".join(f"; did you mean {x}?" for x in difflib.get_close_matches(name, found, n=1, cutoff=0.5))
         allowed = f"one of {', '.join(names(kind))}, or package.module:Name for one of your own"
-        raise ConfigError(f"{setting or kind} = {name!r}: must be {allowed}{near}")
+        raise ConfigError(f"{setting or kind} = {name!r}: must be {allowed}{did_you_mean(name, found)}")
     return found[name]
 
 
@@ -87,12 +84,10 @@ def imported(reference: str, setting: str) -> Any:
     """
     module, _, attribute = reference.partition(":")
     try:
-        value: Any = importlib.import_module(module)
-        for part in attribute.split(".") if attribute else ():
-            value = getattr(value, part)
+        found = importlib.import_module(module)
+        return attrgetter(attribute)(found) if attribute else found
     except ImportError as error:
         remedy = "it has to be installed in this environment, or lie on PYTHONPATH"
         raise ConfigError(f"{setting} = {reference!r}: {module} cannot be imported ({error}); {remedy}") from error
     except AttributeError as error:
         raise ConfigError(f"{setting} = {reference!r}: {error}") from error
-    return value

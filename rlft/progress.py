@@ -1,7 +1,5 @@
 """Live progress: one line that is redrawn on a terminal, plain lines now and then elsewhere. Written to stderr."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time

@@ -1,7 +1,5 @@
 """Bundles of tensors that share their first axis, the form in which everything with rows is moved and stored."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self

@@ -4,13 +4,9 @@ Each draw is named by (run seed, purpose, counters). The same name gives the sam
 drawn before, in whichever process: that is what makes resuming and re-ordering exact.
 """
 
-from __future__ import annotations
-
 import hashlib
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 
 def seed_for(run_seed: int, purpose: str, *counters: int) -> int:
@@ -21,6 +17,4 @@ def seed_for(run_seed: int, purpose: str, *counters: int) -> int:
 
 def generator_for(run_seed: int, purpose: str, *counters: int) -> torch.Generator:
     """A CPU torch generator seeded by :func:`seed_for`. Draw on the CPU and move: same numbers on any device."""
-    import torch
-
     return torch.Generator().manual_seed(seed_for(run_seed, purpose, *counters))

@@ -1,12 +1,8 @@
 """Intervals of success rates, and how well values are explained."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 

@@ -1,7 +1,5 @@
 """Sweeps: ``-m seed=0,1,2 train.gamma=0.9,0.99`` runs every combination, one after the other, into one table."""
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

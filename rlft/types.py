@@ -10,16 +10,16 @@ Dimension legend (one letter per axis; used in names, shapes and docs)::
 
 Time inside the flow: ``t = 1`` is noise and ``t = 0`` is the action.
 
-This module imports numpy and nothing else, so that a simulator's worker process starts without torch. An ``Array``
-is a numpy array where physics runs on the CPU and a torch tensor on ``sim.device`` where it runs on a GPU;
-:meth:`rlft.placement.Placement.to_policy` accepts both.
+This module imports numpy and nothing else, and runs on Python 3.10: simulator workers may live under another
+interpreter than the learner. An ``Array`` is a numpy array where physics runs on the CPU and a torch tensor on
+``sim.device`` where it runs on a GPU; :meth:`rlft.placement.Placement.to_policy` accepts both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -52,7 +52,7 @@ class RewardSettings:
 
 @dataclass(frozen=True)
 class EnvSettings:
-    """Everything a simulator is told. Plain data, so that it can be sent to a worker as JSON."""
+    """Everything a simulator is told. Plain data, so that it can be sent to a worker."""
 
     simulator: str  # its name, or `package.module:Name` (see rlft.plugins)
     env_id: str  # the simulator's own id, for instance `PushCube-v1`; `package.module:Id` imports the module first
@@ -138,7 +138,7 @@ def map_rows(f: Callable[..., Array], first: Any, *others: Any) -> Any:
 
     Args:
         f: one array of each bundle (their first axis is the environment) -> an array.
-        first: an array, an :class:`Observation`, None, or a nested dictionary of these (a simulated state).
+        first: an array, an :class:`Observation` or another dataclass, None, or a nested dictionary of these.
             Instructions are passed to ``f`` as an array of objects.
         others: of the same form.
 
@@ -147,9 +147,9 @@ def map_rows(f: Callable[..., Array], first: Any, *others: Any) -> Any:
     """
     if first is None:
         return None
-    if isinstance(first, Observation):
+    if is_dataclass(first) and not isinstance(first, type):
         columns = {x.name: [getattr(obs, x.name) for obs in (first, *others)] for x in fields(first)}
-        return Observation(**{name: map_rows(f, *arrays) for name, arrays in columns.items()})
+        return type(first)(**{name: map_rows(f, *arrays) for name, arrays in columns.items()})
     if isinstance(first, dict):
         return {name: map_rows(f, first[name], *(other[name] for other in others)) for name in first}
     if isinstance(first, list):

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlft.config.compose import CONFIG_DIR
+from rlft.config.groups import CONFIG_DIR
 from rlft.config.load import load
 from rlft.config.schema import RunConfig
 from rlft.plan.machine import GIB, RESERVE, Machine, measure
@@ -60,11 +60,11 @@ TAIL = """\
   unlikely actions (`clip_ratio_c`) and uses a Huber loss for the value; neither is a setting here.
 - Its π0.5 sees no state and its value head reads the prefix; here π0.5 has the state in its prompt and the value head
   reads the expert's features.
-- It starts from checkpoints of its own, which are openpi's files. The warm-up here has the first π0-RL code's settings.
+- It starts from checkpoints of its own, which are openpi's files. SFT here has the first π0-RL code's settings.
 - The first π0-RL code divides the log-probability by the chain's length too (`exploration.logprob=mean`), scales its
   rewards by a running std, and restarts its learning rate's cosine every 100 iterations; the last two are no settings
-  here. Its own warm-up has chunks of 10 steps and 4 denoise steps, its PPO 50 and 10; one recipe has one length, PPO's.
-- No recipe randomises pictures: π_RL's file has none, the first code's never ran. `randomization=put_on_plate` beside
+  here. Its own SFT has chunks of 10 steps and 4 denoise steps, its PPO 50 and 10; one recipe has one length, PPO's.
+- No recipe randomises images: π_RL's file has none, the first code's never ran. `randomization=put_on_plate` beside
   any takes the training split's tables and textures only ([domain randomisation](domain_randomization.md)).
 """
 

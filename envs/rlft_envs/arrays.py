@@ -10,7 +10,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -24,81 +24,55 @@ MAX_METRICS = 64
 FLAGS = ("terminated", "truncated", "success", "success_now", "invalid")
 
 
-@dataclass
-class EnvArrays:
-    """Observations of n environments, and where each stands: the fields of :class:`rlft.types.ChunkStep`."""
+@dataclass(kw_only=True)
+class SharedStep(ChunkStep):
+    """What the last chunk led to in n environments, and their observations, where whoever shares the memory sees it."""
 
-    images: dict[str, np.ndarray]  # camera name -> uint8 `[n, height, width, 3]`
-    state: np.ndarray  # float32 `[n, S]`
-    privileged: np.ndarray  # float32 `[n, P]`; P may be 0
-    n_executed: np.ndarray  # int64 `[n]`, of the last chunk
-    terminated: np.ndarray  # bool `[n]`; the other flags likewise
-    truncated: np.ndarray
-    success: np.ndarray
-    success_now: np.ndarray
-    invalid: np.ndarray
-    metrics: np.ndarray  # float32 `[n, MAX_METRICS]`, of which the first columns are named
-    metric_names: list[str] = field(default_factory=list, init=False)  # they come with the first step
+    actions: np.ndarray  # float32 `[n, A, d]`, of the chunk
+    columns: np.ndarray  # float32 `[n, MAX_METRICS]`, of which `metrics` names the first; the names come with a step
 
-    def part(self, rows: slice) -> EnvArrays:
+    def part(self, rows: slice) -> SharedStep:
         """The same memory, of some environments only."""
-        arrays = {x.name: getattr(self, x.name) for x in fields(self) if x.init}
-        return EnvArrays(**map_rows(lambda array: array[rows], arrays))
-
-    @property
-    def ended(self) -> np.ndarray:
-        """Bool ``[n]``: has to be reset before it can be stepped."""
-        return self.terminated | self.truncated | self.invalid
+        return map_rows(lambda array: array[rows], self)
 
     def write(self, slot: int, row: ObservationRow) -> None:
         """Store one environment's observation; numbers that are not finite become 0 (the caller marks it invalid)."""
         for name, image in row.images.items():
-            self.images[name][slot] = image
-        self.state[slot] = np.nan_to_num(row.state, posinf=0.0, neginf=0.0)
-        if row.privileged is not None:
-            self.privileged[slot] = np.nan_to_num(row.privileged, posinf=0.0, neginf=0.0)
+            self.obs.images[name][slot] = image
+        self.obs.state[slot] = np.nan_to_num(row.state, posinf=0.0, neginf=0.0)
+        if self.obs.privileged is not None and row.privileged is not None:
+            self.obs.privileged[slot] = np.nan_to_num(row.privileged, posinf=0.0, neginf=0.0)
 
     def clear(self, slots: int | Sequence[int]) -> None:
         """Nothing executed, nothing ended."""
-        for values in (self.n_executed, self.metrics, *(getattr(self, name) for name in FLAGS)):
+        for values in (self.n_executed, self.columns, *(getattr(self, name) for name in FLAGS)):
             values[slots] = 0
 
     def write_metrics(self, slot: int, metrics: Mapping[str, float]) -> None:
         """Keep an environment's task metrics of its last executed step; errors as of :meth:`name_metrics`."""
-        if self.metric_names != list(metrics):
+        if list(self.metrics) != list(metrics):
             self.name_metrics(metrics)
-        self.metrics[slot, : len(metrics)] = list(metrics.values())
+        self.columns[slot, : len(metrics)] = list(metrics.values())
 
     def name_metrics(self, names: Iterable[str]) -> None:
-        """Say what the columns of the metrics are; EnvSetupError where they are something else already, or too many."""
-        new, old = list(names), self.metric_names
+        """Say what the columns are; EnvSetupError where they are something else already, or too many."""
+        new, old = list(names), list(self.metrics)
         if len(new) > MAX_METRICS:
             raise EnvSetupError(f"the task reports {len(new)} metrics; at most {MAX_METRICS} can be kept: {new}")
         if old and new != old:
             rule = "a task has to report the same ones, in the same order, at every step and in every environment"
             raise EnvSetupError(f"the task's metrics were {old} and are {new} now; {rule}")
-        self.metric_names = new
+        self.metrics = dict(zip(new, self.columns.T))
 
-    def observation(self, slots: Sequence[int], tasks: Sequence[str]) -> Observation:
-        """A copy of the named rows; ``tasks`` are the instructions of all n environments."""
-        rows, privileged = list(slots), self.privileged if self.privileged.shape[1] else None
-        return map_rows(lambda array: array[rows], Observation(self.images, self.state, list(tasks), privileged))
-
-    def chunk_step(self, rewards: np.ndarray, tasks: Sequence[str]) -> ChunkStep:
-        """A copy of everything; ``rewards`` are those of the chunk, float32 ``[n, A]``."""
-        metrics = {name: self.metrics[:, column] for column, name in enumerate(self.metric_names)}
-        others = {name: getattr(self, name) for name in ("n_executed", *FLAGS)}
-        copied = map_rows(np.copy, {"rewards": rewards, "metrics": metrics, **others})
-        return ChunkStep(obs=self.observation(range(len(tasks)), tasks), **copied)
+    def copy(self) -> ChunkStep:
+        """What the caller gets, who may keep it."""
+        return ChunkStep(**{x.name: map_rows(np.copy, getattr(self, x.name)) for x in fields(ChunkStep)})
 
 
-def shared_arrays(descriptor: int, spec: EnvSpec, act_steps: int) -> tuple[EnvArrays, np.ndarray, np.ndarray]:
+def shared_step(descriptor: int, spec: EnvSpec, act_steps: int) -> SharedStep:
     """The arrays of all E environments in memory that processes share, which grows where it is too small.
 
     What does not depend on A comes first: it stays where it is when A changes.
-
-    Returns:
-        the arrays; a chunk's actions, float32 ``[E, A, d]``; its rewards, float32 ``[E, A]``.
     """
     E = spec.num_envs
     layout: list[tuple[str, tuple[int, ...], Any]] = [
@@ -107,7 +81,7 @@ def shared_arrays(descriptor: int, spec: EnvSpec, act_steps: int) -> tuple[EnvAr
         ("privileged", (E, spec.privileged_dim), np.float32),
         ("n_executed", (E,), np.int64),
         *((name, (E,), np.bool_) for name in FLAGS),
-        ("metrics", (E, MAX_METRICS), np.float32),
+        ("columns", (E, MAX_METRICS), np.float32),
         ("actions", (E, act_steps, spec.act_dim), np.float32),
         ("rewards", (E, act_steps), np.float32),
     ]
@@ -119,6 +93,7 @@ def shared_arrays(descriptor: int, spec: EnvSpec, act_steps: int) -> tuple[EnvAr
     arrays: dict[str, Any] = {}
     for (name, shape, dtype), start in zip(layout, starts):
         arrays[name] = np.ndarray(shape, dtype, buffer=memory, offset=start)
-    actions, rewards = arrays.pop("actions"), arrays.pop("rewards")
     images = {camera.name: arrays.pop(f"image/{camera.name}") for camera in spec.cameras}
-    return EnvArrays(images, **arrays), actions, rewards
+    state, privileged = arrays.pop("state"), arrays.pop("privileged")
+    obs = Observation(images, state, [""] * E, privileged if spec.privileged_dim else None)
+    return SharedStep(obs, **arrays)

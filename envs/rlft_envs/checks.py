@@ -1,13 +1,32 @@
-"""What every VecEnv checks before it touches a simulator."""
+"""What is checked of what a caller gives, before a simulator is touched."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 
 from rlft.types import Array, EnvSpec
+from rlft_envs.errors import EnvSetupError, check_known
+
+
+def parsed(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    """Plain data as an object of a dataclass, checked by its annotations; EnvSetupError says ``where`` it is wrong."""
+    from pydantic import TypeAdapter, ValidationError
+
+    check_known(where, values, [entry.name for entry in fields(cls)])
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(dict(values)), strict=True)  # as JSON, a list is a tuple
+    except ValidationError as error:
+        first = error.errors()[0]
+        if isinstance(cause := first.get("ctx", {}).get("error"), EnvSetupError):
+            raise cause from None
+        path, wrong = ".".join((where, *map(str, first["loc"]))), first["msg"].removeprefix("Value error, ")
+        raise EnvSetupError(f"{path} = {first['input']!r}: {wrong}") from None
 
 
 def check_env_ids(env_ids: Sequence[int], num_envs: int) -> None:
@@ -37,9 +56,8 @@ def check_reset(
     if spec.num_configurations == 0:
         raise ValueError(f"{spec.env_id} has no numbered configurations; configuration_ids must be None")
     if len(configuration_ids) != len(seeds):
-        raise ValueError(
-            f"{len(seeds)} seeds but {len(configuration_ids)} configuration_ids; each environment needs one"
-        )
+        both = f"{len(seeds)} seeds but {len(configuration_ids)} configuration_ids"
+        raise ValueError(f"{both}; each environment needs one")
     wrong = [i for i in configuration_ids if not 0 <= i < spec.num_configurations]
     if wrong:
         raise ValueError(f"configuration_ids {wrong} do not exist; {spec.env_id} has 0..{spec.num_configurations - 1}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable
 
+from rlft.errors import RlftError, did_you_mean
 
-class EnvSetupError(ValueError):
+
+class EnvSetupError(RlftError, ValueError):
     """An environment cannot be built from these settings, or not on this machine."""
 
+    exit_code = 2
 
-class WorkerError(RuntimeError):
+
+class WorkerError(RlftError):
     """A worker process failed more often than ``max_restarts`` allows, or could not be started."""
 
 
@@ -27,9 +30,8 @@ class PlanError(Exception):
 def unknown(what: str, given: str, allowed: Iterable[str]) -> EnvSetupError:
     """The error for a setting, for instance ``env.id``, whose name does not exist, with the nearest ones that do."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(names)}"
-    return EnvSetupError(f"{what} = {given!r} is not known; {hint}")
+    hint = did_you_mean(given, names, count=3, cutoff=0.5) or f"; allowed: {', '.join(names)}"
+    return EnvSetupError(f"{what} = {given!r} is not known{hint}")
 
 
 def check_known(what: str, given: Iterable[str], allowed: Collection[str]) -> None:

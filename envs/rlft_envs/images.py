@@ -10,11 +10,7 @@ from rlft_envs.errors import EnvSetupError
 
 
 def fit_image(image: str | Path | np.ndarray, height: int, width: int) -> np.ndarray:
-    """An image, a file or uint8 ``[h, w, 3]``, stretched to uint8 ``[height, width, 3]``, RGB: bilinear, antialiased.
-
-    Raises:
-        EnvSetupError: the file is missing or no image.
-    """
+    """A file, or uint8 ``[h, w, 3]``, stretched to uint8 ``[height, width, 3]``, RGB: bilinear, antialiased."""
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(image, np.ndarray):

@@ -53,9 +53,8 @@ class RecordSettings:
 
     # steps recorded after the first success that the expert may end with; the task must still be solved after them
     hold_steps: int = 2
-    action_noise: float = (
-        0.0  # std of noise on executed, not recorded, actions until the first success, controller units
-    )
+    # std of noise on executed, not recorded, actions until the first success, controller units
+    action_noise: float = 0.0
     max_steps: int = 400  # a plan that takes longer is given up
     keep_failures: bool = False  # an attempt that does not succeed is kept like one that does
 
@@ -78,9 +77,8 @@ class DemoRecording:
 
     def result(self) -> AttemptRecord:
         """The outcome, without the episode."""
-        attempt, steps = self.attempt, len(self.actions)
-        told = self.outcome, steps, self.success_step, self.seconds, self.message
-        return AttemptRecord(attempt.number, attempt.seed, *told)
+        told = self.outcome, len(self.actions), self.success_step, self.seconds, self.message
+        return AttemptRecord(self.attempt.number, self.attempt.seed, *told)
 
     def save(self, path: Path) -> None:
         """Write the episode as an .npz file, whole or not at all; :meth:`rlft.data.episode.Episode.load` reads it."""

@@ -18,12 +18,8 @@ REWARD_MODES = ("dense_difference", "dense", "sparse")
 def grasp_potential(grasped: Array, held: Array, success: Array) -> Array:
     """The dense reward of the WidowX tasks: ``0.1 grasped + 0.1 held + 1.0 (success and grasped)``.
 
-    The weights are those of RL4VLA (Liu et al. 2025), whose reward is this number's increase.
-
-    Args:
-        grasped: whether the object was ever grasped in the episode; bool, any shape.
-        held: whether it was ever grasped for five steps in a row; bool.
-        success: the task is solved now; bool.
+    The weights are those of RL4VLA (Liu et al. 2025), whose reward is this number's increase. Whether the object was
+    ever grasped, and ever held for five steps in a row, and whether the task is solved now are bool, of any shape.
     """
     return 0.1 * grasped + 0.1 * held + 1.0 * (success & grasped)
 

@@ -1,4 +1,4 @@
-"""What a simulator has to provide; the seam for simulators of one's own."""
+"""What a simulator has to provide, the seam for simulators of one's own; and who builds what the settings describe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from rlft import plugins
 from rlft.errors import ConfigError
 from rlft.types import EnvSettings, VecEnv
-from rlft_envs.errors import EnvSetupError
+from rlft_envs.errors import EnvSetupError, check_known
+from rlft_envs.rewards import REWARD_MODES
 from rlft_envs.single import SingleEnv
 from rlft_envs.task import task_of
 
@@ -28,8 +29,7 @@ class Simulator(ABC):
     def check(self, settings: EnvSettings) -> None:
         """Refuse what is known to be wrong, in a second or so and before anything is built.
 
-        Raises:
-            EnvSetupError: unknown id, missing assets, no renderer; or what the task's own check says.
+        EnvSetupError: unknown id, missing assets, no renderer; or what the task's own check says.
         """
         check = task_of(settings).hook("check")
         if check is not None:
@@ -38,11 +38,7 @@ class Simulator(ABC):
     def process_bytes(self, *, renders: bool) -> tuple[int, int] | None:
         """Host memory of a process with its first environment (CPU physics), and of each further one in it, bytes.
 
-        Args:
-            renders: whether there is a camera.
-
-        Returns:
-            as measured; None: it never was, and a plan says so.
+        As measured, with a camera where it ``renders``; None: it never was, and a plan says so.
         """
         return None
 
@@ -63,3 +59,27 @@ def simulator_of(settings: EnvSettings) -> Simulator:
 def build_single_env(settings: EnvSettings) -> SingleEnv:
     """Build one environment of the simulator that the settings name; errors as of :meth:`Simulator.single`."""
     return simulator_of(settings).single(settings)
+
+
+def make_vec_env(settings: EnvSettings) -> VecEnv:
+    """Build the environments.
+
+    CPU physics runs in ``settings.num_workers`` worker processes, or in this process where that is 0; GPU physics is
+    one batched object in this process.
+
+    Raises:
+        EnvSetupError: the settings name something that does not exist, or that cannot run on this machine.
+        WorkerError: a worker process could not be started.
+    """
+    simulator = simulator_of(settings)
+    check_known("env.reward.mode", [settings.reward.mode], REWARD_MODES)
+    if settings.num_envs < 1:
+        raise EnvSetupError(f"env.num_envs = {settings.num_envs}; at least 1 is needed")
+    if len({camera.name for camera in settings.cameras}) != len(settings.cameras):
+        raise EnvSetupError(f"env.cameras names repeat: {[camera.name for camera in settings.cameras]}")
+    settings = simulator.resolved(settings)
+    if settings.sim_backend == "gpu":
+        return simulator.batched(settings)
+    from rlft_envs.workers.pool import WorkerPool
+
+    return WorkerPool(settings)

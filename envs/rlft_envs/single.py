@@ -7,6 +7,7 @@ once, so that they mean the same everywhere.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,6 +51,20 @@ class ObservationRow:
         return all(np.isfinite(values).all() for values in (self.state, self.privileged) if values is not None)
 
 
+def spec_of(
+    settings: EnvSettings,
+    bounds: tuple[Iterable[float], Iterable[float]],
+    state_dim: int,
+    control_hz: float,
+    privileged_dim: int = 0,
+    num_configurations: int = 0,
+) -> EnvSpec:
+    """The facts about an environment: what the settings say, and what it says itself; bounds are lower and upper."""
+    low, high = (tuple(float(x) for x in side) for side in bounds)
+    said = settings.cameras, settings.control_mode, float(control_hz), settings.max_episode_steps
+    return EnvSpec(settings.env_id, settings.num_envs, low, high, state_dim, *said, privileged_dim, num_configurations)
+
+
 class SingleEnv(ABC):
     """One environment, stepped one action at a time."""
 
@@ -61,9 +76,7 @@ class SingleEnv(ABC):
             raise EnvSetupError(f"{wrong}: only differences add up to the same sum when steps are left out")
         self.settings = settings
         self.seed: int | None = None  # of the running episode; None before the first reset
-        self.configuration_id: int | None = (
-            None  # the numbered configuration that was asked for; None: the seed decided
-        )
+        self.configuration_id: int | None = None  # the one that was asked for; None: the seed decided
         self.elapsed = 0  # steps executed in the running episode
         self._dense = 0.0
         self._succeeded = False

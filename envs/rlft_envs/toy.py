@@ -1,32 +1,21 @@
 """A task of a few numpy lines behind the same contract: move a disc to a goal that only the image shows.
 
 It makes the whole pipeline run in seconds, in tests and on a laptop. The world is the square [-1, 1]^2, x to the right
-and y upwards. With ``make_kwargs: {fault: {...}}`` it fails on purpose; see :class:`Fault`. With
-``make_kwargs: {numbered: true}`` it has numbered configurations: every start with every goal.
+and y upwards. With ``make_kwargs: {numbered: true}`` it has numbered configurations: every start with every goal.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import signal
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
-from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings, EnvSpec
+from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings
 from rlft_envs.errors import EnvSetupError, check_known
 from rlft_envs.simulator import Simulator
-from rlft_envs.single import ObservationRow, Outcome, SingleEnv
+from rlft_envs.single import ObservationRow, Outcome, SingleEnv, spec_of
 
 ENV_IDS = ("ToyReach-v0",)
 CONTROL_MODES = ("pd_ee_delta_pos",)
 STATE_TERMS = ("tcp_pos", "goal_pos")
-FAULT_KINDS = ("raise", "exit", "kill", "hang", "nan_reward", "nan_state")
 
 MAX_STEP = 0.12  # displacement of a unit action
 CONTROL_HZ = 20.0
@@ -43,38 +32,10 @@ JITTER = 0.05
 
 def configurations(settings: EnvSettings) -> ConfigurationSpace | None:
     """The numbered configurations; None unless ``numbered`` is set."""
-    if not dict(settings.make_kwargs).pop("numbered", False):
+    if not {"numbered": False, **settings.make_kwargs}["numbered"]:
         return None
     pairs = [{"start": start, "goal": goal} for start in STARTS for goal in GOALS]
     return ConfigurationSpace({"start": len(STARTS), "goal": len(GOALS)}, pairs.__getitem__, ("start", "goal"))
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A failure on purpose, to test those who have to survive it."""
-
-    # `raise` an exception, `exit` the process (status 7), `kill` it (signal 9), `hang`, or report
-    # `nan_reward` or `nan_state`
-    kind: str
-    seed: int  # the episode that fails
-    at_step: int = 1  # after this many executed steps; 0 fails in reset
-    marker: str | None = None  # a file; where given, the fault fires only while it does not exist, and creates it
-
-    def strike(self, seed: int | None, step: int) -> str | None:
-        """Fail if it is time; the kind of what only spoils numbers, which is the caller's to do."""
-        if (seed, step) != (self.seed, self.at_step) or (self.marker is not None and Path(self.marker).exists()):
-            return None
-        if self.marker is not None:
-            Path(self.marker).touch()
-        if self.kind == "raise":
-            raise RuntimeError("the toy environment was told to fail")
-        if self.kind == "exit":
-            os._exit(7)
-        if self.kind == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.kind == "hang":
-            time.sleep(3600.0)
-        return self.kind
 
 
 class ToyEnv(SingleEnv):
@@ -83,28 +44,10 @@ class ToyEnv(SingleEnv):
     def __init__(self, settings: EnvSettings) -> None:
         super().__init__(settings)
         self.check(settings)
-        extra = dict(settings.make_kwargs)
-        fault: Mapping[str, Any] | None = extra.pop("fault", None)
-        self._numbered = bool(extra.pop("numbered", False))
-        check_known("env.make_kwargs", extra, ("fault", "numbered"))
-        self._fault = None if fault is None else Fault(**fault)
-        if self._fault is not None:
-            check_known("env.make_kwargs.fault.kind", [self._fault.kind], FAULT_KINDS)
+        numbered = configurations(settings)
         self._pos, self._goal = np.zeros((2, 2))
-        self._reward_is_broken = False
-        self.spec = EnvSpec(
-            env_id=settings.env_id,
-            num_envs=settings.num_envs,
-            action_low=(-1.0, -1.0),
-            action_high=(1.0, 1.0),
-            state_dim=2 * len(settings.state_terms),
-            cameras=settings.cameras,
-            control_mode=settings.control_mode,
-            control_hz=CONTROL_HZ,
-            max_episode_steps=settings.max_episode_steps,
-            privileged_dim=4 if settings.privileged else 0,
-            num_configurations=len(STARTS) * len(GOALS) if self._numbered else 0,
-        )
+        sizes = 4 * settings.privileged, numbered.count if numbered else 0
+        self.spec = spec_of(settings, ((-1, -1), (1, 1)), 2 * len(settings.state_terms), CONTROL_HZ, *sizes)
 
     @property
     def instruction(self) -> str:
@@ -115,11 +58,9 @@ class ToyEnv(SingleEnv):
         """Draw the cameras and read the state."""
         values = {"tcp_pos": self._pos, "goal_pos": self._goal}
         state = np.concatenate([values[term] for term in self.settings.state_terms])
-        return ObservationRow(
-            images={camera.name: self._draw(camera) for camera in self.settings.cameras},
-            state=state.astype(np.float32),
-            privileged=np.concatenate([self._pos, self._goal]).astype(np.float32) if self.settings.privileged else None,
-        )
+        privileged = np.concatenate([self._pos, self._goal]).astype(np.float32) if self.settings.privileged else None
+        images = {camera.name: self._draw(camera) for camera in self.settings.cameras}
+        return ObservationRow(images, state.astype(np.float32), privileged)
 
     def human_view(self) -> np.ndarray:
         """An image for people, uint8 ``[96, 96, 3]``."""
@@ -131,28 +72,19 @@ class ToyEnv(SingleEnv):
     def _start_episode(self, seed: int, configuration_id: int | None) -> None:
         rng = np.random.default_rng(seed)
         self._pos, self._goal = rng.uniform(-0.8, 0.8, size=(2, 2))
-        if self._numbered:
+        if self.spec.num_configurations:
             number = int(rng.integers(self.spec.num_configurations)) if configuration_id is None else configuration_id
             start, goal = divmod(number, len(GOALS))
             centres = np.array([list(STARTS.values())[start], list(GOALS.values())[goal]])
             self._pos, self._goal = centres + rng.uniform(-JITTER, JITTER, size=(2, 2))
-        self._reward_is_broken = False
-        self._fail_if_told(seed, 0)
 
     def _advance(self, action: np.ndarray) -> Outcome:
         self._pos = np.clip(self._pos + MAX_STEP * np.clip(action, -1.0, 1.0), -1.0, 1.0)
-        self._fail_if_told(self.seed, self.elapsed + 1)
         distance = float(np.linalg.norm(self._pos - self._goal))
         return Outcome(success=distance < GOAL_RADIUS, metrics={"distance": distance})
 
     def _dense_reward(self) -> float:
-        return math.nan if self._reward_is_broken else float(1.0 - np.tanh(np.linalg.norm(self._pos - self._goal)))
-
-    def _fail_if_told(self, seed: int | None, step: int) -> None:
-        kind = None if self._fault is None else self._fault.strike(seed, step)
-        self._reward_is_broken |= kind == "nan_reward"
-        if kind == "nan_state":
-            self._pos = np.full(2, np.nan)
+        return float(1.0 - np.tanh(np.linalg.norm(self._pos - self._goal)))
 
     def _draw(self, camera: CameraSettings) -> np.ndarray:
         """Goal in green, disc in blue on top, uint8 ``[height, width, 3]``."""
@@ -170,6 +102,7 @@ class ToyEnv(SingleEnv):
         check_known("env.id", [settings.env_id], ENV_IDS)
         check_known("env.control_mode", [settings.control_mode], CONTROL_MODES)
         check_known("env.state_terms", settings.state_terms, STATE_TERMS)
+        check_known("env.make_kwargs", settings.make_kwargs, ("numbered",))
         for camera in settings.cameras:
             if camera.eye is not None or camera.target is not None or camera.fov is not None:
                 raise EnvSetupError(f"camera {camera.name!r}: the toy's cameras take a name and a size only")

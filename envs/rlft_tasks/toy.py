@@ -9,11 +9,7 @@ from rlft_envs.toy import ENV_IDS, INSTRUCTION, MAX_STEP, ToyEnv, configurations
 
 
 class ToyExpert:
-    """Moves along the straight line, a little slower than it could, and stays at the goal.
-
-    Args:
-        env: the environment, right after its reset.
-    """
+    """Moves along the straight line, a little slower than it could, and stays at the goal."""
 
     speed = 0.8
     frozen_action_dims: tuple[int, ...] = ()

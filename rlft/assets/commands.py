@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import shlex
 import sys
 from collections.abc import Sequence
 from textwrap import indent
 
-from rlft.assets.check import Status, check
 from rlft.assets.install import install
-from rlft.assets.sources import DEFAULT, VARIABLE, AssetError, Source, all_sources, assets_root, select
+from rlft.assets.sources import DEFAULT, VARIABLE, AssetError, Source, Status, all_sources, assets_root, check
 
 COMMAND = ".venv/bin/python scripts/download_assets.py --accept-licences"
 SHOWN = 20  # files of a kind that a check names
@@ -28,10 +26,13 @@ def main(
         the exit status: 0; 1 where something is missing, differs or cannot be had; 2 where the licences were not
         accepted or an argument is wrong; 130 for Ctrl-C.
     """
-    args = _parser(doc, prog).parse_args(argv)
+    known = all_sources() if sources is None else sources
+    args = (parser := _parser(doc, prog, [source.name for source in known])).parse_args(argv)
+    if not 0.0 < args.timeout <= LONGEST_S:
+        parser.error(f"argument --timeout: {args.timeout:g}: must be a number above 0, at most {LONGEST_S:g}")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        return _run(args, all_sources() if sources is None else sources)
+        return _run(args, known)
     except AssetError as error:
         sys.stderr.write(f"{prog}: {error}\n")
         return error.exit_code
@@ -46,7 +47,7 @@ def _run(args: argparse.Namespace, sources: list[Source]) -> int:
     command = shlex.join([*COMMAND.split(), *chosen])
     if root.exists() and not root.is_dir():
         raise AssetError(f"--root {root}: a file; give a directory", exit_code=2)
-    sources = select(sources, args.only)
+    sources = [source for source in sources if not args.only or source.name in args.only]
     if args.list:
         sys.stdout.writelines(f"{_line(source)}\n" for source in sources)
         return 0
@@ -64,28 +65,18 @@ def _run(args: argparse.Namespace, sources: list[Source]) -> int:
     return 0 if whole else 1
 
 
-def _parser(doc: str | None, prog: str) -> argparse.ArgumentParser:
+def _parser(doc: str | None, prog: str, names: list[str]) -> argparse.ArgumentParser:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=prog, description=doc, allow_abbrev=False, formatter_class=style)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--list", action="store_true", help="say what there is to fetch, and stop")
     mode.add_argument("--check", action="store_true", help="say what is there, missing or different, and stop")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these sources alone")
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="these sources alone")
     where = f"where they lie (assets.root); else {VARIABLE}, else {DEFAULT}"
     parser.add_argument("--root", metavar="DIR", help=where)
     parser.add_argument("--accept-licences", action="store_true", help="accept the terms that are printed")
-    parser.add_argument("--timeout", type=_seconds, default=30.0, metavar="S", help="seconds without a byte (30)")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds without a byte (30)")
     return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0.0 < value <= LONGEST_S:
-        raise argparse.ArgumentTypeError(f"{text}: must be a number above 0, at most {LONGEST_S:g}")
-    return value
 
 
 def _table(state: Status) -> list[str]:

@@ -18,8 +18,7 @@ import pooch
 import requests
 from filelock import FileLock, Timeout
 
-from rlft.assets.check import check, digest_of, matches, write_receipt
-from rlft.assets.sources import Archive, AssetError, Entry, Source, safe_name
+from rlft.assets.sources import Archive, AssetError, Entry, Source, check, digest_of, matches, safe_name, write_receipt
 
 log = logging.getLogger(__name__)
 

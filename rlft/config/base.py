@@ -1,7 +1,5 @@
 """What a section of the schema is made of. Types are strict: text is no number, and a number no text."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any
 

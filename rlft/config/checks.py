@@ -3,16 +3,12 @@
 Each message shows the arithmetic and the nearest values that work.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from rlft import plugins
-from rlft.config.evaluation import IN_DISTRIBUTION
-from rlft.config.randomization import enabled_effects
-from rlft.config.schema import RunConfig
+from rlft.config.schema import IN_DISTRIBUTION, RunConfig, enabled_effects
 
 FAMILY = ("Options", "stats_method", "problems", "image_size", "build", "save", "load", "check")  # PolicyFamily's
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

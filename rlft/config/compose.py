@@ -1,7 +1,5 @@
 """From files and command line to one plain, fully resolved tree of values. Hydra and OmegaConf stay in here."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -9,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from rlft.config.fields import known
-from rlft.config.messages import did_you_mean, nearest
+from rlft.config.groups import group_choices, roots, takes_a_task, task_serving
 from rlft.config.renamed import current_path, take_old
 from rlft.config.schema import RunConfig
-from rlft.config.tasks import takes_a_task, task_serving
-from rlft.errors import ConfigError
+from rlft.errors import ConfigError, did_you_mean
 
-PLACES = [parent / "configs" for parent in Path(__file__).resolve().parents[1:3]]  # in a wheel; in a checkout
-CONFIG_DIR = next((place.resolve() for place in PLACES if place.is_dir()), PLACES[0])
 MAY_BE_NULL = ("randomization", "recipe", "suite")  # groups of which a run needs no file
 GONE = object()  # an entry that ~key takes away
 
@@ -36,47 +37,20 @@ def compose_tree(
     if config_dir is not None and not config_dir.is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such directory")
     choices, values = _split_overrides(overrides, config_dir)
-    choices += _task_of_id(config_name or entry, choices, values, config_dir)
-    files = _compose_files(config_name or entry, choices, config_dir)
+    name = config_name or entry
+    root = _root_of(name, config_dir)
+    choices += _task_of_id(root / f"{name}.yaml", choices, values, config_dir)
+    files = _compose_files(name, root, choices, config_dir)
     files.pop("serves", None)  # which ids a task file is for: data for task_serving
-    tree = _over_defaults(files)
+    values = [*take_old(files).items(), *values]
+    tree = _merge(asdict(RunConfig()), files)
     if problems := [problem for path, value in values if (problem := _assign(tree, path, value))]:
         raise ConfigError(problems)
     return resolve(tree)
 
 
-def read_tree(path: Path) -> dict[str, Any]:
-    """Read one YAML file (a run's config.yaml) over the schema's defaults.
-
-    Raises:
-        ConfigError: it is missing or not a YAML mapping.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path}: cannot be read: {_one_line(error)}") from error
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(loaded).__name__}")
-    return resolve(_over_defaults({str(k): v for k, v in loaded.items()}))
-
-
-def group_choices(config_dir: Path | None = None) -> dict[str, list[str]]:
-    """Config groups and the choices in each, from configs/ and one's own directory."""
-    found: dict[str, set[str]] = {}
-    for root in _roots(config_dir):
-        for file in root.glob("*/*.yaml"):
-            found.setdefault(file.parent.name, set()).add(file.stem)
-    return {group: sorted(found[group]) for group in sorted(found)}
-
-
 def resolve(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Resolve every ``${...}``; all that cannot be resolved are reported together."""
-    from omegaconf import Container, DictConfig, OmegaConf
-    from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
-
     problems: list[str] = []
 
     def visit(node: Any, prefix: str) -> None:
@@ -111,19 +85,12 @@ def plain(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", str(value))[-80:].strip("._-") or "task"
 
 
-def _roots(config_dir: Path | None) -> list[Path]:
-    return [CONFIG_DIR] if config_dir is None else [config_dir.resolve(), CONFIG_DIR]
-
-
-def parse_override(text: str) -> Any:
+def parse_override(text: str) -> Override:
     """One word of the command line in Hydra's grammar.
 
     Raises:
         ConfigError: it is none.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
@@ -148,7 +115,7 @@ def _split_overrides(overrides: Sequence[str], config_dir: Path | None) -> tuple
             choice = None if override.is_delete() else override.value()
             choices.append(f"~{key}" if choice is None else f"{key}={choice}")
             if choice not in groups[key] and not (choice is None and key in MAY_BE_NULL):
-                hint = did_you_mean(nearest(choice, groups[key]))
+                hint = did_you_mean(choice, groups[key])
                 problems.append(f"{text}: no such choice; {key} is one of {', '.join(groups[key])}{hint}")
         elif override.is_delete():
             path = current_path(key)
@@ -157,68 +124,41 @@ def _split_overrides(overrides: Sequence[str], config_dir: Path | None) -> tuple
                 problems.append(f"{text!r}: {path} has no null; set {path}=VALUE, or leave it out")
             values.append((path, GONE if setting is None else None))
         else:
-            values.append((current_path(key), _plain(override.value())))
+            values.append((current_path(key), override.value()))
     if problems:
         raise ConfigError(problems)
     return choices, values
 
 
-def _task_of_id(name: str, choices: list[str], values: list[tuple[str, Any]], config_dir: Path | None) -> list[str]:
+def _root_of(name: str, config_dir: Path | None) -> Path:
+    places = roots(config_dir)
+    for root in places:
+        if (root / f"{name}.yaml").is_file():
+            return root
+    found = sorted({file.stem for root in places for file in root.glob("*.yaml")})
+    raise ConfigError(f"--config-name {name}: no {name}.yaml in {places[0]}; there are {', '.join(found)}")
+
+
+def _task_of_id(file: Path, choices: list[str], values: list[tuple[str, Any]], config_dir: Path | None) -> list[str]:
     """The task file that ``env.id`` asks for, where no task is named: its controller and cameras go with it."""
     env_id = dict(values).get("env.id")
-    entry = next((file for root in _roots(config_dir) if (file := root / f"{name}.yaml").is_file()), None)
-    if entry is None or not isinstance(env_id, str) or any(choice.startswith("task=") for choice in choices):
+    if not isinstance(env_id, str) or any(choice.startswith("task=") for choice in choices) or not takes_a_task(file):
         return []
-    task = task_serving(env_id, _roots(config_dir)) if takes_a_task(entry) else None
+    task = task_serving(env_id, config_dir)
     return [] if task is None else [f"task={task}"]
 
 
-def _plain(value: Any) -> Any:
-    """Hydra keeps quoted strings in an object of its own inside lists and mappings."""
-    from hydra.core.override_parser.types import QuotedString
-
-    match value:
-        case QuotedString():
-            return value.text
-        case list():
-            return [_plain(x) for x in value]
-        case dict():
-            return {str(_plain(k)): _plain(v) for k, v in value.items()}
-    return value
-
-
-def _compose_files(name: str, choices: list[str], config_dir: Path | None) -> dict[str, Any]:
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    roots = _roots(config_dir)
+def _compose_files(name: str, first: Path, choices: list[str], config_dir: Path | None) -> dict[str, Any]:
     # The directory that has the entry's file comes first, and its files win; the other stays reachable.
-    first = next((root for root in roots if (root / f"{name}.yaml").is_file()), None)
-    if first is None:
-        found = sorted({file.stem for root in roots for file in root.glob("*.yaml")})
-        raise ConfigError(f"--config-name {name}: no {name}.yaml in {roots[0]}; there are {', '.join(found)}")
-    others = ", ".join(f"'file://{root}'" for root in roots if root != first)
+    others = ", ".join(f"'file://{root}'" for root in roots(config_dir) if root != first)
     search = [f"hydra.searchpath=[{others}]"] if others else []
     try:
         with initialize_config_dir(str(first), version_base="1.3"):
-            composed = OmegaConf.to_container(compose(name, overrides=[*choices, *search]))
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+            composed = compose(name, overrides=[*choices, *search])
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
         remedy = "; its defaults list does not name that group" if "defaults list" in str(error) else ""
         raise ConfigError(f"{name}.yaml: {_one_line(error)}{remedy}") from error
-    if not isinstance(composed, dict):
-        raise ConfigError(f"{name}.yaml: expected a mapping of settings")
-    return {str(key): value for key, value in composed.items()}
-
-
-def _over_defaults(files: dict[str, Any]) -> dict[str, Any]:
-    """The schema's defaults under what files say; old keys as their present ones."""
-    old = take_old(files)
-    tree = _merge(asdict(RunConfig()), files)
-    for path, value in old.items():
-        _assign(tree, path, value)
-    return tree
+    return {str(key): value for key, value in dict(OmegaConf.to_container(composed)).items()}  # type: ignore[arg-type]
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Reading the schema: its dotted keys, types and limits, in words. No values here."""
 
-from __future__ import annotations
-
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass

@@ -1,7 +1,5 @@
 """The schema's sections about learning: exploration, value head, optimisers, buffer, PPO and SFT."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic.dataclasses import dataclass

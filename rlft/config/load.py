@@ -1,17 +1,16 @@
 """Loading settings: files and command line in, one checked :class:`RunConfig` out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from rlft import plugins
 from rlft.config.checks import cross_checks, policy_family
-from rlft.config.compose import compose_tree, read_tree
+from rlft.config.compose import compose_tree
 from rlft.config.messages import typed
-from rlft.config.options import check_options
 from rlft.config.schema import RunConfig
 from rlft.errors import ConfigError
 
@@ -19,7 +18,7 @@ from rlft.errors import ConfigError
 def load(
     entry: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None, config_name: str | None = None
 ) -> RunConfig:
-    """Load the settings of one entry point.
+    """Load, complete and check the settings of one entry point; nothing changes them afterwards.
 
     Args:
         entry: ``collect_demos``, ``train_sft``, ``train_rl``, ``evaluate``, ``report`` or ``plan``: a file in configs/.
@@ -31,17 +30,7 @@ def load(
         ConfigError: with every problem found.
     """
     directory = Path(config_dir) if config_dir is not None else None
-    return from_tree(compose_tree(entry, overrides, directory, config_name), entry)
-
-
-def load_file(path: str | Path, entry: str = "train_rl") -> RunConfig:
-    """Load the config.yaml of a run; errors as of :func:`load`."""
-    return from_tree(read_tree(Path(path)), entry)
-
-
-def from_tree(tree: Mapping[str, Any], entry: str = "train_rl") -> RunConfig:
-    """Type, complete and check a resolved tree of settings. Nothing changes them afterwards; errors as above."""
-    cfg = typed(RunConfig, tree)
+    cfg = typed(RunConfig, compose_tree(entry, overrides, directory, config_name))
     if problems := list(policy_family(cfg)):
         raise ConfigError(problems)
     check_options(cfg)
@@ -49,6 +38,26 @@ def from_tree(tree: Mapping[str, Any], entry: str = "train_rl") -> RunConfig:
     if problems := cross_checks(cfg):
         raise ConfigError(problems)
     return cfg
+
+
+def check_options(cfg: RunConfig) -> None:
+    """Refuse options that the chosen plug-in does not declare; it is imported only where there are some."""
+    problems = []
+    for kind, section, name, mapping in (
+        ("simulators", "env", cfg.env.simulator, cfg.env.options),
+        ("policies", "model", cfg.model.kind, cfg.model.options),
+        ("objectives", "train", cfg.train.objective, cfg.train.options),
+    ):
+        cls = getattr(plugins.load(kind, name), "Options", None) if mapping else None
+        try:
+            if cls is not None:
+                typed(cls, mapping, f"{section}.options")
+            elif mapping:
+                problems.append(f"{section}.options = {mapping}: {name} declares none; remove them")
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
 
 
 def changed(cfg: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
@@ -64,9 +73,7 @@ def _with(section: Any, path: str, value: Any) -> Any:
 
 
 def dump(cfg: RunConfig) -> str:
-    """The settings as YAML; :func:`load_file` reads back the same settings."""
-    from omegaconf import OmegaConf
-
+    """The settings as YAML, which :func:`load` reads back as its ``config_name``."""
     return OmegaConf.to_yaml(OmegaConf.create(asdict(cfg)))
 
 

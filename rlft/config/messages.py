@@ -1,7 +1,5 @@
 """From a plain tree of values to typed settings; what pydantic finds wrong, in our words, all of it at once."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from rlft.config.fields import Setting, settings
 from rlft.config.renamed import advice
-from rlft.errors import ConfigError
+from rlft.errors import ConfigError, did_you_mean
 
 NULL_WORDS = ("none", "nil", "~")
 # What pydantic's kinds of errors end with.
@@ -21,19 +19,20 @@ WRONG_TYPE = ("_type", "_parsing", "_from_float", "finite_number")
 UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
-def typed[T](cls: type[T], tree: Mapping[str, Any], prefix: str = "") -> T:
-    """Build an object of settings, of a dataclass or model of pydantic or a plain dataclass.
+def typed[T](cls: type[T], tree: Mapping[str, Any], section: str = "") -> T:
+    """Build an object of settings: the schema's root, or a plug-in's ``Options``.
 
     Args:
-        cls: its class.
+        cls: its class, a dataclass or model of pydantic or a plain dataclass; fields may carry limits and meaning.
         tree: resolved values; missing keys take their defaults.
-        prefix: dotted path of the section with its final dot, or an empty string at the root.
+        section: dotted path of the section, for instance ``env.options``; empty at the root.
 
     Raises:
-        ConfigError: with every problem found.
+        ConfigError: unknown keys, wrong types, values out of range; every one is named.
     """
+    prefix = f"{section}." if section else ""
     known = {setting.path: setting for setting in settings(cls, prefix)}
-    leaves = list(_leaves(tree, prefix.removesuffix(".")))
+    leaves = list(_leaves(tree, section))
     if targets := [path for path, _ in leaves if "_target_" in path.split(".")]:
         raise ConfigError([f"{path}: _target_ keys are refused: settings name no code to run" for path in targets])
     errors: list[ErrorDetails] = []
@@ -71,7 +70,7 @@ def _problem(path: str, found: ErrorDetails, known: Mapping[str, Setting]) -> st
         return f"{path} = null: {_no_null(setting)}"
     limits = "" if entry else setting.limits_text()
     if kind.endswith(LIMITS):
-        return f"{path} = {value!r}: must be {limits}" + did_you_mean(nearest(value, setting.choices))
+        return f"{path} = {value!r}: must be {limits}" + did_you_mean(value, setting.choices)
     text = f"{path} = {value!r}: expected {setting.type_text(entry=entry)}{f', {limits}' if limits else ''}"
     if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
         text += f"; quote it to make it text: {path}=\"'{value}'\""
@@ -104,7 +103,7 @@ def _unknown(tree: Mapping[str, Any], prefix: str, known: Mapping[str, Setting])
 def _no_such(path: str, value: Any, known: Iterable[str]) -> list[str]:
     """Messages for a key that the schema does not have: what it is called now, or the nearest keys."""
     told = list(dict.fromkeys(text for leaf, _ in _leaves(value, path) if (text := advice(leaf)) is not None))
-    return told or [f"{path}: no such setting" + did_you_mean(nearest_keys(path, known))]
+    return told or [f"{path}: no such setting{_nearest_keys(path, known)}"]
 
 
 def _generic(path: str) -> str:
@@ -119,8 +118,8 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def nearest_keys(path: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The settings that a misspelled or misplaced key may have meant, best first; an empty list for no idea."""
+def _nearest_keys(path: str, known: Iterable[str]) -> str:
+    """As :func:`rlft.errors.did_you_mean`, for a key that may be misspelled or in the wrong section."""
     parent, _, name = _generic(path).rpartition(".")
 
     def likeness(key: str) -> float:
@@ -128,15 +127,6 @@ def nearest_keys(path: str, known: Iterable[str], count: int = 3) -> list[str]:
         # A misspelling in the right section is likelier than a key of another section.
         return difflib.SequenceMatcher(None, key_name, name).ratio() * (1.0 if key_parent == parent else 0.9)
 
-    ranked = sorted(((likeness(key), key) for key in known), key=lambda pair: -pair[0])[:count]
-    return [key for score, key in ranked if score >= 0.7 and score >= ranked[0][0] - 0.05]
-
-
-def nearest(value: Any, choices: Iterable[str]) -> list[str]:
-    """The choice that a misspelled one may have meant."""
-    return difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.6)
-
-
-def did_you_mean(names: list[str]) -> str:
-    """The end of a message."""
-    return f"; did you mean {' or '.join(names)}?" if names else ""
+    ranked = sorted(((likeness(key), key) for key in known), key=lambda pair: -pair[0])[:3]
+    near = [key for score, key in ranked if score >= 0.7 and score >= ranked[0][0] - 0.05]
+    return f"; did you mean {' or '.join(near)}?" if near else ""

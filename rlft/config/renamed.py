@@ -1,7 +1,5 @@
 """Keys that had another name, and those that have no meaning any more (renamed.yaml)."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

@@ -4,16 +4,18 @@ The sections about learning are in :mod:`rlft.config.learning`. ``docs/configura
 and :mod:`rlft.config.load` validates against them. docs/concepts.md maps the names of keys to other projects' words.
 """
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic.dataclasses import dataclass
 
 from rlft.config.base import MUST_BE_GIVEN, SECTION, Bool, Float, Int, PluginName, opt
-from rlft.config.evaluation import EvalConfig
 from rlft.config.learning import BufferConfig, CriticConfig, ExplorationConfig, GuardConfig, SftConfig, TrainConfig
-from rlft.config.randomization import DomainRandomizationConfig
+
+IN_DISTRIBUTION = "in_distribution"
+Group = Literal["in_distribution", "vision", "semantics", "execution"]
+GROUPS: tuple[str, ...] = get_args(Group)
+FOLDER = "A folder of images; a relative one lies in the directory of assets."
+EFFECTS = ("brightness", "contrast", "saturation", "hue", "noise", "blur", "crop", "shift", "texture", "overlay")
 
 
 @dataclass(config=SECTION, frozen=True)
@@ -154,6 +156,90 @@ class WandbConfig:
     entity: str | None = opt(None, "Team or user.")
     run: str | None = opt(None, "Run name; null: the run's name.")
     offline_mode: Bool = opt(False, "Never talk to the network.")
+
+
+@dataclass(config=SECTION, frozen=True)
+class SuiteMemberConfig:
+    """One evaluation of a suite; what it does not say is as in the other settings."""
+
+    name: str = opt("", "Names its row and its files.")
+    group: Group = opt(IN_DISTRIBUTION, "What is unlike training; exactly one member is in distribution.")
+    id: str | None = opt(None, "The simulator's environment id; null: env.id.")
+    make_kwargs: dict[str, Any] = opt({}, "Constructor arguments on top of env.make_kwargs.")
+    instruction: str | None = opt(None, "Language instruction; null: env.instruction.")
+
+
+@dataclass(config=SECTION, frozen=True)
+class SuiteConfig:
+    """A list of evaluations that make one table; the files of the group suite hold them."""
+
+    name: str = opt("suite", "Stands above the table.")
+    members: list[SuiteMemberConfig] = opt([], "The evaluations, in the order of the table.")
+
+
+@dataclass(config=SECTION, frozen=True)
+class EvalConfig:
+    """Closed-loop evaluation."""
+
+    num_envs: Int = opt(16, "Environments side by side, at most; they do not change the result.", ge=1)
+    episodes: Int = opt(128, "Episodes in all; unused with eval.select=all.", ge=1)
+    seed: Int = opt(1_000_000, "Names every episode's seed and noise; never used by collection or rollouts.", ge=0)
+    select: Literal["seeds", "all", "stratified"] = opt(
+        "seeds", "Which configurations: drawn by seed, all numbered ones, or different ones, balanced by their labels."
+    )
+    episode_end: Literal["success", "time_limit"] | None = opt(
+        None, "What ends an episode: the first success, or time alone; null: as env.episode_ends_on_success says."
+    )
+    label: str = opt("policy", "Names the result: eval_<label>.json and its videos.")
+    num_videos: Int = opt(4, "Episodes run once more for a video, failures first.", ge=0)
+    suite: SuiteConfig | None = opt(None, "Several evaluations in one table (group suite), or null.")
+
+
+@dataclass(config=SECTION, frozen=True)
+class TextureConfig:
+    """A texture that is blended over the whole image."""
+
+    folder: str = opt(..., FOLDER)
+    files: list[str] = opt(["*"], "Which files of it, by name patterns.", min_length=1)
+    ratio: Float = opt(0.3, "Largest share of the texture in the blend; drawn from 0 to this.", gt=0.0, le=1.0)
+
+
+@dataclass(config=SECTION, frozen=True)
+class OverlayConfig:
+    """Another background, where images are composites of a known background image and a rendered foreground."""
+
+    folder: str = opt(..., f"{FOLDER} The backgrounds to swap in.")
+    files: list[str] = opt(["*"], "Which files of it, by name patterns.", min_length=1)
+    known_folder: str | None = opt(None, "The backgrounds that the environment shows; null: the same folder.")
+    known_files: list[str] = opt(["*"], "Which files of it, by name patterns.", min_length=1)
+    tolerance: Int = opt(16, "Difference of a background pixel from the known one, of 255, at most.", ge=0, le=128)
+    min_match: Float = opt(0.3, "An image with a smaller share of background stays as it is.", gt=0.0, le=1.0)
+
+
+@dataclass(config=SECTION, frozen=True)
+class DomainRandomizationConfig:
+    """Images are changed before the policy sees them, in rollouts and in SFT, never in evaluations."""
+
+    rollout: Bool = opt(True, "Change the images of rollouts.")
+    sft: Bool = opt(True, "Change the images of SFT, anew for every row of every step.")
+    cameras: list[str] | None = opt(None, "Whose images; null: all cameras.", min_length=1)
+    per: Literal["episode", "decision"] = opt("episode", "How often rollouts draw.")
+    probability: Float = opt(1.0, "Share of the draws that change an image at all.", gt=0.0, le=1.0)
+    brightness: Float = opt(0.0, "Largest value added or taken away, share of the full range.", ge=0.0, le=1.0)
+    contrast: Float = opt(0.0, "Largest change of the contrast's factor from 1.", ge=0.0, le=1.0)
+    saturation: Float = opt(0.0, "Largest change of the saturation's factor from 1.", ge=0.0, le=1.0)
+    hue: Float = opt(0.0, "Largest turn of the hue, degrees.", ge=0.0, le=180.0)
+    noise: Float = opt(0.0, "Largest std of Gaussian noise, share of the full range.", ge=0.0, le=1.0)
+    blur: Float = opt(0.0, "Largest std of the Gaussian blur, pixels of the camera.", ge=0.0, le=10.0)
+    crop: Float = opt(0.0, "Largest share of either side that is cut off; the rest is resized back.", ge=0.0, le=0.5)
+    shift: Float = opt(0.0, "Largest shift, share of either side; the border is repeated.", ge=0.0, le=0.5)
+    texture: TextureConfig | None = opt(None, "A texture that is blended over the whole image.")
+    overlay: OverlayConfig | None = opt(None, "Another background behind a rendered foreground.")
+
+
+def enabled_effects(cfg: DomainRandomizationConfig) -> list[str]:
+    """The names of the effects that are on."""
+    return [name for name in EFFECTS if vars(cfg)[name]]  # off: 0 or null
 
 
 @dataclass(config=SECTION, frozen=True)

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import logging
 import os
 import shutil
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rlft.config.schema import RunConfig
-from rlft.data.attempt_log import AttemptLog
-from rlft.data.episode import DemoMeta
-from rlft.data.writer import DemoWriter, check_target
+from rlft.data.episode import DatasetError, DemoMeta, Episode, check_target, write_demos
 from rlft.errors import RlftError
 from rlft.progress import Progress
 from rlft.seeding import seed_for
@@ -31,7 +30,7 @@ from rlft_envs.workers.demos import DemoPool
 
 log = logging.getLogger(__name__)
 
-PARTS = "collect_parts"
+PARTS, ATTEMPTS = "collect_parts", "attempts.jsonl"
 ATTEMPTS_PER_EPISODE = 4
 WRITE_REPORT = 100  # episodes written between two reports
 # What may differ between an interrupted collection and its continuation.
@@ -42,35 +41,70 @@ class CollectError(RlftError):
     """Demonstrations cannot be collected."""
 
 
-@dataclass(frozen=True)
-class CollectResult:
-    """What a collection came to."""
+class AttemptLog:
+    """A directory with one line per finished attempt and one file per recorded episode.
 
-    episodes: int  # demonstrations in the dataset
-    attempts: int  # seeds tried for them
-    success_rate: float  # successes per attempt
-    seconds: float  # wall time of this call, an earlier interrupted one not included
-    resumed_attempts: int  # attempts taken over from an interrupted collection
-    failures: dict[str, list[int]]  # kind of failure -> the seeds that failed so
-    lengths: dict[str, float]  # mean, min and max steps per episode in the dataset
-    steps_to_success: dict[str, float]  # mean, min and max steps until the first success
-    longer_than_limit: int  # demonstrations that need more steps than `env.max_episode_len` allows a policy
-    dataset: str  # its directory
-    fingerprint: str  # of the dataset
+    An attempt counts once its line is whole, and its line is written after its episode: whatever the moment of
+    an interruption, nothing counts that is not there.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for ``collect.json``."""
-        counts = {kind: len(seeds) for kind, seeds in self.failures.items()}
-        return dataclasses.asdict(self) | {"failure_counts": counts}
+    Args:
+        root: made where it is missing; what lies there is continued.
+        key: everything that decides what an attempt records.
+
+    Raises:
+        DatasetError: the attempts that lie there were made with other settings.
+    """
+
+    def __init__(self, root: Path, key: dict[str, Any]) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self.root, self.path = root, root / ATTEMPTS
+        wanted = json.loads(json.dumps(key))
+        found, *done = self._whole_lines() or [wanted]
+        if not done:
+            self.path.write_text(json.dumps(found) + "\n")
+        if differ := [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]:
+            told = "{} was {!r} in the interrupted collection and is {!r} now".format
+            problems = [told(name, found.get(name), wanted.get(name)) for name in differ]
+            problems.append(f"repeat the earlier settings to continue, or remove {root} to start anew")
+            raise DatasetError(root, problems)
+        self.records = {line["number"]: AttemptRecord(**line) for line in done}  # by attempt number
+
+    def part(self, number: int) -> Path:
+        """Where the episode of an attempt is kept; whoever records it writes it there."""
+        return self.root / f"attempt_{number:06d}.npz"
+
+    def add(self, record: AttemptRecord) -> None:
+        """Note the outcome of an attempt, after its episode has been written."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(record)) + "\n")
+        self.records[record.number] = record
+
+    def episode(self, record: AttemptRecord) -> Episode:
+        """The recorded episode of an attempt; a file that is gone or broken is a DatasetError."""
+        path = self.part(record.number)
+        try:
+            return Episode.load(path, record.seed)
+        except (OSError, ValueError, KeyError) as error:
+            problem = f"{path.name} cannot be read ({error}); remove {self.root} to collect anew"
+            raise DatasetError(self.root, [problem]) from error
+
+    def _whole_lines(self) -> list[dict[str, Any]]:
+        """What the file holds; a last line that an interruption cut off is removed from it."""
+        data = self.path.read_bytes() if self.path.is_file() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            log.warning("%s ends in a line that was cut off; that attempt is made again", self.path)
+            os.truncate(self.path, len(whole))
+        return list(map(json.loads, whole.splitlines()))
 
 
 def collect(
     cfg: RunConfig, settings: EnvSettings, run_dir: Path, dataset_dir: Path, progress: Progress | None = None
-) -> CollectResult:
+) -> dict[str, Any]:
     """Collect ``cfg.collect.num_episodes`` demonstrations into ``dataset_dir``, which must not exist.
 
-    Finished attempts are kept in ``<run_dir>/collect_parts`` until the dataset is whole; calling again after an
-    interruption continues there.
+    Gives what collect.json holds. Finished attempts are kept in ``<run_dir>/collect_parts`` until the dataset is whole;
+    calling again after an interruption continues there.
 
     Raises:
         DatasetError: the dataset exists, a name is not allowed, or parts of another configuration lie there.
@@ -94,34 +128,34 @@ def collect(
         raise CollectError(str(error)) from error
     records = _needed(attempts, c.num_episodes)
     kept = [r for r in records if r.outcome == SUCCESS or (c.keep_failures and r.steps > 0)]
-    writer = DemoWriter(dataset_dir, cfg.dataset.repo_id, _meta(cfg, settings, source), video=c.save_video)
-    fingerprint = _write(writer, attempts, kept, progress)
+    meta, episodes = _meta(cfg, settings, source), _episodes(attempts, kept, progress)
+    fingerprint = write_demos(dataset_dir, cfg.dataset.repo_id, meta, episodes, video=c.save_video).fingerprint
     shutil.rmtree(attempts.root)
     solved = [r.success_step for r in records if r.outcome == SUCCESS and r.success_step is not None]
-    failures: dict[str, list[int]] = {}
+    failures: dict[str, list[int]] = {}  # kind of failure -> the seeds that failed so
     for r in (r for r in records if r.outcome != SUCCESS):
         failures.setdefault(r.outcome, []).append(r.seed)
     limit = cfg.env.max_episode_len
-    result = CollectResult(
-        episodes=len(kept),
-        attempts=len(records),
-        success_rate=len(solved) / len(records),
-        seconds=time.perf_counter() - started,
-        resumed_attempts=resumed,
-        failures=failures,
-        lengths=_summary([r.steps for r in kept]),
-        steps_to_success=_summary(solved),
-        longer_than_limit=sum(steps > limit for steps in solved),
-        dataset=str(dataset_dir),
-        fingerprint=fingerprint,
-    )
-    if result.longer_than_limit:
+    longer = sum(steps > limit for steps in solved)
+    if longer:
         log.warning(
             "%d of %d demonstrations need more steps than env.max_episode_len=%d (the longest %d): a policy that "
-            "moves like the planner cannot solve them in time",
-            result.longer_than_limit, result.episodes, limit, result.steps_to_success["max"],
+            "moves like the planner cannot solve them in time", longer, len(kept), limit, max(solved),
         )  # fmt: skip
-    return result
+    return {
+        "episodes": len(kept),  # demonstrations in the dataset
+        "attempts": len(records),  # seeds tried for them
+        "success_rate": len(solved) / len(records),
+        "seconds": time.perf_counter() - started,  # of this call, without an earlier interrupted one
+        "resumed_attempts": resumed,  # taken over from an interrupted collection
+        "failures": failures,
+        "failure_counts": {kind: len(seeds) for kind, seeds in failures.items()},
+        "lengths": _summary([r.steps for r in kept]),
+        "steps_to_success": _summary(solved),
+        "longer_than_limit": longer,  # demonstrations that need more steps than a policy has
+        "dataset": str(dataset_dir),
+        "fingerprint": fingerprint,
+    }
 
 
 def _attempt_all(
@@ -178,14 +212,12 @@ def _meta(cfg: RunConfig, settings: EnvSettings, source: DemoSource) -> DemoMeta
     )
 
 
-def _write(writer: DemoWriter, attempts: AttemptLog, kept: list[AttemptRecord], progress: Progress | None) -> str:
-    """Write the kept episodes in order, read one at a time; the dataset's fingerprint."""
-    with writer:
-        for done, record in enumerate(kept, start=1):
-            writer.add(attempts.episode(record))
-            if progress is not None and (done % WRITE_REPORT == 0 or done == len(kept)):
-                progress.update(len(kept), len(kept), written=done)
-        return writer.finish().fingerprint
+def _episodes(attempts: AttemptLog, kept: list[AttemptRecord], progress: Progress | None) -> Iterator[Episode]:
+    """The kept episodes in order, read one at a time; each is written when the next one is asked for."""
+    for done, record in enumerate(kept, start=1):
+        yield attempts.episode(record)
+        if progress is not None and (done % WRITE_REPORT == 0 or done == len(kept)):
+            progress.update(len(kept), len(kept), written=done)
 
 
 def _needed(attempts: AttemptLog, wanted: int) -> list[AttemptRecord]:

@@ -1,20 +1,31 @@
-"""Demonstrations in memory: the batches of supervised training, as the policy's own observations."""
+"""Demonstrations in memory: a LeRobotDataset v3, read and checked, and the batches of supervised training.
+
+The parquet files are read directly: no second copy in a cache, and nothing is fetched from a network where a file is
+missing.
+"""
 
 from __future__ import annotations
 
 import io
+import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from rlft.data.episode import DatasetError, DemoMeta
-from rlft.data.layout import IMAGE_PREFIX, Layout, open_layout
+from rlft.data.episode import DatasetError, DemoMeta, fingerprint
 from rlft.types import Observation
+
+VERSION = "v3."
+IMAGE_PREFIX = "observation.images."
+NUMBERS = ("observation.state", "action")
+COLUMNS = (*NUMBERS, "episode_index", "frame_index", "index", "task_index")
 
 
 @dataclass(frozen=True)
@@ -103,21 +114,164 @@ def _frames(layout: Layout, camera: str) -> np.ndarray:
 def _png_frames(layout: Layout, camera: str) -> Iterator[np.ndarray]:
     from PIL import Image, UnidentifiedImageError
 
-    key, row = f"{IMAGE_PREFIX}{camera}", 0
-    for path in layout.data_files:
-        for item in pq.read_table(path, columns=[key]).column(key).to_pylist():
-            try:
-                yield np.asarray(Image.open(io.BytesIO(item["bytes"])).convert("RGB"))
-            except (UnidentifiedImageError, OSError, TypeError) as error:
-                problem = f"frame {row} of camera {camera!r} cannot be decoded: {error}"
-                raise DatasetError(layout.root, [problem]) from error
-            row += 1
+    key = f"{IMAGE_PREFIX}{camera}"
+    tables = (pq.read_table(path, columns=[key]) for path in layout.data_files)  # one file's images at a time
+    for row, item in enumerate(item for table in tables for item in table.column(key).to_pylist()):
+        try:
+            yield np.asarray(Image.open(io.BytesIO(item["bytes"])).convert("RGB"))
+        except (UnidentifiedImageError, OSError, TypeError) as error:
+            problem = f"frame {row} of camera {camera!r} cannot be decoded: {error}"
+            raise DatasetError(layout.root, [problem]) from error
 
 
 def _video_frames(layout: Layout, camera: str) -> Iterator[np.ndarray]:
     import av
 
     for path in layout.video_files[camera]:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
+        try:
+            with av.open(str(path)) as container:
+                yield from (frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
+        except (av.FFmpegError, IndexError) as error:
+            raise DatasetError(layout.root, [f"{path.relative_to(layout.root)} cannot be decoded: {error}"]) from error
+
+
+@dataclass
+class Layout:
+    """A dataset directory, opened and checked."""
+
+    root: Path
+    meta: DemoMeta  # what the numbers mean
+    info: dict[str, Any]  # lerobot's own description
+    lengths: np.ndarray  # steps per episode
+    data_files: list[Path]  # in order
+    video_files: dict[str, list[Path]]  # camera name -> in order; only of cameras whose images lie in videos
+    # `observation.state` float32 `[N, S]`, `action` float32 `[N, d]`, the integer columns `[N]`
+    columns: dict[str, np.ndarray]
+    tasks: list[str]  # language instruction per task index
+
+
+def open_layout(root: Path | str) -> Layout:
+    """Open and check a dataset, images not decoded; a DatasetError lists every problem."""
+    root = Path(root)
+    info, meta = _read_info(root), DemoMeta.load(root)
+    episodes = _read_tables(root, sorted((root / "meta" / "episodes").glob("*/*.parquet")), "meta/episodes")
+    features, cameras = info["features"], {name: f"{IMAGE_PREFIX}{name}" for name in meta.cameras}
+    lacking = [key for key in (*NUMBERS, *cameras.values()) if key not in features]
+    problems = [f"feature {key!r} is missing from meta/info.json" for key in lacking]
+    data_files = _referenced(root, info["data_path"], episodes, "data")
+    video_files = {
+        name: _referenced(root, info["video_path"], episodes, f"videos/{key}", video_key=key)
+        for name, key in cameras.items()
+        if key in features and features[key]["dtype"] == "video"
+    }
+    wanted = itertools.chain(data_files, *video_files.values())
+    problems += [f"{path.relative_to(root)} is missing" for path in wanted if not path.is_file()]
+    if problems:
+        raise DatasetError(root, problems)
+    table = _read_tables(root, data_files, "data", list(COLUMNS))
+    columns = {key: _numpy(table.column(key)) for key in COLUMNS}
+    for key in NUMBERS:
+        if columns[key].ndim == 1:  # vectors of one number are stored as numbers
+            columns[key] = columns[key].astype(np.float32)[:, None]
+    tasks_table = _read_tables(root, [root / "meta" / "tasks.parquet"], "meta/tasks").to_pydict()
+    tasks = [text for _, text in sorted(zip(tasks_table["task_index"], tasks_table["task"]))]
+    lengths = np.asarray(episodes.column("length").to_pylist(), dtype=np.int64)
+    layout = Layout(root, meta, info, lengths, data_files, video_files, columns, tasks)
+    if problems := _problems(layout, episodes):
+        raise DatasetError(root, problems)
+    return layout
+
+
+def _read_info(root: Path) -> dict[str, Any]:
+    path = root / "meta" / "info.json"
+    if not path.is_file():
+        raise DatasetError(root, ["meta/info.json is missing: this is no LeRobotDataset; run scripts/collect_demos.py"])
+    try:
+        info: dict[str, Any] = json.loads(path.read_text())
+        version = str(info["codebase_version"])
+        missing = [key for key in ("features", "total_frames", "total_episodes", "data_path") if key not in info]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DatasetError(root, [f"meta/info.json cannot be read ({type(error).__name__}: {error})"]) from error
+    if not version.startswith(VERSION):
+        remedy = "convert it with lerobot's v2.1-to-v3.0 script"
+        raise DatasetError(root, [f"codebase_version is {version}; wanted {VERSION}x: {remedy}"])
+    if missing:
+        raise DatasetError(root, [f"meta/info.json lacks {missing}"])
+    return info
+
+
+def _read_tables(root: Path, paths: list[Path], what: str, columns: list[str] | None = None) -> pa.Table:
+    if not paths:
+        raise DatasetError(root, [f"{what} has no parquet file"])
+    tables = []
+    for path in paths:
+        try:
+            tables.append(pq.read_table(path, columns=columns))
+        except (OSError, pa.ArrowException) as error:
+            raise DatasetError(root, [f"{path.relative_to(root)} cannot be read: {error}"]) from error
+    table = pa.concat_tables(tables, promote_options="default")
+    if lacking := [name for name in columns or () if name not in table.column_names]:
+        raise DatasetError(root, [f"{what} lacks the columns {lacking}"])
+    return table
+
+
+def _referenced(root: Path, template: str, episodes: pa.Table, prefix: str, **names: str) -> list[Path]:
+    """The files that the episode table names, in the order of the episodes."""
+    keys = [f"{prefix}/chunk_index", f"{prefix}/file_index"]
+    if lacking := [key for key in keys if key not in episodes.column_names]:
+        raise DatasetError(root, [f"meta/episodes lacks the columns {lacking}"])
+    pairs = dict.fromkeys(zip(*(episodes.column(key).to_pylist() for key in keys)))
+    try:
+        paths = [root / template.format(chunk_index=chunk, file_index=file, **names) for chunk, file in pairs]
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise DatasetError(root, [f"meta/info.json: the path template {template!r} cannot be filled in"]) from error
+    if outside := [path for path in paths if not path.resolve().is_relative_to(root.resolve())]:
+        raise DatasetError(root, [f"{path} lies outside the dataset" for path in outside])
+    return paths
+
+
+def _numpy(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of numbers ``[N]``, or of equally long lists, float32 ``[N, d]``; ragged lists become an empty one."""
+    values = column.to_numpy()
+    if values.dtype != object:
+        return values
+    same = len({len(row) for row in values}) == 1
+    return np.stack(values).astype(np.float32) if same else np.zeros((0, 0), dtype=np.float32)
+
+
+def _problems(layout: Layout, episodes: pa.Table) -> list[str]:
+    out = []
+    frames, lengths, columns = len(layout.columns["index"]), layout.lengths, layout.columns
+    numbers = episodes.column("episode_index").to_pylist()
+    if numbers != list(range(len(numbers))):
+        out.append("meta/episodes: episode_index does not count 0, 1, 2, ...")
+    out += [f"episode {i} has no steps" for i in np.flatnonzero(lengths < 1)]
+    for name, count in (("total_episodes", len(lengths)), ("total_frames", frames)):
+        if layout.info[name] != count:
+            out.append(f"meta/info.json: {name} is {layout.info[name]}, but {count} are in the files")
+    counts = np.bincount(columns["episode_index"].astype(np.int64), minlength=len(lengths)).tolist()
+    out += [
+        f"episode {i} has {found} frames in the data files; meta/episodes says {wanted}"
+        for i, (found, wanted) in enumerate(itertools.zip_longest(counts, lengths.tolist(), fillvalue=0))
+        if found != wanted
+    ]
+    if not np.array_equal(columns["index"], np.arange(frames)):
+        out.append("index does not count 0, 1, 2, ...: frames are missing, doubled or out of order")
+    if not out and not np.array_equal(columns["frame_index"], np.concatenate([np.arange(n) for n in lengths])):
+        out.append("frame_index does not count 0, 1, 2, ... within every episode")
+    if frames and (last := int(columns["task_index"].max())) >= len(layout.tasks):
+        out.append(f"task_index reaches {last}; meta/tasks has {len(layout.tasks)} tasks")
+    for key in NUMBERS:
+        values, wanted = columns[key], [frames, *layout.info["features"][key]["shape"]]
+        if list(values.shape) != wanted:
+            out.append(f"{key} is {list(values.shape)}; wanted {wanted}")
+        elif len(bad := np.flatnonzero(~np.isfinite(values).all(axis=1))):
+            episode, step = (int(columns[index][bad[0]]) for index in ("episode_index", "frame_index"))
+            out.append(f"{key} is not finite in {len(bad)} frames, first in episode {episode}, step {step}")
+    if out:
+        return out
+    found = fingerprint(zip(*(np.split(columns[key], np.cumsum(lengths)[:-1]) for key in NUMBERS)))
+    if found != layout.meta.fingerprint:
+        said = f"rlft.json says {layout.meta.fingerprint[:12] or 'none'}..."
+        out.append(f"the fingerprint is {found[:12]}..., {said}: the numbers were changed after recording")
+    return out

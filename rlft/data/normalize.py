@@ -23,11 +23,13 @@ from rlft.types import EnvSpec
 if TYPE_CHECKING:
     from rlft.data.dataset import DemoSet
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MIN_STD = 1e-4  # times max(1, |mean|): float32 then normalises to within 1e-3, and so does lerobot's std + 1e-8
 METHODS = ("mean_std", "quantiles", "bounds")
 FIELDS = ("state_mean", "state_std", "action_mean", "action_std")
+ORIGIN = ("env_id", "control_mode", "fingerprint")  # what may differ where a user allows it
+DEMO_FACTS = (*ORIGIN, "cameras", "state_terms")  # what a dataset knows of itself
 
 
 class StatsError(RlftError, ValueError):
@@ -69,8 +71,7 @@ class NormStats:
         for part in ("state", "action"):
             mean, std = getattr(self, f"{part}_mean"), getattr(self, f"{part}_std")
             if len(mean) != len(std):
-                counts = f"{part}_mean has {len(mean)} numbers and {part}_std {len(std)}"
-                raise StatsError(f"{counts}; they must be as long.")
+                raise StatsError(f"{part}_mean has {len(mean)} numbers and {part}_std {len(std)}; wanted as many.")
             if flat := [i for i, (m, s) in enumerate(zip(mean, std)) if s < MIN_STD * max(1.0, abs(m))]:
                 raise StatsError(self._too_narrow(part, flat))
 
@@ -98,11 +99,9 @@ class NormStats:
         for part, values, constant in (("state", state, frozen_state_dims), ("action", actions, frozen_action_dims)):
             data = np.asarray(values, dtype=np.float64)
             if data.ndim != 2 or len(data) == 0:
-                wanted = "wanted [frames, dimensions] with at least one frame"
-                raise StatsError(f"{part} data has shape {data.shape}; {wanted}.")
-            if not np.isfinite(data).all():
-                bad = np.argwhere(~np.isfinite(data))[0].tolist()
-                raise StatsError(f"{part} data is not finite, first at frame {bad[0]}, dimension {bad[1]}.")
+                raise StatsError(f"{part} data has shape {data.shape}; wanted [frames, dimensions], not empty.")
+            if len(bad := np.argwhere(~np.isfinite(data))):
+                raise StatsError(f"{part} data is not finite, first at frame {bad[0, 0]}, dimension {bad[0, 1]}.")
             centre, spread = _centre_and_spread(data, method)
             spread[list(constant)] = 1.0
             numbers |= {f"{part}_mean": centre.tolist(), f"{part}_std": spread.tolist()}
@@ -111,47 +110,34 @@ class NormStats:
     @classmethod
     def from_demos(cls, demos: DemoSet, *, method: str = "mean_std") -> NormStats:
         """The statistics of a dataset, with its origin and its declared constant dimensions."""
-        origin = ("env_id", "control_mode", "cameras", "state_terms", "fingerprint")
-        declared = {key: getattr(demos.meta, key) for key in (*origin, "frozen_state_dims", "frozen_action_dims")}
+        declared = {key: getattr(demos.meta, key) for key in (*DEMO_FACTS, "frozen_state_dims", "frozen_action_dims")}
         return cls.from_arrays(demos.state.numpy(), demos.action.numpy(), method=method, **declared)
 
     @classmethod
     def from_spec(cls, spec: EnvSpec) -> NormStats:
         """Statistics for an untrained policy that has seen no data: action bounds to [-1, 1], state as it is."""
-        low, high = np.asarray(spec.action_low, np.float64), np.asarray(spec.action_high, np.float64)
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        low, high = np.asarray((spec.action_low, spec.action_high), np.float64)
+        if not np.isfinite((low, high)).all():
             raise StatsError(
                 f"{spec.env_id} ({spec.control_mode}) has unbounded actions: {spec.action_low} to {spec.action_high}. "
                 "Without bounds there is no statistic to guess; give dataset_stats or a dataset."
             )
-        logger.warning(
+        log.warning(
             "NO NORMALISATION STATISTICS: %s gets its action bounds and an identity for the state. This is meant for "
-            "untrained policies only; a checkpoint or a dataset brings its own.",
-            spec.env_id,
-        )
-        return cls(
-            state_mean=(0.0,) * spec.state_dim,
-            state_std=(1.0,) * spec.state_dim,
-            action_mean=((low + high) / 2).tolist(),
-            action_std=((high - low) / 2).tolist(),
-            env_id=spec.env_id,
-            control_mode=spec.control_mode,
-            cameras=tuple(camera.name for camera in spec.cameras),
-            method="bounds",
-        )
+            "untrained policies only; a checkpoint or a dataset brings its own.", spec.env_id,
+        )  # fmt: skip
+        cameras, same = [camera.name for camera in spec.cameras], ((0.0,) * spec.state_dim, (1.0,) * spec.state_dim)
+        centre, spread = ((low + high) / 2).tolist(), ((high - low) / 2).tolist()
+        return cls(*same, centre, spread, spec.env_id, spec.control_mode, tuple(cameras), method="bounds")
 
     def _too_narrow(self, part: str, flat: list[int]) -> str:
-        """What is wrong with a spread that float32 cannot divide by, and what to do."""
         mean, std = getattr(self, f"{part}_mean"), getattr(self, f"{part}_std")
         found = "; ".join(f"mean {mean[i]:g}, std {std[i]:g}" for i in flat)
-        text = (
+        rarely = "If it moves in fewer than 1 % of the frames, set dataset.stats_method=mean_std. "
+        return (
             f"{part}_std is below {MIN_STD:g} x max(1, |mean|) in dimensions {flat} ({found}): dividing by it would "
             f"amplify the rounding of float32. If such a dimension is constant on purpose, declare it "
-            f"(frozen_{part}_dims in the dataset's rlft.json). "
-        )
-        if self.method == "quantiles":
-            text += "If it moves in fewer than 1 % of the frames, set dataset.stats_method=mean_std. "
-        return text + (
+            f"(frozen_{part}_dims in the dataset's rlft.json). {rarely if self.method == 'quantiles' else ''}"
             "For a checkpoint from before this limit run train_sft again, or give its statistics as dataset_stats=FILE "
             "with a std of 1 in these dimensions: the policy then reads 0 where it has seen rounding."
         )
@@ -168,21 +154,11 @@ class NormStats:
 
     def check(self, spec: EnvSpec, **known: Any) -> None:
         """Compare with the environment that is about to be used; the rest as in :meth:`check_origin`."""
-        cameras = [camera.name for camera in spec.cameras]
-        self.check_origin(spec.env_id, spec.control_mode, cameras, widths=(spec.state_dim, spec.act_dim), **known)
+        facts = {name: getattr(spec, name) for name in ("env_id", "control_mode", "state_dim", "act_dim")}
+        self.check_origin(**facts, cameras=[camera.name for camera in spec.cameras], **known)
 
-    def check_origin(
-        self,
-        env_id: str,
-        control_mode: str,
-        cameras: Sequence[str],
-        *,
-        state_terms: Sequence[str] | None = None,
-        widths: tuple[int, int] | None = None,
-        fingerprint: str | None = None,
-        allow_mismatch: bool = False,
-    ) -> None:
-        """Compare with what is known of an environment, its widths (S and d), and a dataset; None is not compared.
+    def check_origin(self, *, allow_mismatch: bool = False, **here: Any) -> None:
+        """Compare fields, ``state_dim`` and ``act_dim`` with what is known of an environment or a dataset (not None).
 
         Another environment or dataset is refused, or logged with ``allow_mismatch``; wrong widths, cameras and, where
         the statistics know theirs, state terms are always refused.
@@ -190,29 +166,24 @@ class NormStats:
         Raises:
             StatsError: names every field that differs, both values, and the remedy.
         """
-        state_dim, act_dim = widths or (None, None)
-        terms = tuple(state_terms) if state_terms is not None and self.state_terms else None
-        wrong = self._differences(state_dim=state_dim, act_dim=act_dim, cameras=tuple(cameras), state_terms=terms)
-        other = self._differences(env_id=env_id, control_mode=control_mode, fingerprint=fingerprint)
+        wrong, other = list[str](), list[str]()
+        for name, value in here.items():
+            mine, theirs = getattr(self, name), tuple(value) if isinstance(value, list) else value
+            known = theirs is not None and (mine or name != "state_terms")
+            if known and mine != theirs:
+                line = f"{name} is {mine!r} in the statistics and {theirs!r} here"
+                (other if name in ORIGIN else wrong).append(line)
         if wrong or (other and not allow_mismatch):
             remedy = "Use the statistics that were computed with this data and environment"
             if not wrong:
                 remedy += ", or set allow_stats_mismatch=true"
             raise StatsError(f"Normalisation statistics do not fit: {'; '.join(wrong + other)}. {remedy}.")
         if other:
-            logger.warning("Normalisation statistics of another origin are accepted: %s.", "; ".join(other))
-
-    def _differences(self, **here: Any) -> list[str]:
-        pairs = ((name, getattr(self, name), value) for name, value in here.items() if value is not None)
-        return [f"{name} is {mine!r} in the statistics and {x!r} here" for name, mine, x in pairs if mine != x]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return dataclasses.asdict(self)
+            log.warning("Normalisation statistics of another origin are accepted: %s.", "; ".join(other))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], *, source: str = "statistics") -> NormStats:
-        """Rebuild from :meth:`to_dict`; missing and unknown fields are errors that name ``source``."""
+        """Rebuild from plain data; missing and unknown fields are errors that name ``source``."""
         # What weights of earlier versions have beside them can still be used.
         data = {"frozen_action_dims" if key == "constant_action" else key: value for key, value in data.items()}
         known = {entry.name for entry in dataclasses.fields(cls)}
@@ -223,7 +194,7 @@ class NormStats:
 
     def save(self, path: str | Path) -> None:
         """Write JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> NormStats:

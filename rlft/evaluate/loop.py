@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -19,11 +19,11 @@ import torch
 from rlft.errors import RlftError
 from rlft.evaluate.protocol import Episode, EvalProtocol, list_episodes
 from rlft.evaluate.result import EpisodeResult, EvalResult, summarise
-from rlft.placement import Placement, to_numpy
+from rlft.placement import Placement
 from rlft.policy.actor import Actor
 from rlft.policy.base import FlowPolicy
 from rlft.policy.denoise import integrate_ode
-from rlft.rollout.observations import indices, put_rows
+from rlft.rollout.observations import indices, on_host, put_rows
 from rlft.seeding import generator_for
 from rlft.types import ChunkStep, ConfigurationSpace, Observation, VecEnv
 
@@ -45,7 +45,6 @@ class Evaluator:
         self.env, self.placement, self.protocol = env, placement, protocol
         self.episodes = list_episodes(protocol, numbered)
         self._values = None if numbered is None else numbered.axes
-        self._obs: Observation | None = None
 
     def run(
         self,
@@ -110,9 +109,11 @@ class Evaluator:
         """
         waiting, restarted = deque(episodes), 0
         running = {slot: _Running(waiting.popleft()) for slot in slots[: len(episodes)]}
-        obs = self._start(running)
+        others = {i: _Running(self.episodes[0]) for i in range(self.env.spec.num_envs) if i not in running}
+        obs = self._reset(dict(sorted((running | others).items())))  # those that have nothing to do start as well
         while running:
-            step = _on_host(self.env.step_chunk(self.placement.to_sim(act(obs, running))))
+            actions = self.placement.to_sim(act(obs, running))
+            step, _ = on_host(self.env.step_chunk(actions), actions)
             obs, again = step.obs, {}
             for slot in running:
                 running[slot].advance(step, slot)
@@ -129,15 +130,7 @@ class Evaluator:
             if again:
                 obs = put_rows(obs, list(again), self._reset(again))
                 running |= again
-        self._obs = obs
         return restarted
-
-    def _start(self, running: dict[int, _Running]) -> Observation:
-        """The observations of all environments; the first time, those that have nothing to do start as well."""
-        if self._obs is None:
-            others = {i: _Running(self.episodes[0]) for i in range(self.env.spec.num_envs) if i not in running}
-            return self._reset(dict(sorted((running | others).items())))
-        return put_rows(self._obs, list(running), self._reset(running))
 
     def _reset(self, starting: dict[int, _Running]) -> Observation:
         episodes = [running.episode for running in starting.values()]
@@ -172,12 +165,6 @@ class Evaluator:
         return noise
 
 
-def _on_host(step: ChunkStep) -> ChunkStep:
-    """The step with its numbers as numpy arrays; images and state stay where they are."""
-    arrays = {x.name: to_numpy(getattr(step, x.name)) for x in fields(step) if x.name not in ("obs", "metrics")}
-    return ChunkStep(step.obs, **arrays, metrics={name: to_numpy(values) for name, values in step.metrics.items()})
-
-
 @dataclass
 class _Running:
     """An episode in progress."""
@@ -203,12 +190,8 @@ class _Running:
         return _Running(self.episode, self.tries + 1)
 
     def result(self, step: ChunkStep, slot: int) -> EpisodeResult:
-        e = self.episode
         return EpisodeResult(
-            index=e.index,
-            seed=e.seed,
-            configuration_id=e.configuration_id,
-            labels=e.labels,
+            **vars(self.episode),
             success_once=bool(step.success[slot]),
             success_at_end=bool(step.success_now[slot]),
             steps=self.steps,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from rlft.errors import RlftError
-from rlft.evaluate.strata import stratified_sample
 from rlft.files import canonical_json, content_hash
 from rlft.seeding import seed_for
 from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings, EnvSpec
@@ -99,8 +101,8 @@ class Episode:
 
     index: int  # its place in the protocol's list; also names the policy's noise
     seed: int  # of the environment
-    configuration_id: int | None = None  # the numbered configuration; None where the seed decides
-    labels: Mapping[str, str] = field(default_factory=dict)  # what the configuration shows
+    configuration_id: int | None  # the numbered configuration; None where the seed decides
+    labels: Mapping[str, str]  # what the configuration shows, as the task names it
 
 
 def choose_ids(select: str, episodes: int, seed: int, numbered: ConfigurationSpace | None) -> tuple[int, ...] | None:
@@ -145,6 +147,46 @@ def list_episodes(protocol: EvalProtocol, numbered: ConfigurationSpace | None) -
     seeds = [seed_for(protocol.seed, "eval-episode", i) for i in range(protocol.episodes)]
     ids = protocol.configuration_ids
     if ids is None:
-        return [Episode(i, seed) for i, seed in enumerate(seeds)]
+        return [Episode(i, seed, None, {}) for i, seed in enumerate(seeds)]
     labels = [{} if numbered is None else dict(numbered.labels(i)) for i in ids]
     return list(map(Episode, range(len(ids)), seeds, ids, labels))
+
+
+def stratified_sample(space: ConfigurationSpace, count: int, seed: int) -> tuple[int, ...]:
+    """Draw numbered configurations without repetition, balanced over every axis of their numbers.
+
+    However many are drawn, the counts of two values of an axis differ by at most one, and so do the counts of two
+    combinations of the axes that the space balances first, then of these with each further axis in turn. Which values
+    meet is shuffled by the seed. A shorter sample is the beginning of a longer one; at most all are drawn.
+    """
+    if not 0 < count <= space.count:
+        raise ValueError(f"count={count}: wanted 1..{space.count}")
+    axes, rng = space.axes, np.random.default_rng(seed_for(seed, "eval-strata"))
+    names = list(dict.fromkeys([*(name for name in space.balanced_first if name in axes), *axes]))
+    digits = zip(names, balanced_order([axes[name] for name in names], count), strict=True)
+    values = {name: rng.permutation(axes[name])[places].tolist() for name, places in digits}
+    numbers = [0] * count  # Python's: a space may have more configurations than 64 bits can number
+    for name, size in axes.items():
+        numbers = [number * size + value for number, value in zip(numbers, values[name], strict=True)]
+    return tuple(numbers)
+
+
+def balanced_order(sizes: Sequence[int], count: int) -> list[np.ndarray]:
+    """The first cells of an order that visits every cell of a grid once, with the values of every axis taking turns.
+
+    Axis j reads k mod n_j, shifted by one whenever it and the axes before it would start to repeat: with P the product
+    of the sizes before it, digit_j(k) = (k' + floor(k' / lcm(P, n_j))) mod n_j, where k' = k mod P n_j. Within P n_j
+    steps this visits each pair (k mod P, digit) once, and consecutive steps read consecutive digits: so within any
+    beginning the values of an axis differ by at most one in count, and so do the cells of the first j axes.
+
+    Returns:
+        the digit of each cell, int64 ``[count]`` per axis.
+    """
+    k, digits, before = np.arange(count), [], 1
+    for size in sizes:
+        # Beyond count both stand for "not reached"; capping them keeps the products within 64 bits.
+        period, repeat = min(before * size, count), min(math.lcm(before, size), count)
+        within = k % period
+        digits.append((within + within // repeat) % size)
+        before *= size
+    return digits

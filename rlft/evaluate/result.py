@@ -1,10 +1,11 @@
-"""What an evaluation found: every episode, and the tables that are made of them."""
+"""What an evaluation found: every episode, the tables and texts made of them, and how another one compares."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -12,11 +13,12 @@ import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from rlft.errors import RlftError
-from rlft.evaluate.protocol import EvalProtocol
-from rlft.evaluate.strata import Stratum, macro_average, tabulate
+from rlft.evaluate.protocol import SHORT, Episode, EvalProtocol
 from rlft.files import content_hash
 from rlft.statistics import wilson_interval
 
+COUNTS = ("both", "gained", "lost", "neither", "pairs", "gain_points", "p_value", "intervals_apart")  # of a comparison
+MAX_ROWS = 40  # of one label in the terminal; the file holds them all
 NEEDED = {"env_id", "episodes", "max_episode_steps"}  # of a protocol, by what reads results
 
 # Result files hold null where a number was not finite.
@@ -24,13 +26,9 @@ Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is N
 
 
 @dataclass(frozen=True)
-class EpisodeResult:
-    """One evaluation episode."""
+class EpisodeResult(Episode):
+    """What came of one evaluation episode."""
 
-    index: int  # its place in the protocol's list
-    seed: int  # of the environment
-    configuration_id: int | None  # the numbered configuration; None where the seed decided
-    labels: Mapping[str, str]  # what the configuration shows, as the task names it
     success_once: bool  # success at any step
     success_at_end: bool  # success at the last step
     steps: int  # its length, environment steps
@@ -38,12 +36,24 @@ class EpisodeResult:
     metrics: Mapping[str, Measured] = field(default_factory=dict)  # the task's metrics at its last step
 
 
+@dataclass(frozen=True)
+class Stratum:
+    """Success of the episodes that share one label."""
+
+    name: str  # the label's value
+    episodes: int  # how many
+    successes: int  # episodes with success at any step
+    success: float  # the rate of these
+    ci95: tuple[float, float]  # its Wilson interval
+    success_at_end: float  # rate of episodes that were successful at their last step
+
+
 @dataclass
 class EvalResult:
     """A finished evaluation."""
 
     label: str  # which policy this is
-    protocol: dict[str, Any]  # what was run; see :meth:`rlft.evaluate.Protocol.to_dict`
+    protocol: dict[str, Any]  # what was run; see :meth:`rlft.evaluate.protocol.EvalProtocol.to_dict`
     protocol_hash: str  # its hash; only results of the same hash can be compared
     policy: str | None  # fingerprint of the evaluated weights, or None where they are in no file
     episodes: int  # how many were run
@@ -56,20 +66,16 @@ class EvalResult:
     mean_return: Measured  # mean undiscounted return
     metrics: dict[str, Measured]  # task metric -> its mean over the episodes' last steps
     strata: dict[str, list[Stratum]]  # label -> success by its values
-    macro: dict[str, float]  # label -> mean of its values' rates
+    macro: dict[str, float]  # label -> mean of its values' rates: each counts once, however many episodes it had
     # label -> how many values the task has, where it says so: those without an episode have no row
     strata_total: dict[str, int]
     seconds: float  # wall time
     restarted: int  # episodes run again because the simulator failed in them
     per_episode: list[EpisodeResult]  # every episode, by index
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for eval_<label>.json."""
-        return asdict(self)
-
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what :meth:`to_dict` wrote. The name ``eval_<label>.json`` decides: a copy can be kept under another.
+        """Read the JSON of one. The name ``eval_<label>.json`` decides: a copy can be kept under another.
 
         Raises:
             RlftError: it is damaged, by another version, or contradicts itself; names the file, the fields, the remedy.
@@ -124,8 +130,6 @@ def summarise(
     indices = sorted(e.index for e in results)
     if indices != list(range(protocol.episodes)):
         raise ValueError(f"{protocol.episodes} episodes were to run, each once; those with a result: {indices}")
-    total = len(results)
-    wins, at_end = (sum(flags) for flags in zip(*((e.success_once, e.success_at_end) for e in results), strict=True))
     strata = tabulate((e.labels, e.success_once, e.success_at_end) for e in results)
     names = sorted({name for e in results for name in e.metrics})
     return EvalResult(
@@ -133,22 +137,34 @@ def summarise(
         protocol=protocol.to_dict(),
         protocol_hash=protocol.hash,
         policy=policy,
-        episodes=total,
-        successes=wins,
-        success=wins / total,
-        ci95=wilson_interval(wins, total),
-        success_at_end=at_end / total,
-        ci95_at_end=wilson_interval(at_end, total),
+        **_rates([(e.success_once, e.success_at_end) for e in results]),
+        ci95_at_end=wilson_interval(sum(e.success_at_end for e in results), len(results)),
         mean_steps=float(np.mean([e.steps for e in results])),
         mean_return=float(np.mean([e.episode_return for e in results])),
         metrics={name: float(np.mean([e.metrics[name] for e in results if name in e.metrics])) for name in names},
         strata=strata,
-        macro={key: macro_average(rows) for key, rows in strata.items()},
+        macro={key: sum(row.success for row in rows) / len(rows) for key, rows in strata.items()},
         strata_total={key: total for key, total in (values or {}).items() if key in strata},
         seconds=seconds,
         restarted=restarted,
         per_episode=sorted(results, key=lambda e: e.index),
     )
+
+
+def tabulate(outcomes: Iterable[tuple[Mapping[str, str], bool, bool]]) -> dict[str, list[Stratum]]:
+    """Label key -> a row per value, by name; of each episode's labels, success at any step, success at the end."""
+    groups: dict[str, dict[str, list[tuple[bool, bool]]]] = {}
+    for labels, once, at_end in outcomes:
+        for key, value in labels.items():
+            groups.setdefault(key, {}).setdefault(value, []).append((once, at_end))
+    return {key: [Stratum(name, **_rates(rows[name])) for name in sorted(rows)] for key, rows in groups.items()}
+
+
+def _rates(outcomes: Sequence[tuple[bool, bool]]) -> dict[str, Any]:
+    """What :class:`Stratum` and :class:`EvalResult` say of episodes' success at any step, and at the end."""
+    total, wins, at_end = len(outcomes), *map(sum, zip(*outcomes, strict=True))
+    known = {"episodes": total, "successes": wins, "success": wins / total, "ci95": wilson_interval(wins, total)}
+    return known | {"success_at_end": at_end / total}
 
 
 def load_result[T](kind: type[T], path: Path, remedy: str) -> T:
@@ -164,3 +180,97 @@ def load_result[T](kind: type[T], path: Path, remedy: str) -> T:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         what = f"{'; '.join(wrong[:5])}{more}: damaged, edited, or by another version of rlft"
         raise RlftError(f"{path}: {what}; {remedy}") from error
+
+
+def compare(before: EvalResult, after: EvalResult) -> dict[str, Any]:
+    """Count the episodes in pairs.
+
+    Returns:
+        the two labels; ``differences``: why the two cannot be compared (other protocols), empty where they can; and
+        :data:`COUNTS`, None where they cannot: in episodes, ``both`` (success before and after), ``gained``, ``lost``,
+        ``neither`` and ``pairs``; percentage points gained, the exact p-value, whether the 95 % intervals are apart.
+    """
+    first, second, differences = before.protocol, after.protocol, list[str]()
+    if before.protocol_hash != after.protocol_hash:
+        keys = [key for key in first | second if first.get(key) != second.get(key)]
+        differences = [f"{key}: {_short(first.get(key))} before, {_short(second.get(key))} after" for key in keys]
+    labels = {"before": before.label, "after": after.label, "differences": differences}
+    if differences:
+        return labels | dict.fromkeys(COUNTS)
+    # By index: the same protocol has the same episodes in the same order, and two of them may share a seed.
+    pairs = zip(before.per_episode, after.per_episode, strict=True)
+    outcomes = Counter((early.success_once, late.success_once) for early, late in pairs)
+    gained, lost = outcomes[False, True], outcomes[True, False]
+    return labels | {
+        "both": outcomes[True, True],
+        "gained": gained,
+        "lost": lost,
+        "neither": outcomes[False, False],
+        "pairs": outcomes.total(),
+        "gain_points": 100.0 * (gained - lost) / outcomes.total(),
+        "p_value": mcnemar_exact(gained, lost),
+        "intervals_apart": after.ci95[0] > before.ci95[1] or before.ci95[0] > after.ci95[1],
+    }
+
+
+def mcnemar_exact(gained: int, lost: int) -> float:
+    """Two-sided exact p-value that before and after succeed equally often, from the episodes that changed.
+
+    Under that hypothesis each changed episode is a fair coin, so ``gained`` is Binomial(gained + lost, 1/2)
+    (McNemar, Psychometrika 12, 1947, in its exact form).
+    """
+    changed = gained + lost
+    tail = sum(math.comb(changed, k) for k in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail / 2**changed)
+
+
+def _short(value: Any, limit: int = 60) -> str:
+    return text if len(text := str(value)) <= limit else text[:limit] + "…"
+
+
+def percent(rate: float | None) -> str:
+    """A share of 0..1; a dash where there is none."""
+    return "–" if rate is None or not math.isfinite(rate) else f"{100 * rate:.1f} %"
+
+
+def interval(ends: Sequence[float]) -> str:
+    """An interval of a share."""
+    return f"{100 * ends[0]:.1f}–{100 * ends[1]:.1f} %"
+
+
+def difference(value: float | None, ends: Sequence[float] | None) -> str:
+    """A difference of two shares in points, with its interval; a dash where there is none."""
+    if value is None or ends is None:
+        return "–"
+    return f"{100 * value:+.1f} points [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]"
+
+
+def summary_line(result: EvalResult) -> str:
+    """Success with its interval, at any step and at the end, and the protocol's hash."""
+    return (
+        f"{result.label}: {result.successes} of {result.episodes} episodes succeed, "
+        f"{_rate(result.success, result.ci95)}; at the end {_rate(result.success_at_end, result.ci95_at_end)}; "
+        f"protocol {result.protocol_hash[:SHORT]}"
+    )
+
+
+def strata_text(result: EvalResult) -> str:
+    """Success by each label; empty where none has two values."""
+    return "\n\n".join(_table(result, key, rows) for key, rows in result.strata.items() if len(rows) > 1)
+
+
+def _table(result: EvalResult, key: str, rows: Sequence[Stratum]) -> str:
+    without, shown = result.strata_total.get(key, 0) - len(rows), rows[:MAX_ROWS]
+    missing = f", {without} of its {result.strata_total[key]} values had no episode" if without > 0 else ""
+    width = max(len(row.name) for row in shown)
+    lines = [f"by {key} (the mean of the rows is {100 * result.macro[key]:.1f} %{missing})"]
+    lines += [
+        f"  {row.name:<{width}}  {row.successes:>4} of {row.episodes:<4} {_rate(row.success, row.ci95, 5)}; "
+        f"at the end {100 * row.success_at_end:.1f} %"
+        for row in shown
+    ]
+    return "\n".join(lines + [f"  and {len(rows) - MAX_ROWS} more in the file"] * (len(rows) > MAX_ROWS))
+
+
+def _rate(rate: float, ends: Sequence[float], width: int = 0) -> str:
+    return f"{100 * rate:{width}.1f} % [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"

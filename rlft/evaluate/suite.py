@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from rlft.config.evaluation import GROUPS, IN_DISTRIBUTION
+from rlft.config.schema import GROUPS, IN_DISTRIBUTION
 from rlft.errors import RlftError
 from rlft.evaluate.protocol import SHORT
-from rlft.evaluate.result import EvalResult, load_result
-from rlft.evaluate.strata import Stratum
-from rlft.evaluate.text import difference, interval, percent
+from rlft.evaluate.result import EvalResult, Stratum, difference, interval, load_result, percent
 from rlft.statistics import difference_interval
 
 log = logging.getLogger(__name__)
@@ -50,13 +48,9 @@ class SuiteTable:
     # comparable
     unequal: dict[str, list[str]]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for eval_suite_<label>.json."""
-        return asdict(self)
-
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what :meth:`to_dict` wrote; errors as :meth:`rlft.evaluate.EvalResult.load`."""
+        """Read the JSON of one; errors as :meth:`EvalResult.load`."""
         remedy = "run the suite again (members that are done are kept), or move the file away to do without it"
         return load_result(cls, path, remedy)
 
@@ -76,9 +70,12 @@ def make_table(
     """Put the members' results side by side: (name, group) in the table's order, one of them in distribution."""
     base = results[next(name for name, group in members if group == IN_DISTRIBUTION)]
     rows = [_row(name, group, results[name], base) for name, group in members]
+    protocols = [results[name].protocol for name, _ in members]
+    values = {key: list(dict.fromkeys(json.dumps(p[key]) for p in protocols)) for key in protocols[0]}
+    unequal = {key: found for key, found in values.items() if len(found) > 1 and key not in VARIED}
     by_group = {group: [row.success for row in rows if row.group == group] for group in GROUPS}
     means = {group: sum(rates) / len(rates) for group, rates in by_group.items() if rates}
-    return SuiteTable(label, suite, policy, rows, means, _unequal([results[name].protocol for name, _ in members]))
+    return SuiteTable(label, suite, policy, rows, means, unequal)
 
 
 def markdown(table: SuiteTable) -> str:
@@ -115,13 +112,6 @@ def run_members(
             log.info("%s: done already, with this protocol and these weights", name)
         results[name] = found or evaluate(name)
     return results
-
-
-def _unequal(protocols: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    values = {
-        key: list(dict.fromkeys(json.dumps(p[key]) for p in protocols)) for key in protocols[0] if key not in VARIED
-    }
-    return {key: found for key, found in values.items() if len(found) > 1}
 
 
 def _row(name: str, group: str, result: EvalResult, base: EvalResult) -> SuiteRow:

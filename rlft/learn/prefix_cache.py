@@ -10,14 +10,12 @@ import torch
 from rlft.config.learning import SftConfig
 from rlft.data.dataset import DemoSet
 from rlft.errors import ConfigError
-from rlft.memory import free_bytes, gigabytes
-from rlft.placement import move
+from rlft.placement import SHARE, free_bytes, gigabytes, move
 from rlft.policy.base import FlowPolicy, Prefix
 from rlft.rows import padded
 
 log = logging.getLogger(__name__)
 
-SHARE = 0.6  # of the free memory: gradients, optimiser and activations, which do not exist yet, need the rest
 HOST_TOKENS = 256  # encoded at once by a CPU: on two cores, more did not make the small model's products faster
 GPU_TOKENS = 2**14  # and by a GPU: a guess, not measured, that a single frame's hundreds of tokens leave it idle
 
@@ -43,11 +41,6 @@ class PrefixCache:
         """Encode so many frames together; what was encoded in other blocks is forgotten."""
         self.block = frames
         self._filled = torch.zeros(math.ceil(len(self.demos) / frames), dtype=torch.bool)
-
-    @property
-    def encoded(self) -> int:
-        """How many frames are encoded so far."""
-        return min(len(self.demos), int(self._filled.sum()) * self.block)
 
     def rows(self, index: torch.Tensor) -> Prefix:
         """The prefixes of frames, int64 ``[B]`` on the CPU -> B rows."""

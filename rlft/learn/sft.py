@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlft.config.learning import SftConfig
 from rlft.data.dataset import DemoSet
-from rlft.errors import DivergedError, EarlierVersionError
+from rlft.errors import DivergedError
 from rlft.learn.optimizers import MasterAdamW
 from rlft.learn.prefix_cache import prefix_cache
 from rlft.placement import move, prefetched, to_host
@@ -167,8 +167,6 @@ class SftTrainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore; continues bit for bit, where prefixes are kept or not as before."""
-        if "prefix_block" not in state:
-            raise EarlierVersionError
         kept, block = self.prefixes is not None, state["prefix_block"]
         if self.prefixes is not None and block is not None:
             self.prefixes.set_block(int(block))  # as many frames as before, whatever this device would choose

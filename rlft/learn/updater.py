@@ -25,9 +25,7 @@ class Updater:
 
     def __init__(self, objective: Objective, cfg: TrainConfig, guard: GuardConfig | None = None) -> None:
         self.objective, self.cfg, self.guard = objective, cfg, guard or GuardConfig()
-        groups = objective.parameter_groups()
-        self._settings = {name: settings for name, (_, settings) in groups.items()}
-        self.optimizers = {name: MasterAdamW(parameters, settings) for name, (parameters, settings) in groups.items()}
+        self.optimizers = {name: MasterAdamW(*group) for name, group in objective.parameter_groups().items()}
         self.skipped_in_a_row = self.idle_in_a_row = 0
 
     def update(self, rollout: Rollout, iteration: int, generator: torch.Generator) -> dict[str, float]:
@@ -141,9 +139,9 @@ class Updater:
     def _set_learning_rates(self, iteration: int) -> None:
         progress = iteration / max(1, self.cfg.n_train_itr)
         factor = {"constant": 1.0, "linear": 1.0 - progress, "cosine": 0.5 * (1.0 + math.cos(math.pi * progress))}
-        for name, optimizer in self.optimizers.items():
+        for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = self._settings[name].lr * factor[self.cfg.lr_schedule]
+                group["lr"] = optimizer.defaults["lr"] * factor[self.cfg.lr_schedule]
 
     def state_dict(self) -> dict[str, object]:
         """Every optimiser's state."""

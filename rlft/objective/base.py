@@ -9,9 +9,6 @@ An iteration, and where it asks an objective::
     for every micro-batch   loss -> a scalar to differentiate, and scalars for the log
     before every step       examine -> whether to stop here
 
-Memory is planned with it, too: ``sample``, ``final_values`` and ``loss`` then run on the meta device, where tensors
-hold nothing to be read (no ``.item()``, no ``if tensor``), and ``signal`` judges a small rollout of zeros.
-
 One of your own: subclass :class:`Objective` (or :class:`rlft.objective.surrogate.ClippedSurrogate`, which leaves
 :meth:`signal`) in a module of yours, and set ``train.objective=package.module:Name``.
 """
@@ -26,12 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlft import plugins
 from rlft.config.learning import OptimizerConfig
 from rlft.config.schema import RunConfig
 from rlft.policy.actor import Actor
-from rlft.policy.base import Prefix
+from rlft.policy.base import FlowPolicy, Prefix
+from rlft.policy.denoise import make_schedule
+from rlft.policy.heads import NoiseHead
 from rlft.rollout.buffer import MicroBatch, Rollout
 from rlft.rows import TensorRows
+from rlft.seeding import seed_for
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class Signal:
 
 class Objective(nn.Module, ABC):
     """What is optimised; a module of the actor and of what else it trains.
+
+    To learn what is stored and what it costs, a run's start and planning call :meth:`sample`, :meth:`final_values` and
+    :meth:`loss` on blank rows, on the meta device too, where tensors have shapes and no values: no branch of theirs may
+    ask what a tensor holds. :meth:`signal` is then given a rollout of zeros, in which every episode ends at once.
 
     ``privileged_dim`` is P of the simulator state that observations bring, or 0.
     """
@@ -127,3 +132,25 @@ class Objective(nn.Module, ABC):
     def prefix_of(self, batch: MicroBatch) -> Prefix:
         """The stored prefix, or a fresh one from the stored model inputs."""
         return batch.prefix if batch.prefix is not None else self.actor.policy.encode(batch.inputs)
+
+
+def build_objective(cfg: RunConfig, policy: FlowPolicy, privileged_dim: int) -> Objective:
+    """The objective of the settings, with the policy and its exploration noise.
+
+    Heads go where the policy's weights are, which may be the meta device; the seed names their first weights.
+    ``privileged_dim`` is P of the simulator state that observations bring, or 0.
+    """
+    x, frozen = cfg.exploration, set(policy.stats.frozen_action_dims)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(cfg.seed, "heads"))
+        actor = Actor(
+            policy,
+            NoiseHead(policy.feature_dim, policy.action_width, x.std_min, x.std_max, learned=x.learn_std),
+            make_schedule(x.method, cfg.num_steps, x.noise_level).to(policy.device),
+            cfg.act_steps,
+            explored_dims=[dim for i, dim in enumerate(policy.real_dims) if i not in frozen],
+            frozen_dims=[policy.real_dims[i] for i in sorted(frozen)],
+            density=x.density,
+        )
+        objective: type[Objective] = plugins.load("objectives", cfg.train.objective, "train.objective")
+        return objective(actor, cfg, privileged_dim).to(policy.device)

@@ -36,26 +36,15 @@ def gae(
     invalid: Tensor,
     gae_lambda: float,
 ) -> Tensor:
-    """Advantages of chunk decisions (Schulman et al., arXiv 1506.02438), with episode ends told apart.
+    """Advantages of chunk decisions (Schulman et al., arXiv 1506.02438), with episode ends told apart; all ``[T, E]``.
 
     ``delta = R + g (1 - terminated) V(s') - V(s)``. Where the episode ends, or the rollout does, ``V(s')`` is the
     value of the observation after the chunk (``final_values``), never of the next episode's first one; a termination
     has none.
-    An invalid chunk (the simulator failed in it) gets no advantage, and the one before it ends at its own ``V(s')``.
-
-    Args:
-        returns: float32 ``[T, E]``, chunk rewards.
-        discounts: float32 ``[T, E]``, see :func:`chunk_discounts`.
-        values: float32 ``[T, E]``, V of the observation decided on.
-        final_values: float32 ``[T, E]``, V of the observation after the chunk; read where the chunk is truncated, and
-            in the last row.
-        terminated: bool ``[T, E]``.
-        truncated: bool ``[T, E]``.
-        invalid: bool ``[T, E]``.
-        gae_lambda: lambda.
-
-    Returns:
-        float32 ``[T, E]``; zero where invalid.
+    An invalid chunk (the simulator failed in it) gets no advantage (zero), and the one before it ends at its own
+    ``V(s')``. Chunk rewards R and discounts g are those of :func:`chunk_returns` and :func:`chunk_discounts`;
+    ``values`` are V of the observations decided on, and ``final_values`` are read where a chunk is truncated, and in
+    the last row.
     """
     if not returns.shape == discounts.shape == values.shape == final_values.shape:
         raise ValueError(f"[T, E] expected: {returns.shape}, {discounts.shape}, {values.shape}, {final_values.shape}")

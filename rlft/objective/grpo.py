@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlft.config.options import parse_options
+from rlft.config.messages import typed
 from rlft.config.schema import RunConfig
 from rlft.objective.base import Signal
 from rlft.objective.surrogate import Advantage, ClippedSurrogate
@@ -67,13 +67,13 @@ class GRPO(ClippedSurrogate):
 
     def __init__(self, actor: Actor, cfg: RunConfig, privileged_dim: int = 0) -> None:
         super().__init__(actor, cfg, privileged_dim)
-        self.options = parse_options(Options, cfg.train.options, "train.options")
+        self.options = typed(Options, cfg.train.options, "train.options")
         self.group_size = self.options.group_size
 
     @classmethod
     def problems(cls, cfg: RunConfig) -> list[str]:
         """What stands against groups of whole episodes, and settings that only a critic uses."""
-        options, env, problems = parse_options(Options, cfg.train.options, "train.options"), cfg.env, []
+        options, env, problems = typed(Options, cfg.train.options, "train.options"), cfg.env, []
         if options.estimator not in ESTIMATORS:
             problems.append(f"train.options.estimator = {options.estimator!r}: must be {' or '.join(ESTIMATORS)}")
         size, steps, limit = options.group_size, env.n_steps_rollout, env.max_episode_len

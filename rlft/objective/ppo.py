@@ -12,11 +12,11 @@ from rlft.config.learning import OptimizerConfig
 from rlft.config.schema import RunConfig
 from rlft.objective.base import Sampled, Signal
 from rlft.objective.gae import chunk_discounts, chunk_returns, gae, normalize_advantages
-from rlft.objective.surrogate import Advantage, ChainTrace, ClippedSurrogate, chain_columns, clipped_surrogate
+from rlft.objective.surrogate import Advantage, ClippedSurrogate, clipped_surrogate
 from rlft.placement import move
-from rlft.policy.actor import Actor, Draws
+from rlft.policy.actor import Actor, ChainTrace, Draws
 from rlft.policy.base import Prefix
-from rlft.policy.critic import Critic
+from rlft.policy.heads import Critic
 from rlft.rollout.buffer import MicroBatch, Rollout
 from rlft.statistics import explained_variance
 
@@ -86,7 +86,8 @@ class PPO(ClippedSurrogate):
     def sample(self, prefix: Prefix, draws: Draws, privileged: Tensor | None) -> Sampled:
         """See :meth:`Objective.sample`."""
         drawn = self.actor.sample(prefix, draws.noise, draws.stochastic_step)
-        trace = PpoTrace(*chain_columns(drawn), self.critic(self._seen(drawn.features), privileged), privileged)
+        value = self.critic(self._seen(drawn.features), privileged)
+        trace = PpoTrace(**vars(drawn.trace), value=value, privileged=privileged)
         return Sampled(drawn.actions, trace, drawn.mean_std)
 
     @torch.no_grad()

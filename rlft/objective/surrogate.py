@@ -15,9 +15,9 @@ from rlft.config.schema import RunConfig
 from rlft.errors import DivergedError
 from rlft.objective.base import Objective, Sampled
 from rlft.placement import to_host
-from rlft.policy.actor import Actor, ChainEvaluation, ChainSample, Draws
+from rlft.policy.actor import Actor, ChainEvaluation, Draws
 from rlft.policy.base import Prefix
-from rlft.policy.denoise import ChainLogProb, log_prob_terms
+from rlft.policy.denoise import log_prob_terms
 from rlft.rollout.buffer import MicroBatch, Rollout
 from rlft.rows import TensorRows
 
@@ -25,21 +25,6 @@ log = logging.getLogger(__name__)
 
 FIRST_RATIO_LIMIT, FIRST_RATIO_LIMIT_LOW = 1e-2, 5e-2  # joint nats, in float32 and in lower precision
 NOTICEABLE = 0.1  # of the clip range: a difference between rollout and update that is worth a warning
-
-
-@dataclass
-class ChainTrace(TensorRows):
-    """What a drawn chain leaves: enough to evaluate it again, and its log-probability then."""
-
-    chain: Tensor  # float32 `[n, K + 1, H, D]`
-    stochastic_step: Tensor  # int64 `[n]`
-    latent: Tensor  # float32 `[n]`, see :class:`rlft.policy.denoise.ChainLogProb`
-    action: Tensor  # float32 `[n, A]`, likewise: how many count is known when the chunk has been executed
-
-
-def chain_columns(drawn: ChainSample) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The columns of a :class:`ChainTrace`."""
-    return drawn.chain, drawn.stochastic_step, drawn.log_prob.latent, drawn.log_prob.action
 
 
 @dataclass
@@ -90,13 +75,12 @@ class ClippedSurrogate(Objective):
     def sample(self, prefix: Prefix, draws: Draws, privileged: Tensor | None) -> Sampled:
         """See :meth:`Objective.sample`."""
         drawn = self.actor.sample(prefix, draws.noise, draws.stochastic_step)
-        return Sampled(drawn.actions, ChainTrace(*chain_columns(drawn)), drawn.mean_std)
+        return Sampled(drawn.actions, drawn.trace, drawn.mean_std)
 
     def evaluate(self, batch: MicroBatch) -> tuple[Tensor, ChainEvaluation]:
         """The log-ratio ``[n]`` of stored chains, joint nats, and their evaluation under the weights as they are."""
         new = self.actor.evaluate(self.prefix_of(batch), batch.trace.chain, batch.trace.stochastic_step)
-        old = ChainLogProb(batch.trace.latent, batch.trace.action)
-        return new.log_prob.joint(batch.n_executed) - old.joint(batch.n_executed), new
+        return new.log_prob.joint(batch.n_executed) - batch.trace.joint(batch.n_executed), new
 
     def loss(self, batch: MicroBatch, iteration: int) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Surrogate and entropy bonus; wants a signal with an ``advantage``."""
@@ -122,7 +106,7 @@ class ClippedSurrogate(Objective):
         for rows in rollout.row_blocks(self.cfg.train.micro_batch_size or self.cfg.train.batch_size):
             log_ratio, new = self.evaluate(rollout.rows(rows))
             largest.append(log_ratio.abs().amax())
-            rollout.replace(rows, latent=new.log_prob.latent, action=new.log_prob.action)
+            rollout.replace(rows, **vars(new.log_prob))
         return float(to_host(torch.stack(largest).max())) if largest else math.nan
 
     def examine(self, iteration: int, scalars: Mapping[str, float], notes: dict[str, float]) -> bool:

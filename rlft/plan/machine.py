@@ -13,9 +13,8 @@ from rlft import plugins
 from rlft.config.checks import cross_checks, policy_family
 from rlft.config.load import changed
 from rlft.config.schema import RunConfig
-from rlft.memory import free_bytes
+from rlft.placement import SHARE, free_bytes
 from rlft.plan.memory import HOST, Assumptions, MemoryPlan, device_name, plan_rl, plan_sft
-from rlft.rollout.store import SHARE
 
 GIB = 2**30
 RESERVE = 0.05  # of a device, for what an allocator cannot use

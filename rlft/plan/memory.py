@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from rlft import placement, plugins
 from rlft.config.schema import RunConfig
 from rlft.placement import parse_device, physics_backend
-from rlft.plan.network import Network, network_of
-from rlft.plan.rollout import pinned_blocks
+from rlft.plan.network import Network, decisions, network_of, pinned_blocks
 
 HOST = str(placement.HOST)
 COMPONENTS = ("weights", "gradients", "optimizer", "activations", "buffer", "staging", "simulation", "libraries")
@@ -74,20 +73,19 @@ def plan_rl(cfg: RunConfig, assumed: Assumptions, store: str) -> MemoryPlan:
     net = network_of("train_rl", cfg, assumed.tokens, privileged)
     places = {"simulator": cfg.sim.device, "model": cfg.model.device, "buffer": cfg.buffer.device}
     used, roles = _devices(places)
-    model, buffer, envs = device_name(cfg.model.device), device_name(cfg.buffer.device), cfg.env.num_envs
-    images, prefix = sum(net.kept["images"]), sum(net.kept["prefix"])
+    model, buffer = device_name(cfg.model.device), device_name(cfg.buffer.device)
     micro = cfg.train.micro_batch_size or cfg.train.batch_size
     part = [micro * size for size in net.gathered[store]]
     update = net.train(micro, store, more=micro < cfg.train.batch_size)
-    group = -(-envs // _groups(cfg, assumed))
-    # A decision, beside those that wait for their outcomes; evaluation keeps none.
-    rollout = group * net.decide.peak + envs * (images + prefix + net.columns)
-    rollout = max(rollout, cfg.eval.num_envs * net.decide.peak)
+    group = -(-cfg.env.num_envs // _groups(cfg, assumed))
+    rollout = max(group, cfg.eval.num_envs) * net.decide.peak  # a decision is stored before the next one is made
     # On a GPU the next part of a minibatch arrives while this one is used.
     peak = _hold(used[model], net, update=update.peak + sum(part) * (model != HOST), rollout=rollout)
-    used[buffer]["buffer"] = kept = _decisions(cfg) * net.decision_bytes[store]
+    used[buffer]["buffer"] = kept = decisions(cfg) * net.decision_bytes[store]
     if model != HOST:  # torch keeps pinned blocks, and gathers a part before the last one is copied
-        sent = net.draws if physics_backend(cfg) == "gpu" else [*net.draws, images]  # CPU physics' images
+        sent = (
+            net.draws if physics_backend(cfg) == "gpu" else [*net.draws, sum(net.kept["images"])]
+        )  # CPU physics' images
         used[HOST]["staging"] += pinned_blocks(max(group, cfg.eval.num_envs) * size for size in sent)
         used[HOST]["staging"] += 2 * pinned_blocks(part) * (buffer == HOST)
         used[buffer]["staging"] += sum(part) * (buffer not in (HOST, model))
@@ -148,10 +146,6 @@ def _workers(cfg: RunConfig, cores: int) -> int:
     return cores if cfg.sim.num_workers is None else cfg.sim.num_workers
 
 
-def _decisions(cfg: RunConfig) -> int:
-    return cfg.env.n_steps_rollout // cfg.act_steps * cfg.env.num_envs
-
-
 def _rl_flops(cfg: RunConfig, net: Network, update: float) -> dict[str, float]:
     # Valued beside the decisions: what stands at the rollout's end, and at most one observation per time limit.
     finals = cfg.env.num_envs * (1 + (cfg.env.n_steps_rollout - 1) // cfg.env.max_episode_len)
@@ -160,6 +154,6 @@ def _rl_flops(cfg: RunConfig, net: Network, update: float) -> dict[str, float]:
         "one denoise step": net.denoise.flops,
         "prefix : denoise step": net.encode.flops / net.denoise.flops,
         "update, one decision": update,
-        "an iteration's rollout": _decisions(cfg) * net.decide.flops + finals * net.final_value.flops,
-        "an iteration's updates": _decisions(cfg) * cfg.train.update_epochs * update,
+        "an iteration's rollout": decisions(cfg) * net.decide.flops + finals * net.final_value.flops,
+        "an iteration's updates": decisions(cfg) * cfg.train.update_epochs * update,
     }

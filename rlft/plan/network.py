@@ -1,4 +1,7 @@
-"""The network that a run's settings describe, on the meta device: its real modules, of which only shapes exist."""
+"""The network that a run's settings describe, on the meta device: its real modules, of which only shapes exist.
+
+And what a decision leaves behind, in bytes: the objective makes one, and a rollout stores it.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,16 @@ from torch import Tensor, nn
 
 from rlft.config.schema import RunConfig
 from rlft.data.normalize import NormStats
-from rlft.objective.base import Objective
-from rlft.objective.build import build_objective
+from rlft.objective.base import Objective, build_objective
+from rlft.placement import HOST, move
 from rlft.plan.meter import Cost, measure
-from rlft.plan.rollout import blank_draws, blank_privileged, blank_rollout, decision_bytes
 from rlft.policy.base import FlowPolicy, Prefix
 from rlft.policy.pretrained import POLICY, build_policy, load_pretrained
-from rlft.rollout.buffer import MicroBatch
+from rlft.rollout.buffer import ChunkRows, MicroBatch, Rollout
 from rlft.rows import TensorRows
 
 META = torch.device("meta")
+T = 2  # decisions of a blank rollout: a spread needs two
 STATE, ACTION = 9, 7  # dimensions where nothing says; they change next to nothing
 
 
@@ -58,7 +61,6 @@ class Network:
             self.decision_bytes = {store: decision_bytes(blank) for store, blank in blanks.items()}
             self._row = {store: blank.rows(torch.zeros(1, dtype=torch.int64)) for store, blank in blanks.items()}
             self.gathered = {store: [x.nbytes for x in row.tensors()] for store, row in self._row.items()}
-            self.columns = sum(self.gathered["prefix"]) - sum(self.kept["prefix"])
             self.draws = [x.nbytes for x in blank_draws(objective).tensors().values()]
         self._loss(1, "images" if vlm else "prefix").backward()
         held = list((policy if objective is None else objective).parameters())
@@ -85,12 +87,8 @@ class Network:
     def decide(self) -> Cost:
         """One observation: encode it, and decide."""
         objective = self._rl
-
-        def work() -> None:
-            _ = objective.sample(self._look(), blank_draws(objective), blank_privileged(objective))
-
         with torch.no_grad():
-            return measure(work)
+            return measure(lambda: objective.sample(self._look(), blank_draws(objective), blank_privileged(objective)))
 
     @cached_property
     def final_value(self) -> Cost:
@@ -193,3 +191,69 @@ def network_of(stage: str, cfg: RunConfig, tokens: int | None = None, privileged
 
 def _numel(parameters: Iterable[nn.Parameter]) -> int:
     return sum(p.numel() for p in parameters)
+
+
+def decisions(cfg: RunConfig) -> int:
+    """How many a rollout holds, T E."""
+    return cfg.env.n_steps_rollout // cfg.act_steps * cfg.env.num_envs
+
+
+def blank_draws(objective: Objective) -> TensorRows:
+    """The random numbers of one decision, where the policy is."""
+    return move(objective.draws([torch.Generator()]), objective.actor.policy.device)
+
+
+def blank_privileged(objective: Objective) -> torch.Tensor | None:
+    """The privileged state of one observation, where the policy is."""
+    dim = objective.privileged_dim
+    return torch.zeros(1, dim, device=objective.actor.policy.device) if dim else None
+
+
+@torch.no_grad()
+def blank_rollout(objective: Objective, store: str, tokens: int) -> Rollout:
+    """A small rollout of zeros on the host, with what this objective stores and judges; its policy may be shapes alone.
+
+    The objective is for this alone: it may remember what it has judged. ``store`` is ``prefix`` or ``images``,
+    ``tokens`` the prompts' padded length.
+    """
+    policy, envs, steps = objective.actor.policy, objective.group_size, objective.actor.act_steps
+    inputs = policy.blank_inputs(1, tokens)
+    prefix = policy.encode(inputs)
+    trace = objective.sample(prefix, blank_draws(objective), blank_privileged(objective)).trace
+
+    def zeros(rows: TensorRows) -> TensorRows:
+        return rows.map(lambda x: torch.zeros(envs, *x.shape[1:], dtype=x.dtype, device=HOST))
+
+    ends, value = torch.ones(envs, dtype=torch.bool), torch.zeros(envs) if objective.bootstraps else None
+    length, never = torch.full((envs,), steps), torch.zeros_like(ends)
+    chunks = ChunkRows(torch.zeros(envs, steps), length, ends, never, never, value)
+    kept = {"prefix": zeros(prefix)} if store == "prefix" else {"inputs": zeros(inputs)}
+    rollout = Rollout(T, envs, HOST, HOST)
+    for t in range(T):
+        rollout.add(t, range(envs), trace=zeros(trace), chunks=chunks, **kept)
+    rollout.assign(objective.signal(rollout).rows)
+    return rollout
+
+
+def decision_bytes(rollout: Rollout) -> int:
+    """Bytes of one decision in a rollout."""
+    return rollout.nbytes() // (rollout.T * rollout.E)
+
+
+def rollout_bytes(
+    cfg: RunConfig, policy: FlowPolicy, *, store: str, privileged_dim: int, tokens: int | None = None
+) -> int:
+    """Bytes of a whole rollout with its signal; equals :meth:`rlft.rollout.buffer.Rollout.nbytes`.
+
+    There is one, for the whole run. Where it is pinned it takes whole pages, at most one more than this per tensor.
+    ``store`` is ``prefix`` or ``images``, ``privileged_dim`` P of the simulator state that observations bring, or 0,
+    ``tokens`` the prompts' padded length (None: the policy's estimate).
+    """
+    length = tokens or policy.expected_prompt_length(cfg.env.instruction)
+    blank = blank_rollout(build_objective(cfg, policy, privileged_dim), store, length)
+    return decisions(cfg) * decision_bytes(blank)
+
+
+def pinned_blocks(sizes: Iterable[int]) -> int:
+    """What torch's pool of pinned host memory takes for tensors of these bytes: powers of two."""
+    return sum(1 << (size - 1).bit_length() for size in sizes if size)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlft.policy.base import FlowPolicy, Prefix
 from rlft.policy.denoise import ChainLogProb, Schedule, normal_entropy, normal_log_prob, transition_mean
-from rlft.policy.noise import NoiseHead
+from rlft.policy.heads import NoiseHead
 from rlft.rows import TensorRows
 
 
@@ -27,19 +27,29 @@ class Draws(TensorRows):
 
 
 @dataclass
+class ChainTrace(ChainLogProb, TensorRows):
+    """What a drawn chain leaves: enough to evaluate it again, and its log-probability then.
+
+    In two parts, because how many action steps count is known when the chunk has been executed. They include the
+    initial draw, which cancels in every ratio.
+    """
+
+    chain: Tensor  # float32 `[n, K + 1, H, D]`, from noise (index 0) to the action chunk (index K), model units
+    stochastic_step: Tensor  # int64 `[n]`, see :class:`Draws`
+
+
+@dataclass
 class ChainSample:
     """One decision per row."""
 
-    chain: Tensor  # float32 `[n, K + 1, H, D]`, from noise (index 0) to the action chunk (index K)
-    log_prob: ChainLogProb  # of n chains; includes the initial draw, which cancels in every ratio
+    trace: ChainTrace
     features: Tensor  # float32 `[n, r, F]`, what the network saw at each drawing step: mean over A; detached
-    stochastic_step: Tensor  # int64 `[n]`, as given
     mean_std: Tensor  # float32 scalar, average std of the explored numbers (for the log)
 
     @property
     def actions(self) -> Tensor:
         """The drawn chunk, model units, ``[n, H, D]``."""
-        return self.chain[:, -1]
+        return self.trace.chain[:, -1]
 
 
 @dataclass
@@ -69,7 +79,6 @@ class Actor(nn.Module):
 
     Args:
         noise: std head of flow_noise.
-        act_steps: A.
         explored_dims: indices inside D that are explored.
         frozen_dims: indices that are executed but not explored (a gripper that the task never moves).
         density: ``executed``, ``masked`` or ``chain``.
@@ -149,11 +158,11 @@ class Actor(nn.Module):
                 stds.append(self._explored(std).mean())
         seen = torch.stack(pooled, 1)
         seen = seen.sum(1, keepdim=True) if s.single else seen  # all but the one that drew are zero
-        mean_std = torch.stack(stds).mean()
-        return ChainSample(torch.stack(chain, 1), _total(parts), seen, stochastic_step, mean_std)
+        trace = ChainTrace(**vars(_total(parts)), chain=torch.stack(chain, 1), stochastic_step=stochastic_step)
+        return ChainSample(trace, seen, torch.stack(stds).mean())
 
     def evaluate(self, prefix: Prefix, chain: Tensor, stochastic_step: Tensor) -> ChainEvaluation:
-        """Log-probability and entropy of stored chains (see :class:`ChainSample`), all drawing steps in one pass."""
+        """Log-probability and entropy of stored chains (see :class:`ChainTrace`), all drawing steps in one pass."""
         s, n = self.schedule, chain.shape[0]
         if s.single:
             rows = torch.arange(n, device=chain.device)
@@ -187,14 +196,10 @@ class Actor(nn.Module):
         return numbers[:, : self.act_steps].index_select(-1, self.explored_dims)
 
     def _step_log_prob(self, x: Tensor, mean: Tensor, std: Tensor, last: Tensor, drawn: Tensor) -> ChainLogProb:
-        """Log-density of one transition per row, to x ``[n, H, D]`` from a normal of that shape.
+        """Log-density of one transition per row, to what was drawn, x ``[n, H, D]``, from a normal of that shape.
 
-        Args:
-            x: what was drawn.
-            mean: see :meth:`step_dist`.
-            std: likewise.
-            last: bool ``[n]``, transitions that end in the action: only what reaches the robot counts.
-            drawn: bool ``[n]``, the others have no density.
+        ``last``, bool ``[n]``, are transitions that end in the action: of these only what reaches the robot counts.
+        Rows that are not ``drawn``, bool ``[n]``, have no density.
         """
         action = normal_log_prob(self._explored(x), self._explored(mean), self._explored(std)).sum(-1)
         if self.density == "executed":

@@ -14,7 +14,7 @@ Every sampler moves from t to t' < t by a Gaussian whose mean is a combination o
 sampler      c                               std
 ===========  ==============================  ==============================================
 ode          t'                              0
-flow_noise   t'                              learned, bounded (rlft.policy.noise)
+flow_noise   t'                              learned, bounded (rlft.policy.heads)
 flow_sde     t' - sigma^2 (t - t') / (2 t)   sigma * sqrt(t - t'), sigma = a sqrt(t / (1 - t))
 flow_cps     t' cos(pi a / 2)                t' sin(pi a / 2)
 ===========  ==============================  ==============================================
@@ -47,7 +47,7 @@ class Schedule:
     """The time grid and the coefficients of every denoise step of one sampler."""
 
     method: str  # sampler name
-    t: Tensor  # float32 `[K + 1]`, from 1 to 0
+    t: Tensor  # float32 `[K + 1]`, `t_k = 1 - k / K`: from 1 to 0
     noise_coef: Tensor  # float32 `[K]`, the factor c on the predicted noise
     std: Tensor  # float32 `[K]`; meaningless where `learned_std`
     stochastic_steps: tuple[int, ...]  # the steps that can draw noise, ascending; the log-probability is over these
@@ -64,28 +64,13 @@ class Schedule:
         return replace(self, t=self.t.to(device), noise_coef=self.noise_coef.to(device), std=self.std.to(device))
 
 
-def time_grid(num_steps: int) -> Tensor:
-    """``t_k = 1 - k / K`` for k = 0..K, float32 ``[K + 1]``."""
-    return torch.arange(num_steps, -1, -1, dtype=torch.float32) / num_steps
-
-
 def make_schedule(method: str, num_steps: int, noise_level: float) -> Schedule:
-    """Tabulate a sampler.
-
-    Args:
-        method: ``ode``, ``flow_noise``, ``flow_sde``, ``flow_sde_single`` or ``flow_cps``.
-        num_steps: K.
-        noise_level: a of flow_sde and flow_cps; unused elsewhere.
-
-    Raises:
-        ValueError: unknown method.
-    """
-    grid = time_grid(num_steps).double()
+    """Tabulate a sampler over K steps; ``noise_level`` is the a of flow_sde and flow_cps. ValueError: no such."""
+    grid = (torch.arange(num_steps, -1, -1, dtype=torch.float32) / num_steps).double()
     t, t_next = grid[:-1], grid[1:]
     step = t - t_next
-    zeros = torch.zeros_like(t)
     if method in ("ode", "flow_noise"):
-        coef, std = t_next, zeros
+        coef, std = t_next, torch.zeros_like(t)
     elif method in ("flow_sde", "flow_sde_single"):
         # sigma is infinite at t = 1: there the denominator takes the value of the next grid point.
         remaining = torch.where(t >= 1.0, 1.0 - t_next, 1.0 - t)

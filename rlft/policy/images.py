@@ -32,11 +32,7 @@ def resize_with_pad(frames: Tensor, size: int) -> Tensor:
 def stack_cameras(images: Mapping[str, Array], cameras: Sequence[str], size: int, *, rows: int) -> Tensor:
     """Check, resize and stack the cameras that the policy reads, in its order, where they are; others are left out.
 
-    Args:
-        images: camera name -> uint8 ``[n, height, width, 3]``, numpy or torch.
-        cameras: the policy's.
-        size: the model's resolution, pixels.
-        rows: n.
+    Images are uint8 ``[n, height, width, 3]``, numpy or torch, by camera; n is ``rows``.
 
     Returns:
         uint8 ``[n, V, 3, size, size]``; on the host, unless a camera's are on a GPU: then there.

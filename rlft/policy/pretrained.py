@@ -4,14 +4,14 @@
 
     rlft_policy.json   kind, precision, horizon, statistics, and what the family says of itself
     manifest.json      size and SHA-256 of every file
-    ...                the family's own files (:mod:`rlft.policy.pi0.checkpoint`: lerobot's layout)
+    ...                the family's own files (:mod:`rlft.policy.pi0.factory`: lerobot's layout)
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def save_pretrained(policy: FlowPolicy, directory: str | Path) -> None:
         raise FileExistsError(f"{target} is not empty; a checkpoint is written into a new directory.")
     own = family_of(policy.kind).save(policy, target)
     facts = {"format": FORMAT, "kind": policy.kind, "dtype": policy.dtype, "horizon": policy.horizon, **own}
-    text = json.dumps({**facts, "stats": policy.stats.to_dict()}, indent=2)
+    text = json.dumps({**facts, "stats": asdict(policy.stats)}, indent=2)
     (target / POLICY).write_text(text + "\n", encoding="utf-8")
     write_manifest(target)
 

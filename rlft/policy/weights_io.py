@@ -30,33 +30,33 @@ class WeightsError(RlftError):
     exit_code = 2
 
 
-def read_weights(path: Path, targets: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Read exactly the wanted tensors of a safetensors file: core key -> tensor of the wanted shape and type.
+def load_weights(model: torch.nn.Module, path: Path, device: torch.device) -> None:
+    """Fill lerobot's core with the weights of a safetensors file, completely or not at all.
 
-    The targets only say shape and type; they may be on the meta device.
+    The core is on the meta device (it is materialised on ``device``), or on ``device``.
 
     Raises:
         WeightsError: the file is missing or no safetensors file; keys are missing, unexpected or of another
             shape; a tensor holds NaN or infinity. Names file and keys.
     """
+    targets, state = model.state_dict(), {}
     with _opened(path, targets) as (file, stored):
-        return {key: _convert(path, key, file.get_tensor(stored[key]), want, device) for key, want in targets.items()}
+        for key, want in targets.items():
+            tensor = file.get_tensor(stored[key])
+            if not bool(torch.isfinite(tensor).all()):
+                raise WeightsError(f"{path}: {key} holds NaN or infinity; the run that wrote it had diverged.")
+            state[key] = tensor.to(device=device, dtype=want.dtype, copy=True)
+    on_meta = any(tensor.is_meta for tensor in targets.values())
+    model.load_state_dict(state, strict=True, assign=on_meta)
 
 
 def check_weights(path: Path, targets: Mapping[str, Tensor]) -> None:
-    """Raise what :func:`read_weights` can find without reading a tensor: is the file whole, and its keys and shapes."""
+    """Raise what :func:`load_weights` can find without reading a tensor: is the file whole, and its keys and shapes.
+
+    The targets only say shape; they may be on the meta device.
+    """
     with _opened(path, targets):
         pass
-
-
-def load_weights(model: torch.nn.Module, path: Path, device: torch.device) -> None:
-    """Fill lerobot's core with the weights of a file, completely or not at all; errors as in :func:`read_weights`.
-
-    The core is on the meta device (it is materialised on ``device``), or on ``device``.
-    """
-    targets = model.state_dict()
-    on_meta = any(tensor.is_meta for tensor in targets.values())
-    model.load_state_dict(read_weights(path, targets, device), strict=True, assign=on_meta)
 
 
 def save_weights(model: torch.nn.Module, path: Path) -> None:
@@ -120,9 +120,3 @@ def _compare(path: Path, targets: Mapping[str, Tensor], shapes: Mapping[str, tup
             f"{path}: the weights do not fit the model; {'; '.join(faults)}. Check model.kind and model.small against "
             "the checkpoint; nothing was loaded."
         )
-
-
-def _convert(path: Path, key: str, tensor: Any, want: Tensor, device: torch.device) -> Tensor:
-    if not bool(torch.isfinite(tensor).all()):
-        raise WeightsError(f"{path}: {key} holds NaN or infinity; the run that wrote it had diverged.")
-    return tensor.to(device=device, dtype=want.dtype, copy=True)

@@ -1,10 +1,14 @@
-"""The figures of a report. Each ``draw_*`` fills one set of axes and says so where its data are missing."""
+"""The figures of a report. Each ``draw_*`` fills one set of axes and says so where its data are missing.
+
+Curves come out of metrics.jsonl and the evaluation files; gaps are NaN.
+"""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from html import escape
 from typing import Any
@@ -17,10 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.style import context
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from rlft.evaluate.text import percent
-from rlft.report.rundir import RunFiles, VideoPair
-from rlft.report.series import Curve, evaluated_success, logged, rollout_success
+from rlft.evaluate.result import percent
+from rlft.report.rundir import RunFiles, VideoPair, as_float
 from rlft.report.video import pick_frames, read_video
+from rlft.statistics import wilson_interval
 
 # One palette, few lines, no boxes.
 INK, MUTED, GRID = "#23292f", "#69737d", "#dfe3e7"
@@ -45,6 +49,58 @@ DOTS: dict[str, Any] = {"marker": "o", "markersize": 2.2}  # a value between two
 NO_RL = "no rl lines in metrics.jsonl"
 RETURNS = ("rollout/return", "return"), ("rollout/episode_length", "length, env steps")
 UPDATE = ("update/kl", "KL, joint nats"), ("update/clip_fraction", "clip fraction")
+NOTHING = (np.nan, np.nan)  # the ends of an interval that nobody knows
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A scalar over steps; all arrays float64 ``[n]``, NaN where nothing was logged."""
+
+    steps: np.ndarray  # ascending
+    values: np.ndarray  # the scalar
+    low: np.ndarray  # lower end of its 95 % interval, or NaN
+    high: np.ndarray  # upper end
+
+    @classmethod
+    def of(cls, points: Mapping[int, tuple[float, tuple[float, float]]]) -> Curve:
+        """From step -> (value, ends of its interval)."""
+        rows = [(step, value, *ends) for step, (value, ends) in sorted(points.items())]
+        steps, *columns = np.array(rows, dtype=float).reshape(-1, 4).T
+        return cls(steps, *(np.where(np.isfinite(column), column, np.nan) for column in columns))
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not np.isfinite(self.values).any()
+
+
+def logged(run: RunFiles, stage: str, key: str) -> Curve:
+    """One scalar of one stage. A step that was logged twice (a resumed run) counts as it was logged last."""
+    lines = [line for line in run.metrics if line["stage"] == stage]
+    return Curve.of({int(line["step"]): (as_float(line.get(key)), NOTHING) for line in lines})
+
+
+def rollout_success(run: RunFiles) -> Curve:
+    """Success of the episodes that ended within each PPO iteration, with Wilson's interval over that many."""
+    points = {}
+    for line in run.metrics:
+        if line["stage"] == "rl":
+            rate, n = (as_float(line.get(f"rollout/{key}")) for key in ("success", "episodes"))
+            counted = np.isfinite(rate) and n >= 1
+            points[int(line["step"])] = rate, wilson_interval(round(rate * n), int(n)) if counted else NOTHING
+    return Curve.of(points)
+
+
+def evaluated_success(run: RunFiles) -> Curve:
+    """Success on the evaluation seeds by iteration: SFT's at 0, evaluations on the way, the final one."""
+    points = {}
+    for line in run.metrics:
+        if line["stage"] == "eval":
+            rate, low, high = (as_float(line.get(key)) for key in ("success", "ci_low", "ci_high"))
+            points[int(line["step"])] = rate, (low, high)
+    known = run.numbered | ({0: run.before} if run.before else {})
+    known |= {int(run.rl["iterations"]): run.after} if run.after and run.rl and "iterations" in run.rl else {}
+    return Curve.of(points | {step: (evaluation.success, evaluation.ci95) for step, evaluation in known.items()})
 
 
 def draw_success(ax: Axes, run: RunFiles) -> None:
@@ -137,27 +193,22 @@ FIGURES: dict[str, tuple[Callable[[Axes, RunFiles], None], tuple[float, float]]]
 }
 
 
-def render_figure(name: str, run: RunFiles) -> str:
-    """One of :data:`FIGURES` as an SVG element."""
-    draw, size = FIGURES[name]
-    return render_svg(name, lambda ax: draw(ax, run), size)
-
-
 def overview(run: RunFiles, title: str) -> bytes:
     """The image for a README, as PNG: success, before and after, health of the updates, and what it looks like."""
-    pairs = run.pairs
-
-    def draw(figure: Figure) -> None:
-        ratios = [2.1, 1.0] if pairs else [1.0]
+    pairs, buffer = run.pairs, io.BytesIO()
+    ratios = [2.1, 1.0] if pairs else [1.0]
+    names = [["success"] * 4 + ["bars"] * 2, ["returns"] * 2 + ["update"] * 2 + ["value"] * 2]
+    with context(RC):
+        figure = Figure(figsize=(12.0, 9.0 if pairs else 6.2), layout="constrained", facecolor="white")
+        FigureCanvasAgg(figure)
         rows = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)
-        names = [["success"] * 4 + ["bars"] * 2, ["returns"] * 2 + ["update"] * 2 + ["value"] * 2]
         for name, ax in rows[0, 0].subplot_mosaic(names).items():
             FIGURES[name][0](ax, run)
         if pairs:
             draw_strip(rows[1, 0], next((pair for pair in pairs if pair.gained), pairs[0]))
         figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, fontweight="bold", color=INK)
-
-    return render_png(draw, (12.0, 9.0 if pairs else 6.2), dpi=130)
+        figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def draw_strip(figure: Figure, pair: VideoPair, count: int = 7) -> None:
@@ -174,28 +225,17 @@ def draw_strip(figure: Figure, pair: VideoPair, count: int = 7) -> None:
     figure.suptitle(caption, x=0.012, ha="left", fontsize=10, color=INK)
 
 
-def render_png(draw: Callable[[Figure], None], size: tuple[float, float], dpi: int) -> bytes:
-    """Draw a figure, width and height in inches, and encode it."""
-    with context(RC):
-        figure = Figure(figsize=size, layout="constrained", facecolor="white")
-        FigureCanvasAgg(figure)
-        draw(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
+def render_figure(name: str, run: RunFiles) -> str:
+    """One of :data:`FIGURES` as an SVG element; its title is the label that is read out.
 
-
-def render_svg(name: str, draw: Callable[[Axes], None], size: tuple[float, float]) -> str:
-    """Draw one set of axes, width and height in inches, as an SVG element; its title is the label that is read out.
-
-    ``name``, unique within the page, prefixes every id and makes the ids reproducible.
+    The name prefixes every id, which keeps ids apart within a page, and makes them reproducible.
     """
+    (draw, size), buffer = FIGURES[name], io.StringIO()
     with context({**RC, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained", facecolor="none")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        draw(axes)
-        buffer = io.StringIO()
+        draw(axes, run)
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     # The element alone, with ids of its own and colours of the page's theme.
     svg = buffer.getvalue()

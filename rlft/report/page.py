@@ -11,8 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from rlft.evaluate.protocol import SHORT
-from rlft.evaluate.result import EvalResult
-from rlft.evaluate.text import difference, interval, percent
+from rlft.evaluate.result import EvalResult, difference, interval, percent
 from rlft.report.figures import render_figure
 from rlft.report.rundir import RunFiles, Video, VideoPair, as_float
 from rlft.report.video import encode_video, read_video, side_by_side
@@ -23,7 +22,7 @@ CHANGE = ("randomization/changed_pixels", "randomization/mean_change")
 
 
 def render_page(run: RunFiles, summary: Mapping[str, Any], title: str) -> str:
-    """The whole document; ``summary`` is what :func:`rlft.report.summary.summarise` says."""
+    """The whole document; ``summary`` is what :func:`rlft.report.build.summarise` says."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "percent": percent,

@@ -13,8 +13,7 @@ from typing import Any
 import yaml
 
 from rlft.errors import RlftError
-from rlft.evaluate.compare import compare
-from rlft.evaluate.result import EvalResult
+from rlft.evaluate.result import EvalResult, compare
 from rlft.evaluate.suite import SuiteTable
 from rlft.files import read_stage
 
@@ -83,7 +82,7 @@ class RunFiles:
 
     @property
     def comparison(self) -> dict[str, Any] | None:
-        """Before against after, see :func:`rlft.evaluate.compare.compare`; None where one of them is missing."""
+        """Before against after, see :func:`rlft.evaluate.result.compare`; None where one of them is missing."""
         return compare(self.before, self.after) if self.before and self.after else None
 
     @property

@@ -32,7 +32,7 @@ class MicroBatch:
     """What one forward and backward pass takes of a minibatch: n decisions, on the policy's device."""
 
     prefix: Any  # the stored prefix; None where model inputs are stored
-    inputs: Any  # likewise
+    inputs: Any  # the stored model inputs; None where prefixes are
     trace: Any  # what the objective left of the decision
     signal: Any  # what the objective made of the finished rollout; None before it did
     n_executed: Tensor  # int64 `[n]`
@@ -76,16 +76,9 @@ class Rollout:
         self._room.clear()  # what an earlier rollout needed is no part of this one: a resumed run has not seen it
 
     def add(
-        self,
-        t: int,
-        envs: range,
-        *,
-        trace: TensorRows,
-        chunks: ChunkRows,
-        prefix: TensorRows | None = None,
-        inputs: TensorRows | None = None,
+        self, t: int, envs: range, *, prefix: Any = None, inputs: Any = None, trace: Any = None, chunks: Any = None
     ) -> None:
-        """Store decision t of n environments, a contiguous range; bundles of n rows, as in the class.
+        """Store some of decision t of n environments, a contiguous range: bundles of n rows, as in the class.
 
         Raises:
             ValueError: a bundle has another class, columns or shapes than at the first decision.

@@ -16,9 +16,11 @@ import numpy as np
 
 from rlft.errors import RlftError
 from rlft.placement import to_numpy
-from rlft.rollout.observations import Outcome, indices, put_rows
+from rlft.rollout.observations import indices, on_host, put_rows
 from rlft.seeding import seed_for
-from rlft.types import Array, Observation, VecEnv
+from rlft.types import Array, ChunkStep, Observation, VecEnv
+
+Episode = tuple[int, int, int]  # see RolloutGroup.episodes
 
 
 class NonFiniteActionError(RlftError):
@@ -31,8 +33,9 @@ class NonFiniteActionError(RlftError):
 class Executed:
     """What a group reports of one chunk."""
 
-    obs: Observation  # the observation after the chunk; for an ended environment its true final one
-    outcome: Outcome  # what came of it
+    step: ChunkStep  # numbers on the host, the observation where it is; for an ended environment its true final one
+    actions: np.ndarray  # float32 `[n, A, d]`, controller units, as sent
+    episodes: list[Episode]  # which it belongs to
     seconds: float  # time inside the simulator, resets included
 
 
@@ -41,7 +44,7 @@ class RolloutGroup:
 
     Args:
         first: the global index of the first one; random numbers are named by global indices.
-        executor: runs the simulator beside the caller; None: the caller waits for it.
+        executor: runs the simulator beside the caller; None: it runs where its outcome is asked for.
         sharing: how many environments, side by side in the whole rollout, start their n-th episode from the same seed.
     """
 
@@ -50,12 +53,12 @@ class RolloutGroup:
     # (iteration that it began in, environment, number within that iteration) of the episode that each environment is
     # in, with the sharers' own number instead of the environment's; names what stays the same for an episode. Read it
     # where `obs` is read
-    episodes: list[tuple[int, int, int]]
+    episodes: list[Episode]
 
     def __init__(self, env: VecEnv, first: int, seed: int, executor: Executor | None, *, sharing: int = 1) -> None:
         self.env, self.seed, self._executor, self._sharing = env, seed, executor, sharing
         self.ids = range(first, first + env.spec.num_envs)
-        self._pending: Future[Any] | None = None
+        self._pending: Future[Any] | Callable[[], Any] | None = None  # what runs, or will when it is asked for
         self._episode = np.zeros(len(self.ids), dtype=np.int64)
         self.episodes = [(0, i, 0) for i in self.ids]
         self._iteration, self._started = 0, False
@@ -91,9 +94,9 @@ class RolloutGroup:
 
     def drain(self) -> None:
         """Wait until the simulator stands still, whatever came of it."""
-        if self._pending is not None:
+        if isinstance(self._pending, Future):
             self._pending.exception()
-            self._pending = None
+        self._pending = None
 
     def _check_finite(self, actions: np.ndarray) -> None:
         if bad := [self.ids[row] for row in indices(~np.isfinite(actions).all(axis=(1, 2)))]:
@@ -109,10 +112,10 @@ class RolloutGroup:
         except ValueError:
             self._check_finite(to_numpy(actions))
             raise
-        outcome = Outcome.of(step, actions)
-        ended = indices(outcome.ended)
+        step, sent = on_host(step, actions)
+        episodes, ended = list(self.episodes), indices(step.ended)
         following = put_rows(step.obs, ended, self._reset(ended)) if ended else step.obs
-        return Executed(step.obs, outcome, time.perf_counter() - started), following
+        return Executed(step, sent, episodes, time.perf_counter() - started), following
 
     def _reset(self, rows: list[int]) -> Observation:
         for i in rows:
@@ -122,14 +125,9 @@ class RolloutGroup:
 
     def _submit(self, work: Callable[[], Any]) -> None:
         assert self._pending is None, "a group executes one thing at a time"
-        if self._executor is not None:
-            self._pending = self._executor.submit(work)
-            return
-        done: Future[Any] = Future()
-        done.set_result(work())
-        self._pending = done
+        self._pending = work if self._executor is None else self._executor.submit(work)
 
     def _take(self) -> Any:
         assert self._pending is not None
         pending, self._pending = self._pending, None
-        return pending.result()
+        return pending.result() if isinstance(pending, Future) else pending()

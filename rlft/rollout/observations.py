@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlft.placement import move, to_numpy
+from rlft.placement import move, to_numpy, together
 from rlft.types import Array, ChunkStep, Observation, map_rows
-
-FLAGS = ("terminated", "truncated", "success", "invalid")
 
 
 def take_rows(obs: Observation, rows: Sequence[int]) -> Observation:
@@ -44,35 +42,24 @@ def indices(mask: Array) -> list[int]:
     return [int(i) for i in mask.nonzero()[0]] if isinstance(mask, np.ndarray) else mask.nonzero().flatten().tolist()
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The numbers of a :class:`rlft.types.ChunkStep` and the actions that led to them, as numpy arrays on the host."""
+def on_host(step: ChunkStep, actions: Array) -> tuple[ChunkStep, np.ndarray]:
+    """The numbers of a chunk, and the actions ``[n, A, d]`` sent, as numpy arrays; its observation stays where it is.
 
-    actions: np.ndarray  # float32 `[n, A, d]`, controller units, as sent
-    rewards: np.ndarray  # float32 `[n, A]`
-    n_executed: np.ndarray  # int64 `[n]`
-    terminated: np.ndarray  # bool `[n]`
-    truncated: np.ndarray  # bool `[n]`
-    success: np.ndarray  # bool `[n]`, at any step of the episode so far
-    invalid: np.ndarray  # bool `[n]`
+    A GPU simulator is waited for once, one on the CPU never.
+    """
+    names = [x.name for x in fields(step) if x.name not in ("obs", "metrics")]
+    arrays = [actions, *(getattr(step, name) for name in names), *step.metrics.values()]
+    if any(isinstance(x, Tensor) for x in arrays):
+        arrays = _read_together(arrays)
+    sent, *rest = map(np.asarray, arrays)
+    metrics = dict(zip(step.metrics, rest[len(names) :], strict=True))
+    return ChunkStep(step.obs, **dict(zip(names, rest, strict=False)), metrics=metrics), sent
 
-    @classmethod
-    def of(cls, step: ChunkStep, actions: Array) -> Outcome:
-        """Read a chunk and the actions ``[n, A, d]`` sent; a GPU simulator is waited for once, one on the CPU never."""
-        flags = {name: getattr(step, name) for name in FLAGS}
-        if not isinstance(step.rewards, torch.Tensor):
-            return cls(np.asarray(actions, np.float32), step.rewards, step.n_executed, **flags)
-        n, A, d = actions.shape
-        # float32 holds counts below 2^24 exactly, and a chunk is shorter.
-        columns = [move(actions, step.rewards.device).flatten(1), step.rewards]
-        columns += [column[:, None] for column in (step.n_executed, *flags.values())]
-        packed = torch.cat([column.float() for column in columns], dim=1)
-        sent, rewards, counts = np.split(to_numpy(packed), [A * d, A * d + A], axis=1)
-        n_executed, *bits = counts.T
-        flags = {name: column.astype(bool) for name, column in zip(FLAGS, bits, strict=True)}
-        return cls(sent.reshape(n, A, d), rewards, n_executed.astype(np.int64), **flags)
 
-    @property
-    def ended(self) -> np.ndarray:
-        """Bool ``[n]``: the environment has to be reset before it can be stepped again."""
-        return self.terminated | self.truncated | self.invalid
+def _read_together(arrays: Sequence[Array]) -> list[np.ndarray]:
+    tensors = together([torch.as_tensor(x) for x in arrays])
+    # float32 holds counts below 2^24 exactly, and a chunk is shorter.
+    packed = to_numpy(torch.cat([x.reshape(len(x), -1).float() for x in tensors], dim=1))
+    parts = np.split(packed, np.cumsum([x[0].numel() for x in tensors])[:-1], axis=1)
+    types = [str(x.dtype).removeprefix("torch.") for x in tensors]
+    return [part.reshape(x.shape).astype(name) for part, x, name in zip(parts, tensors, types, strict=True)]

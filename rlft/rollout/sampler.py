@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from rlft.objective.base import Objective, Sampled
+from rlft.objective.base import Objective
 from rlft.placement import Placement, torch_threads
 from rlft.policy.base import Prefix
 from rlft.rollout.buffer import ChunkRows, Rollout
@@ -34,13 +33,7 @@ class Randomizer(Protocol):
         """How much has changed since the last call."""
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What was decided for a group, kept until its outcome is known."""
-
-    kept: dict[str, TensorRows]  # what the rollout keeps of the observations: `prefix` or `inputs`
-    sampled: Sampled  # the chunks, and what the objective leaves of them
-    episodes: Sequence[tuple[int, ...]]  # of which episode each row is
+NUMBERS = ("rewards", "n_executed", "terminated", "truncated", "invalid")  # of a ChunkStep, which are stored
 
 
 class RolloutSampler:
@@ -100,74 +93,63 @@ class RolloutSampler:
         Raises:
             NonFiniteActionError: the policy diverged.
         """
-        stats, started, rollout = RolloutStats(), time.perf_counter(), self._rollout
+        started, rollout, stats = time.perf_counter(), self._rollout, RolloutStats()
+        self._iteration, self._stats = iteration, stats
         rollout.reset()
         with torch_threads(self.policy_threads):
-            self._fill(rollout, stats, iteration)
+            self._fill()
         rollout.complete()
         if self.randomizer is not None:
             stats.randomization = self.randomizer.scalars()
         stats.seconds = time.perf_counter() - started
         return rollout, stats
 
-    def _fill(self, rollout: Rollout, stats: RolloutStats, iteration: int) -> None:
+    def _fill(self) -> None:
         if self.reset_each_rollout:
             self._tally.forget()
         try:
             for group in self.groups:
-                group.begin(iteration, reset=self.reset_each_rollout)
-            decided: dict[RolloutGroup, Decision] = {}
-            for t in range(self.T):
+                group.begin(self._iteration, reset=self.reset_each_rollout)
+            for t in range(self.T + 1):
                 for group in self.groups:
                     if t > 0:
-                        self._finish(rollout, stats, group, decided[group], iteration, t - 1)
-                    decided[group] = self._decide_and_send(stats, group, iteration, t)
-            for group in self.groups:
-                self._finish(rollout, stats, group, decided[group], iteration, self.T - 1)
+                        self._finish(group, t - 1)
+                    if t < self.T:
+                        self._decide(group, t)
         finally:
             for group in self.groups:  # an error here must not leave a simulator running there
                 group.drain()
 
-    def _decide_and_send(self, stats: RolloutStats, group: RolloutGroup, iteration: int, t: int) -> Decision:
-        waited = time.perf_counter()
-        obs = group.observe()
-        stats.wait_seconds += time.perf_counter() - waited
-        episodes = list(group.episodes)
-        obs = self._seen(obs, episodes, iteration, t)
-        inputs, prefix, draws, privileged = self._look(obs, "rollout-noise", iteration, t, group.ids)
-        sampled, actor = self.objective.sample(prefix, draws, privileged), self.objective.actor
-        chunk = sampled.chunk[:, : actor.act_steps]
-        actions = self.placement.to_sim(actor.policy.actions_to_env(chunk))  # the only read of a decision
-        waited = time.perf_counter()
+    def _decide(self, group: RolloutGroup, t: int) -> None:
+        """Send a group its chunks, and store what was decided on and what the objective leaves of the decision."""
+        objective, policy = self.objective, self.objective.actor.policy
+        with self._stats.waiting():
+            obs = group.observe()
+        obs = self._seen(obs, group.episodes, t)
+        inputs, prefix, draws, privileged = self._look(obs, "rollout-noise", t, group.ids)
+        sampled = objective.sample(prefix, draws, privileged)
+        chunk = sampled.chunk[:, : objective.actor.act_steps]
+        actions = self.placement.to_sim(policy.actions_to_env(chunk))  # the only read of a decision
         group.send(actions)
-        stats.wait_seconds += time.perf_counter() - waited  # without overlap, the chunk runs here
-        # [:] leaves what the denoise steps derived from the prefix to be freed while the chunk runs.
-        kept: dict[str, TensorRows] = {"prefix": prefix[:]} if self.store_prefix else {"inputs": inputs}
-        return Decision(kept, sampled, episodes)
+        kept: dict[str, TensorRows] = {"prefix": prefix} if self.store_prefix else {"inputs": inputs}
+        self._rollout.add(t, group.ids, trace=sampled.trace, **kept)
+        self._stats.noise_stds.append(sampled.noise_std)
 
-    def _seen(self, obs: Observation, episodes: Sequence[tuple[int, ...]], iteration: int, t: int) -> Observation:
+    def _seen(self, obs: Observation, episodes: Sequence[tuple[int, ...]], t: int) -> Observation:
         """What the policy sees of an observation, before the rollout's decision t."""
-        return obs if self.randomizer is None else self.randomizer(obs, episodes, (iteration, t))
+        return obs if self.randomizer is None else self.randomizer(obs, episodes, (self._iteration, t))
 
-    def _finish(
-        self, rollout: Rollout, stats: RolloutStats, group: RolloutGroup, made: Decision, iteration: int, t: int
-    ) -> None:
-        waited = time.perf_counter()
-        executed = group.receive()
-        stats.wait_seconds += time.perf_counter() - waited
-        stats.env_seconds += executed.seconds
-        outcome, final_value = executed.outcome, None
-        if self.objective.bootstraps:
-            final_value = self._final_values(executed, iteration, t, group.ids, made.episodes)
-        names = ("rewards", "n_executed", "terminated", "truncated", "invalid")
-        columns = self.placement.to_buffer({name: getattr(outcome, name) for name in names})
-        chunks = ChunkRows(**columns, final_value=final_value)
-        rollout.add(t, group.ids, trace=made.sampled.trace, chunks=chunks, **made.kept)
-        stats.noise_stds.append(made.sampled.noise_std)
-        self._tally.add(stats, group.ids, outcome)
+    def _finish(self, group: RolloutGroup, t: int) -> None:
+        """Store what came of a group's decision t."""
+        with self._stats.waiting():  # without overlap, the chunk runs here, when the decision's tensors are gone
+            executed = group.receive()
+        final_value = self._final_values(executed, t, group.ids) if self.objective.bootstraps else None
+        numbers = self.placement.to_buffer({name: getattr(executed.step, name) for name in NUMBERS})
+        self._rollout.add(t, group.ids, chunks=ChunkRows(**numbers, final_value=final_value))
+        self._tally.add(self._stats, group.ids, executed)
 
     def _look(
-        self, obs: Observation, purpose: str, iteration: int, t: int, ids: Sequence[int]
+        self, obs: Observation, purpose: str, t: int, ids: Sequence[int]
     ) -> tuple[PolicyInput, Prefix, TensorRows, Tensor | None]:
         """Encode n observations, and draw; and their privileged state."""
         policy = self.objective.actor.policy
@@ -175,26 +157,24 @@ class RolloutSampler:
         with torch.no_grad():
             prefix = policy.encode(inputs)
         # Random numbers are named by (iteration, t, environment): another batching of environments draws the same.
-        draws = self.objective.draws([generator_for(self.seed, purpose, iteration, t, i) for i in ids])
+        draws = self.objective.draws([generator_for(self.seed, purpose, self._iteration, t, i) for i in ids])
         return inputs, prefix, *self.placement.to_policy((draws, obs.privileged))
 
-    def _final_values(
-        self, executed: Executed, iteration: int, t: int, ids: Sequence[int], episodes: Sequence[tuple[int, ...]]
-    ) -> Tensor:
+    def _final_values(self, executed: Executed, t: int, ids: Sequence[int]) -> Tensor:
         """V of the observation after the chunk, where it is read: truncated rows, and all open ones at the end."""
-        outcome = executed.outcome
-        open_end = ~outcome.terminated if t == self.T - 1 else outcome.truncated & ~outcome.terminated
-        rows = indices(open_end & ~outcome.invalid)
+        step, episodes = executed.step, executed.episodes
+        open_end = ~step.terminated if t == self.T - 1 else step.truncated & ~step.terminated
+        rows = indices(open_end & ~step.invalid)
         values = torch.zeros(len(ids), device=self.placement.policy)
         if rows:
             chosen = [ids[row] for row in rows]
-            obs = self._seen(take_rows(executed.obs, rows), [episodes[row] for row in rows], iteration, t + 1)
+            obs = self._seen(take_rows(step.obs, rows), [episodes[row] for row in rows], t + 1)
             if self.even_batches:  # the first row again, as often as it takes
                 missing = len(ids) - len(rows)
                 obs, chosen = take_rows(obs, [*range(len(rows)), *[0] * missing]), chosen + chosen[:1] * missing
 
             def look() -> tuple[Prefix, TensorRows]:
-                return self._look(obs, "final-value-noise", iteration, t, chosen)[1:3]
+                return self._look(obs, "final-value-noise", t, chosen)[1:3]
 
             found = self.objective.final_values(self.placement.to_policy(obs.privileged), look)
             values.index_copy_(0, self.placement.to_policy(torch.tensor(rows)), found[: len(rows)])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from rlft.rollout.observations import Outcome
+from rlft.rollout.group import Executed
 from rlft.types import EnvSpec
 
 
@@ -31,6 +33,13 @@ class RolloutStats:
     env_seconds: float = 0.0  # time inside the simulators; with overlap, part of it ran beside the policy
     wait_seconds: float = 0.0  # time in which the policy waited for a simulator
     randomization: dict[str, float] = field(default_factory=dict)  # how much the images were changed, by scalar
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time inside as waiting for a simulator."""
+        started = time.perf_counter()
+        yield
+        self.wait_seconds += time.perf_counter() - started
 
     def scalars(self) -> dict[str, float]:
         """Means for the log. Success here is of episodes that ended inside the window: for trends, not for claims."""
@@ -64,23 +73,23 @@ class EpisodeTally:
         """All environments start new episodes."""
         self._return[:], self._length[:] = 0.0, 0
 
-    def add(self, stats: RolloutStats, ids: Sequence[int], outcome: Outcome) -> None:
+    def add(self, stats: RolloutStats, ids: Sequence[int], executed: Executed) -> None:
         """Count one chunk of n environments, by their global indices."""
-        n, sent = outcome.n_executed, outcome.actions
-        executed = np.arange(sent.shape[1])[None, :] < n[:, None]
-        outside = ((sent < self._low - self._margin) | (sent > self._high + self._margin)) & executed[..., None]
+        step, sent, rows = executed.step, executed.actions, np.asarray(ids)
+        happened = np.arange(sent.shape[1]) < step.n_executed[:, None]  # [n, A]
+        outside = ((sent < self._low - self._margin) | (sent > self._high + self._margin)) & happened[..., None]
         stats.clipped_actions += int(outside.sum())
-        stats.sent_actions += int(executed.sum()) * sent.shape[2]
-        stats.env_steps += int(n.sum())
-        stats.invalid += int(outcome.invalid.sum())
-        rows = np.asarray(ids)
-        self._return[rows] += outcome.rewards.sum(-1)
-        self._length[rows] += n
-        counted = outcome.ended & ~outcome.invalid
+        stats.sent_actions += int(happened.sum()) * sent.shape[2]
+        stats.env_seconds += executed.seconds
+        stats.env_steps += int(step.n_executed.sum())
+        stats.invalid += int(step.invalid.sum())
+        self._return[rows] += step.rewards.sum(-1)
+        self._length[rows] += step.n_executed
+        counted = step.ended & ~step.invalid
         stats.episode_returns += self._return[rows[counted]].tolist()
         stats.episode_lengths += self._length[rows[counted]].tolist()
-        stats.episode_successes += outcome.success[counted].tolist()
-        self._return[rows[outcome.ended]], self._length[rows[outcome.ended]] = 0.0, 0
+        stats.episode_successes += step.success[counted].tolist()
+        self._return[rows[step.ended]], self._length[rows[step.ended]] = 0.0, 0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlft.errors import ConfigError
-from rlft.memory import gigabytes
+from rlft.placement import SHARE, gigabytes
 
-SHARE = 0.6  # of the free memory: gradients, optimiser and activations, which do not exist yet, need the rest
 REMEDIES = (
     "fewer env.num_envs or env.n_steps_rollout, buffer.device on another device, or buffer.prefix_dtype=bfloat16; "
     "scripts/plan.py computes what fits"

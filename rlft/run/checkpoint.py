@@ -3,7 +3,8 @@
 Layout of a checkpoint directory::
 
     000010/pretrained_model/   the policy, in lerobot's layout, with a manifest of its own
-    000010/training_state/     everything else that resuming needs (rlft.run.statefile)
+    000010/state.pt            everything else that resuming needs: plain values and tensors, which torch.load reads
+                               without running code of the file
     000010/manifest.json       size and SHA-256 of the rest (rlft.manifest), and of that manifest
     last -> 000010             the newest one
     best -> 000005             the one of the best evaluation, which stays when it is old
@@ -11,8 +12,6 @@ Layout of a checkpoint directory::
 A checkpoint is written under a hidden temporary name, synced, and renamed: a kill at any moment leaves the
 earlier ones as they were. Every byte is hashed once when it is written, and once more by :func:`find_resume`.
 """
-
-from __future__ import annotations
 
 import logging
 import os
@@ -25,12 +24,12 @@ import torch
 from safetensors import SafetensorError
 
 from rlft.errors import DivergedError, RlftError
-from rlft.manifest import find_damage, sha256_of, write_manifest
-from rlft.run.statefile import read_state, write_state
+from rlft.manifest import find_damage, write_manifest
+from rlft.placement import HOST, to_host
 
 log = logging.getLogger(__name__)
 
-MODEL, STATE, LAST, BEST = "pretrained_model", "training_state", "last", "best"
+MODEL, STATE, LAST, BEST = "pretrained_model", "state.pt", "last", "best"
 TMP, REPLACED = ".tmp-", ".replaced-"  # prefixes of what a kill may leave behind
 SUPERSEDED = ".superseded"
 
@@ -48,21 +47,22 @@ def save(
         directory: the directory of all checkpoints of a stage; made where it is missing.
         step: its number; an existing checkpoint of that step is replaced.
         write: writes the policy into the (existing, empty) directory that it is given.
-        state: nested dicts, lists and tuples of tensors and plain values.
+        state: nested dicts, lists and tuples of tensors, numbers, texts, booleans and None.
         keep: how many of the newest stay, at least 1; the best one stays as well.
         best: this one is the best so far.
 
     Raises:
         CheckpointError: it cannot be written (disk full, read-only); earlier checkpoints are untouched.
-        DivergedError: a tensor of it holds NaN or infinity; as above.
+        DivergedError: a tensor of the state holds NaN or infinity; as above.
+        TypeError: a value of the state has another type; as above.
     """
-    directory, target = Path(directory), Path(directory) / f"{step:06d}"
-    _refuse_non_finite(target, state)
+    target = directory / f"{step:06d}"
+    plain = _plain(state, f"{target}: not written, because training_state")
     temporary = directory / f"{TMP}{target.name}-{os.getpid()}"
     try:
         (temporary / MODEL).mkdir(parents=True)
         write(temporary / MODEL)
-        write_state(temporary / STATE, state)
+        _write_state(temporary / STATE, plain)
         write_manifest(temporary)
         for path in (*temporary.rglob("*"), temporary):
             _sync(path)
@@ -86,21 +86,33 @@ def save(
     return target
 
 
-def _refuse_non_finite(target: Path, state: Any, name: str = "training_state") -> None:
-    """A weight or a moment that is not finite poisons every step after it: the newest checkpoint stays the newest."""
-    if isinstance(state, Mapping):
-        for key, value in state.items():
-            _refuse_non_finite(target, value, f"{name}.{key}")
-    elif isinstance(state, list | tuple):
-        for i, value in enumerate(state):
-            _refuse_non_finite(target, value, f"{name}[{i}]")
-    elif isinstance(state, torch.Tensor) and state.is_floating_point() and not bool(torch.isfinite(state).all()):
-        raise DivergedError(f"{target}: not written, because {name} holds NaN or infinity; the last whole one stands")
+def _plain(value: Any, name: str) -> Any:
+    """A copy of a state on the host that can be read back without running code; ``name`` begins what errors say."""
+    if isinstance(value, Mapping):
+        return {_plain(key, f"a key of {name}"): _plain(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_plain(item, f"{name}[{i}]") for i, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, torch.Tensor):
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            # Such a weight or moment poisons every step after it: the newest checkpoint stays the newest.
+            raise DivergedError(f"{name} holds NaN or infinity; the last whole one stands")
+        return to_host(value.detach()).clone()  # a view would be written with all that it is a view of
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(f"{name} is a {type(value).__name__}; use plain values or tensors")
+
+
+def _write_state(path: Path, state: Any) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's about an archive without an end hides why there is none: a full disk
+            raise error.__context__ or error from None
 
 
 def newest_valid(directory: Path) -> Path | None:
     """The newest checkpoint that is what was written, or None; each broken one is named with its reason in the log."""
-    directory = Path(directory)
     clean(directory)
     for path in _steps(directory):
         if (reason := find_damage(path)) is None:
@@ -113,36 +125,25 @@ def find_resume(resume: str | None, directory: Path) -> Path | None:
     """The checkpoint that the setting ``resume`` means; None to start anew, as for ``auto`` where none is whole.
 
     Raises:
-        CheckpointError: the named directory is no whole checkpoint.
+        CheckpointError: the named directory is no whole checkpoint; says which file of it is wrong, and how. Or there
+            are checkpoints of an earlier run, and nobody said to continue it.
     """
-    if resume is None:
-        return None
-    if resume == "auto":
-        return newest_valid(directory)
-    verify(Path(resume))
-    return Path(resume)
+    if resume not in (None, "auto"):
+        if (reason := find_damage(Path(resume))) is not None:
+            raise CheckpointError(f"{resume}: {reason}")
+        return Path(resume)
+    newest = newest_valid(directory)
+    if resume is None and newest is not None:
+        raise CheckpointError(
+            f"{directory} holds checkpoints of an earlier run; continue it with resume=auto, "
+            "or choose another name or output.dir"
+        )
+    return newest
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read the training state of a checkpoint that :func:`find_resume` has verified; tensors on the CPU."""
-    return read_state(Path(path) / STATE)
-
-
-def verify(path: Path) -> None:
-    """Check every file of a checkpoint against its manifests.
-
-    Raises:
-        CheckpointError: with the first file that is wrong, and how.
-    """
-    if (reason := find_damage(Path(path))) is not None:
-        raise CheckpointError(f"{path}: {reason}")
-
-
-def file_hashes(path: Path) -> dict[str, str]:
-    """SHA-256 of a file, or of every file below a directory, by its name in there."""
-    if path.is_file():
-        return {path.name: sha256_of(path)}
-    return {p.relative_to(path).as_posix(): sha256_of(p) for p in sorted(path.rglob("*")) if p.is_file()}
+    """Read the training state of a checkpoint that :func:`find_resume` has verified; tensors on the host."""
+    return torch.load(path / STATE, map_location=HOST, weights_only=True)
 
 
 def clean(directory: Path) -> None:

@@ -1,7 +1,5 @@
 """What is checked of a run from outside the update: can it learn, is it well, has it fallen."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping
@@ -18,12 +16,8 @@ class Probe:
     """The same episodes with and without exploration noise, before the first update."""
 
     episodes: int  # how many
-    noisy: float  # success rate of the sampler that the rollouts explore with
-    clean: float  # success rate of the deterministic policy
-
-    def scalars(self) -> dict[str, float]:
-        """For the log."""
-        return {"noisy_success": self.noisy, "clean_success": self.clean, "episodes": float(self.episodes)}
+    noisy_success: float  # rate of the sampler that the rollouts explore with
+    clean_success: float  # rate of the deterministic policy
 
 
 def check_probe(probe: Probe, guard: GuardConfig) -> None:
@@ -32,13 +26,14 @@ def check_probe(probe: Probe, guard: GuardConfig) -> None:
     Raises:
         DivergedError: success with noise is below ``guard.min_noisy_success``.
     """
-    found = f"{probe.noisy:.1%} of {probe.episodes} episodes succeed with exploration noise, {probe.clean:.1%} without"
-    if probe.noisy >= guard.min_noisy_success:
+    noisy, clean = probe.noisy_success, probe.clean_success
+    found = f"{noisy:.1%} of {probe.episodes} episodes succeed with exploration noise, {clean:.1%} without"
+    if noisy >= guard.min_noisy_success:
         log.info("before the first update %s", found)
         return
     cause = (
         "the noise is too much for it: lower exploration.std_min and std_max (flow_noise) or exploration.noise_level"
-        if probe.clean >= guard.min_noisy_success
+        if clean >= guard.min_noisy_success
         else "it hardly succeeds without noise either: check model.path, the statistics and the task, or do more SFT"
     )
     raise DivergedError(

@@ -1,7 +1,5 @@
 """Fine-tuning by reinforcement, from the first rollout to the last checkpoint. The loop is the table of contents."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time
@@ -10,8 +8,8 @@ from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any
 
 from rlft.config.schema import RunConfig
-from rlft.errors import DivergedError, EarlierVersionError, RlftError
-from rlft.evaluate import EvalResult
+from rlft.errors import DivergedError, RlftError
+from rlft.evaluate.result import EvalResult
 from rlft.learn.updater import Updater
 from rlft.objective.base import Objective
 from rlft.progress import Progress
@@ -86,7 +84,7 @@ class Runner:
             self.state.best.beaten_by(result.success, result.ci95, 0)
         if guard.probe_episodes and self.cfg.model.path is not None:  # of random weights nobody expects success
             probe = self.probe(guard.probe_episodes)
-            self.tracker.log("probe", 0, probe.scalars())
+            self.tracker.log("probe", 0, asdict(probe))
             check_probe(probe, guard)
 
     def _collect(self) -> tuple[Rollout, dict[str, float]]:
@@ -167,11 +165,9 @@ class Runner:
         """Continue from :meth:`state_dict`; the policy's weights are loaded with the policy.
 
         Raises:
-            RlftError: it is of an earlier version, or of another objective.
+            RlftError: it is of another objective.
         """
         run = dict(state["run"])
-        if "best" not in run:
-            raise EarlierVersionError
         self.state = RunState(**{**run, "best": BestEvaluation(**run["best"])})
         heads = self.objective.heads()
         if heads.keys() != state["heads"].keys():

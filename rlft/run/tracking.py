@@ -1,11 +1,8 @@
 """Scalars of a run: always into metrics.jsonl, and into Weights & Biases where it is configured and works."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
-import netrc
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -37,7 +34,6 @@ class Tracker(AbstractContextManager["Tracker"]):
     @classmethod
     def open(cls, cfg: RunConfig, run_dir: Path) -> Self:
         """Write the resolved settings as config.yaml, and start tracking."""
-        run_dir.mkdir(parents=True, exist_ok=True)
         write_text_atomically(run_dir / "config.yaml", dump(cfg))
         remote = None
         if cfg.wandb is not None:
@@ -103,7 +99,10 @@ class Tracker(AbstractContextManager["Tracker"]):
 
 def wandb_mode(settings: WandbConfig) -> Literal["online", "offline"]:
     """``online`` where a key is set (WANDB_API_KEY or netrc) and the settings allow it, else ``offline``."""
-    return "online" if not settings.offline_mode and _has_wandb_key() else "offline"
+    from requests.utils import get_netrc_auth  # comes with wandb
+
+    key = os.environ.get("WANDB_API_KEY") or get_netrc_auth(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    return "online" if key and not settings.offline_mode else "offline"
 
 
 def start_wandb(settings: WandbConfig, cfg: RunConfig, run_dir: Path) -> Any:
@@ -121,16 +120,6 @@ def start_wandb(settings: WandbConfig, cfg: RunConfig, run_dir: Path) -> Any:
         config=asdict(cfg),
         settings=wandb.Settings(silent=True, init_timeout=30),
     )
-
-
-def _has_wandb_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 @contextmanager

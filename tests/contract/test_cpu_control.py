@@ -15,9 +15,8 @@ pytestmark = pytest.mark.simulator
 
 PANDA = replace(PUSH_CUBE, num_envs=1, cameras=(), make_kwargs={})
 WIDOWX = replace(PUT_ON_PLATE, num_envs=1, cameras=())
-PANDA_MODES = ["pd_joint_pos", "pd_joint_delta_pos", "pd_joint_target_delta_pos", "pd_joint_vel", "pd_joint_pos_vel"]
-PANDA_MODES += ["pd_joint_delta_pos_vel", "pd_ee_delta_pos", "pd_ee_delta_pose", "pd_ee_target_delta_pos"]
-PANDA_MODES += ["pd_ee_target_delta_pose", "pd_ee_pose"]
+PANDA_MODES = ["pd_joint_pos", "pd_joint_delta_pos", "pd_joint_target_delta_pos", "pd_ee_delta_pos"]
+PANDA_MODES += ["pd_ee_delta_pose", "pd_ee_target_delta_pos", "pd_ee_target_delta_pose", "pd_ee_pose"]
 BODY_FRAMES = {
     "pd_ee_delta_pos": ("body_translation",),
     "pd_ee_delta_pose": (
@@ -56,7 +55,7 @@ def targets(task):
 
 def kept(task):
     """What the controllers remember, by name."""
-    names = ("_start_qpos", "_target_qpos", "_target_qvel")
+    names = ("_start_qpos", "_target_qpos")
     found = {f"{k}{n}": getattr(c, n, None) for k, c in controllers(task).items() for n in names}
     poses = {f"{k}_target_pose": getattr(c, "_target_pose", None) for k, c in controllers(task).items()}
     found |= {name: getattr(pose, "raw_pose", None) for name, pose in poses.items()}

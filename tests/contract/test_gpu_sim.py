@@ -45,10 +45,10 @@ def test_a_picture_that_is_kept_outlives_the_next_capture(batched):
 
 
 def test_rows_that_are_not_refreshed_stay_as_they_were(batched):
-    before = {name: image.clone() for name, image in batched._obs.images.items()}
+    before = {name: image.clone() for name, image in batched._now.obs.images.items()}
     batched._env.step(torch.from_numpy(actions(1)[:, 0]))
     batched._refresh(torch.tensor([1]))
-    for name, image in batched._obs.images.items():
+    for name, image in batched._now.obs.images.items():
         assert not torch.equal(image[1], before[name][1])
         assert torch.equal(image[[0, 2, 3]], before[name][[0, 2, 3]])
 

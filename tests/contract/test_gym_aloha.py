@@ -9,7 +9,7 @@ from vec_env_factories import ALOHA
 
 from rlft.types import DemoAttempt
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.record import RecordSettings, package_versions, record
+from rlft_envs.record import RecordSettings, record
 from rlft_envs.simulator import build_single_env, simulator_of
 from rlft_envs.task import make_expert
 
@@ -31,7 +31,6 @@ def test_the_expert_hands_the_cube_over():
     done = [record(env, make_expert, DemoAttempt(n, n, n), RecordSettings(hold_steps=10)) for n in range(5)]
     assert [recording.outcome for recording in done] == ["success"] * 5
     assert max(len(recording.actions) for recording in done) <= 110
-    assert {"gymnasium", "gym-aloha", "mujoco"} < set(package_versions(simulator_of(BLIND).packages))
 
 
 def test_steps_do_not_render(monkeypatch):

@@ -86,6 +86,20 @@ def test_heading_size_mass_and_friction(build):
     assert table.physical_material.static_friction > 0.1  # the table's is not shared with the cube's
 
 
+def test_friction_changes_how_far_the_cube_slides(build):
+    distances = []
+    for friction in (0.02, 1.0):
+        env = build(STATE_ONLY, object_friction=friction)
+        env.reset(0)
+        cube = env.unwrapped.obj
+        start = cube.pose.p[0, 0].item()
+        cube.set_linear_velocity(torch.tensor([[0.5, 0.0, 0.0]]))
+        for _ in range(10):
+            env.step(np.zeros(4, np.float32))
+        distances.append(cube.pose.p[0, 0].item() - start)
+    assert distances[0] > 2 * distances[1] > 0
+
+
 def test_the_camera_setting_moves_the_camera(build):
     near = CameraSettings("base_camera", 40, 48, fov=0.6, eye=(0.3, 0.0, 0.4), target=(0.0, 0.0, 0.0))
     settings = replace(STATE_ONLY, cameras=(near,))
@@ -119,6 +133,17 @@ def test_without_a_renderer_state_works_and_recording_is_refused(build):
     assert env.observe().images == {}
     with pytest.raises(EnvSetupError, match=r"sim\.render_backend"):
         env.human_view()
+
+
+def test_dense_reward_starts_from_the_first_state(build):
+    env = build(replace(STATE_ONLY, reward=RewardSettings("dense_difference", 1.0, 0.0)))
+    env.reset(0)
+    task = env.unwrapped
+    start = float(task.compute_normalized_dense_reward({}, torch.zeros(1, 4), task.get_info()))
+    rewards = [env.step(np.array([0.1, 0, -0.1, -1], np.float32)).reward for _ in range(5)]
+    end = float(task.compute_normalized_dense_reward({}, torch.zeros(1, 4), task.get_info()))
+    assert sum(rewards) == pytest.approx(end - start, abs=1e-6)
+    assert abs(end - start) > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import torch
 from transformers.models.pi0.configuration_pi0 import PI0Config
 from transformers.models.pi0.modeling_pi0 import PI0ForConditionalGeneration
 
+from rlft.config.schema import ModelConfig
 from rlft.data.normalize import NormStats
-from rlft.policy.pi0.factory import build_policy
+from rlft.policy.pretrained import build_policy
 from rlft.types import Observation
 
 H, N, PATCHES = 5, 3, 16
@@ -26,7 +27,7 @@ NAMES = {
 @pytest.fixture
 def policy():
     stats = NormStats((0.0,) * 4, (1.0,) * 4, (0.0,) * 3, (1.0,) * 3, "Env-v1", "pd", ("front", "wrist"))
-    policy = build_policy("small", stats, horizon=H, device=torch.device("cpu"))
+    policy = build_policy(ModelConfig(), stats, horizon=H, device=torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in policy.parameters():

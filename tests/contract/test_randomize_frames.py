@@ -8,9 +8,8 @@ from assets_at import assets_root
 from vec_env_factories import PUT_ON_PLATE
 
 from rlft.config.load import load
-from rlft.data.randomize.images import Images
-from rlft.data.randomize.overlay import find_background
-from rlft.data.randomize.randomizer import ImageRandomizer
+from rlft.data.randomize.effects import find_background
+from rlft.data.randomize.randomizer import ImageRandomizer, Images
 from rlft.types import CameraSettings, Observation
 
 pytestmark = pytest.mark.simulator

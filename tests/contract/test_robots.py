@@ -72,7 +72,7 @@ def test_a_robot_that_only_a_file_describes():
         ({"like": "panda", "urdf": "nowhere.urdf"}, "no such file"),
         ({"like": "panda", "control_modes": {"slow": {"arm": {}}}}, "slow.arm: give from or control"),
         ({"like": "panda", "control_modes": {"slow": {"arm": {"from": "pd_ee_delta.arm"}}}}, "mean pd_ee_delta"),
-        ({"like": "panda", "control_modes": {"slow": {"arm": {"control": "joint"}}}}, "did you mean joint_vel or"),
+        ({"like": "panda", "control_modes": {"slow": {"arm": {"control": "joint"}}}}, "mean joint_vel or joint_pos"),
         (
             {"like": "panda", "control_modes": {"slow": {**SLOW, "arm": {**SLOW["arm"], "pos_low": 1}}}},
             "'pos_low' is not known; did you mean pos_lower",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,19 +12,18 @@ import torch
 from assets_at import assets_root
 from batched_maniskill import BatchedManiSkill, DeviceStream, build_by_row
 from mani_skill.envs.utils.randomization.batched_rng import BatchedRNG
-from mani_skill.utils.structs import Actor, Articulation
 from vec_env_factories import PUSH_CUBE, PUT_ON_PLATE
 
 from rlft.types import RewardSettings
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.maniskill.batched import ManiSkillGpuVecEnv
-from rlft_envs.maniskill.row_draws import RowDraws, RowNumbers, drawing_by_row
+from rlft_envs.maniskill.env import renew_physics
+from rlft_envs.maniskill.row_draws import DrawsOnCpu, drawing_by_row
 from rlft_envs.maniskill.setup import build_base_env
 from rlft_envs.simulator import build_single_env
 
 pytestmark = pytest.mark.simulator
 
-SEEDS = [7, 8, 2**32 - 1]
 STATE_ONLY = replace(PUSH_CUBE, cameras=(), sim_backend="gpu")
 
 TORCH_DRAWS = {
@@ -46,6 +47,7 @@ TORCH_DRAWS = {
     "normal_": lambda b: torch.zeros(b, 17).normal_(),
     "random_": lambda b: torch.zeros(b, 2, dtype=torch.int64).random_(7),
     "exponential_": lambda b: torch.zeros(b, 2).exponential_(),
+    "randperm": lambda b: torch.randperm(10 * b),
     "Uniform": lambda b: torch.distributions.Uniform(-1.0, 1.0).sample((b, 2)),
     "Normal": lambda b: torch.distributions.Normal(torch.zeros(b, 2), torch.ones(b, 2)).rsample(),
     "Categorical": lambda b: torch.distributions.Categorical(torch.ones(b, 4)).sample(),
@@ -54,24 +56,23 @@ TORCH_DRAWS = {
 
 
 @pytest.mark.parametrize("draw", TORCH_DRAWS.values(), ids=TORCH_DRAWS)
-def test_each_row_is_what_its_seed_gives_alone_on_the_cpu(draw):
+def test_a_draw_is_what_the_seed_gives_on_the_cpu(draw):
     with torch.random.fork_rng(devices=[]):
-        alone = []
-        for seed in SEEDS:
-            torch.manual_seed(seed)
-            alone.append(torch.cat([draw(1), draw(1)], dim=0))
-    with DeviceStream(SEEDS[0]):
-        on_device = torch.stack([draw(3), draw(3)], dim=1)
-        with RowDraws(SEEDS, "Task"), torch.device("cpu"):
-            together = torch.stack([draw(3), draw(3)], dim=1)
-    assert torch.equal(together, torch.stack(alone))
-    assert together.dtype == alone[0].dtype
-    if draw not in (TORCH_DRAWS["bernoulli"],):
-        assert not torch.equal(on_device, together)
+        torch.manual_seed(8)
+        on_cpu = [draw(3), draw(3)]
+    with DeviceStream(8):
+        on_device = [draw(3), draw(3)]
+        with DrawsOnCpu(8), torch.device("cpu"):
+            found = [draw(3), draw(3)]
+    for one, other in zip(found, on_cpu, strict=True):
+        assert torch.equal(one, other)
+        assert one.dtype == other.dtype
+    if draw is not TORCH_DRAWS["bernoulli"]:
+        assert not torch.equal(torch.stack(on_device), torch.stack(found))
 
 
 def test_a_draw_lands_on_the_device_that_asks_for_it():
-    with RowDraws(SEEDS, "Task"):
+    with DrawsOnCpu(8):
         with torch.device("meta"):
             assert torch.rand((3, 2)).device.type == "meta"
             assert torch.zeros(3, 2).uniform_().device.type == "meta"
@@ -81,47 +82,8 @@ def test_a_draw_lands_on_the_device_that_asks_for_it():
 
 def test_a_draw_with_its_own_generator_is_left_alone():
     expected = torch.rand(5, generator=torch.Generator().manual_seed(3))
-    with RowDraws(SEEDS, "Task"):
+    with DrawsOnCpu(8):
         assert torch.equal(torch.rand(5, generator=torch.Generator().manual_seed(3)), expected)
-
-
-NUMPY_DRAWS = {
-    "normal": lambda rng, b: rng.normal(0, 0.1, (b, 9)),
-    "normal, rows of means": lambda rng, b: rng.normal(np.full((b, 2), 3.0), 1.0, (b, 2)),
-    "uniform": lambda rng, b: rng.uniform(size=b),
-    "uniform, bounds by column": lambda rng, b: rng.uniform(np.zeros(3), np.ones(3), (b, 3)),
-    "randint": lambda rng, b: rng.randint(2**31, size=(b, 2)),
-    "choice": lambda rng, b: rng.choice(["a", "b", "c"], (b, 2)),
-    "choice, positional": lambda rng, b: rng.choice(9, (b, 3), False),
-    "rand": lambda rng, b: rng.rand(b, 2),
-    "randn": lambda rng, b: rng.randn(b),
-}
-
-
-@pytest.mark.parametrize("draw", NUMPY_DRAWS.values(), ids=NUMPY_DRAWS)
-def test_each_numpy_row_is_what_its_seed_gives_alone(draw):
-    alone = [np.concatenate([draw(stream, 1), draw(stream, 1)]) for stream in BatchedRNG.from_seeds(SEEDS).rngs]
-    rows = RowNumbers(BatchedRNG.from_seeds(SEEDS).rngs, "Task")
-    assert np.array_equal(np.stack([draw(rows, 3), draw(rows, 3)], axis=1), np.stack(alone))
-
-
-@pytest.mark.parametrize(
-    ("draw", "words"),
-    [
-        (lambda rng: torch.rand(4, 3), r"Task draws torch\.rand of shape \(4, 3\) where 3 environments are reset"),
-        (lambda rng: torch.rand(()), r"torch\.rand of shape \(\)"),
-        (lambda rng: torch.randperm(3), r"torch\.randperm .* argsort"),
-        (lambda rng: torch.normal(torch.zeros(2), 1.0), r"torch\.normal of shape \(2,\)"),
-        (lambda rng: torch.zeros(1, 3).uniform_(), r"torch\.uniform_ of shape \(1, 3\)"),
-        (lambda rng: rng.normal(0, 1, 7), r"_episode_rng\.normal of shape \(7,\)"),
-        (lambda rng: rng.uniform(), r"_episode_rng\.uniform of shape \(\)"),
-        (lambda rng: rng.shuffle([1, 2, 3]), r"_episode_rng\.shuffle"),
-    ],
-)
-def test_a_draw_of_another_shape_is_refused(draw, words):
-    rows = RowNumbers(BatchedRNG.from_seeds(SEEDS).rngs, "Task")
-    with RowDraws(SEEDS, "Task"), pytest.raises(EnvSetupError, match=words):
-        draw(rows)
 
 
 TASKS = [  # the Panda tasks of setup.INSTRUCTIONS that need no download
@@ -130,29 +92,9 @@ TASKS = [  # the Panda tasks of setup.INSTRUCTIONS that need no download
 ]
 
 
-def instead_of_writing(monkeypatch):
-    """From now on what is written to the scene is noted instead; returns what takes the notes."""
-    found = []
-
-    def note(thing, value, *_):
-        value = getattr(value, "raw_pose", value)
-        if isinstance(value, torch.Tensor | np.ndarray):
-            found.append(torch.as_tensor(value).clone())
-
-    for owner, methods in ((Actor, ("set_pose",)), (Articulation, ("set_pose", "set_root_pose", "set_qpos"))):
-        for method in methods:
-            monkeypatch.setattr(owner, method, note)
-
-    def take():
-        taken, found[:] = list(found), []
-        return taken
-
-    return take
-
-
 @pytest.mark.parametrize("env_id", TASKS)
-def test_upstreams_tasks_draw_in_a_batch_what_each_draws_alone(env_id, monkeypatch):
-    """The task's own code at its real batch sizes; StackCube and StackPyramid reject draws, row by row."""
+def test_upstreams_tasks_draw_on_a_device_what_they_draw_on_the_cpu(env_id):
+    """The task's own code; StackCube and StackPyramid reject draws."""
     settings = replace(
         STATE_ONLY,
         sim_backend="cpu",
@@ -161,27 +103,18 @@ def test_upstreams_tasks_draw_in_a_batch_what_each_draws_alone(env_id, monkeypat
         reward=RewardSettings("sparse"),
         make_kwargs={},
     )
-    task = build_base_env(settings)
-    written = instead_of_writing(monkeypatch)
-    seeds, alone = list(range(40, 52)), []
-    for seed in seeds:
-        task._set_episode_rng(seed, torch.tensor([0]))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+    task, states = build_base_env(settings), []
+    for others in ((), (DeviceStream(0), DrawsOnCpu(41))):
+        renew_physics(task)
+        task._set_episode_rng(41, torch.tensor([0]))
+        with torch.random.fork_rng(devices=[]), ExitStack() as stack:
+            torch.manual_seed(0 if others else 41)
+            for mode in others:
+                stack.enter_context(mode)
             task._initialize_episode(torch.tensor([0]), {})
-        alone.append(written())
-    task._episode_rng = RowNumbers(BatchedRNG.from_seeds(seeds).rngs, env_id)
-    with DeviceStream(0), RowDraws(seeds, env_id):
-        task._initialize_episode(torch.zeros(len(seeds), dtype=torch.int64), {})
-    together = written()
+        states.append(task.get_state())
     task.close()
-    assert len(together) == len(alone[0]) > 0
-    assert any(len(rows) == len(seeds) for rows in together)
-    for j, rows in enumerate(together):
-        for k in range(len(seeds)):
-            one = alone[k][j]
-            mine = rows[k : k + 1] if len(rows) == len(seeds) else rows
-            torch.testing.assert_close(mine.to(one.dtype), one, atol=2e-6, rtol=0)
+    assert torch.equal(*states)
 
 
 def start(single, seed, configuration_id=None):
@@ -246,22 +179,38 @@ class Slots:
 
     num_envs, _episode_seed, _batched_episode_rng, _episode_rng = 4, None, None, None
 
+    def __init__(self):
+        self.scene, self.seen = SimpleNamespace(_reset_mask=torch.ones(4, dtype=torch.bool)), []
+
     def _reconfigure(self, options):
         if options.get("draws"):
             self._batched_episode_rng.uniform()
 
     def _initialize_episode(self, env_idx, options):
-        self.seen = [int(s) for s in self._episode_seed], self._batched_episode_rng[env_idx].rand().tolist()
+        here = self.scene._reset_mask.nonzero()[:, 0].tolist(), env_idx.tolist(), options["episode_id"].tolist()
+        drawn = self._episode_rng.rand(), self._batched_episode_rng[env_idx].rand().tolist(), torch.rand(1)
+        self.seen.append((*here, self._episode_seed.tolist(), *drawn))
 
 
-def test_numpy_streams_lie_in_the_slot_of_their_environment():
+def test_each_environment_starts_alone_with_the_streams_of_its_seed():
     slots = drawing_by_row(Slots)()
     slots._set_episode_rng([1, 2, 3, 4], torch.arange(4))
     slots._set_episode_rng([7, 8], torch.tensor([1, 3]))
     assert slots._episode_seed.tolist() == [1, 7, 3, 8]
-    slots._initialize_episode(torch.tensor([1, 3]), {})
-    assert slots.seen == ([7, 8], BatchedRNG.from_seeds([7, 8]).rand().tolist())
+    slots._initialize_episode(torch.tensor([1, 3]), {"episode_id": torch.tensor([50, 60]), "other": "text"})
+    for (i, seed, number), seen in zip([(1, 7, 50), (3, 8, 60)], slots.seen, strict=True):
+        stream = BatchedRNG.from_seeds([seed])
+        expected = stream.rngs[0].rand(), stream.rand().tolist()
+        assert seen == (
+            [i],
+            [i],
+            [number],
+            [seed],
+            *expected,
+            torch.rand(1, generator=torch.Generator().manual_seed(seed)),
+        )
     assert slots._episode_seed.tolist() == [1, 7, 3, 8]
+    assert slots.scene._reset_mask.all()
     with pytest.raises(EnvSetupError, match="0 seeds for 4 environments"):
         slots._set_episode_rng(None, torch.arange(4))
     with pytest.raises(EnvSetupError, match="1 seeds for 2 environments"):

@@ -272,7 +272,7 @@ def test_inner_steps_do_not_render(environments, monkeypatch):
         renders.append(update_sensors)
         update(update_sensors=update_sensors, **others)
 
-    for single in env._links[0].slots.envs:
+    for single in env._links[0].envs:
         scene = single.unwrapped.scene
         monkeypatch.setattr(scene, "update_render", partial(counted, scene.update_render))
     assert env.step_chunk(random_actions(env, 0)).n_executed.tolist() == [A] * E

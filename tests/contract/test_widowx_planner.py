@@ -58,6 +58,16 @@ def test_the_plan_solves_its_task_in_time(build, task):
             assert grips[-1] == 1.0  # it has let go
 
 
+def test_recorded_actions_reproduce_the_episode(build):
+    env = build("PutCarrotOnPlateInScene-v1")
+    found = attempt(env, 3)
+    env.reset(3)
+    for action, state in zip(found.actions, found.states):
+        assert np.array_equal(env.observe().state, state)
+        success = env.step(action).success
+    assert success
+
+
 def test_the_commanded_pose_is_the_planned_one(build):
     """The encoder and the controller agree on what the seven numbers mean."""
     env = build("StackGreenCubeOnYellowCubeBakedTexInScene-v1")

@@ -12,8 +12,7 @@ from vec_env_factories import WIDOWX
 from rlft.types import CameraSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.images import fit_image
-from rlft_envs.make import make_vec_env
-from rlft_envs.simulator import build_single_env
+from rlft_envs.simulator import build_single_env, make_vec_env
 
 pytestmark = pytest.mark.simulator
 

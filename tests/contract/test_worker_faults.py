@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faulty_toy import FAULTY
 from vec_env_factories import TOY, A, E
 
 from rlft_envs.errors import EnvSetupError, WorkerError
-from rlft_envs.make import make_vec_env
+from rlft_envs.simulator import make_vec_env
 
 BAD_SEED = 666
 
@@ -34,9 +35,10 @@ def pool():
         fault = {"kind": kind, "seed": BAD_SEED, "at_step": at_step}
         if tmp_path is not None:
             fault["marker"] = str(tmp_path / "fired")
-        kwargs = {} if kind is None else {"fault": fault}
+        if kind is not None:
+            changes |= {"simulator": FAULTY, "make_kwargs": {"fault": fault}}
         limits = {"max_restarts": max_restarts, "step_timeout_s": timeout, "num_workers": num_workers}
-        made.append(make_vec_env(replace(TOY, make_kwargs=kwargs, **limits, **changes)))
+        made.append(make_vec_env(replace(TOY, **limits, **changes)))
         return made[-1]
 
     yield make
@@ -136,11 +138,26 @@ def test_numbers_that_are_not_finite_invalidate_the_episode(kind, workers, pool)
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"state_terms": ("tcp_poss",)}, "did you mean tcp_pos"), ({"make_kwargs": {"fault": object()}}, "make_kwargs")],
+    [
+        ({"state_terms": ("tcp_poss",)}, "did you mean tcp_pos"),
+        ({"make_kwargs": {"wind": lambda: 3}}, "make_kwargs = .* cannot be sent to a worker"),
+    ],
 )
 def test_settings_that_cannot_be_built_or_sent_are_refused(changes, said):
     with pytest.raises(EnvSetupError, match=said):
         make_vec_env(replace(TOY, num_workers=2, **changes))
+
+
+def test_recording_goes_on_after_a_restart(pool):
+    env = pool()
+    env.reset(range(E), range(E))
+    env.record([0])
+    env.step_chunk(still())
+    os.kill(env._links[0]._process.pid, signal.SIGKILL)
+    env.step_chunk(still())
+    env.reset([0, 1], [0, 1])
+    env.step_chunk(still())
+    assert len(env.take_frames(0)) == A
 
 
 @pytest.mark.parametrize(
@@ -205,7 +222,7 @@ def test_workers_end_with_a_killed_parent():
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "import time; from dataclasses import replace; from vec_env_factories import TOY\n"
-        "from rlft_envs.make import make_vec_env\n"
+        "from rlft_envs.simulator import make_vec_env\n"
         "env = make_vec_env(replace(TOY, num_workers=2)); env.reset(range(4), range(4))\n"
         "print(*(link._process.pid for link in env._links), flush=True); time.sleep(60)\n"
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from assets_at import find_assets
 
 from rlft.types import CameraSettings, EnvSettings, RewardSettings
-from rlft_envs.make import make_vec_env
+from rlft_envs.simulator import make_vec_env
 
 E, A = 4, 5
 TIME_LIMIT = 33  # no multiple of A: the limit falls inside a chunk

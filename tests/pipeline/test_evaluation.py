@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 
-from rlft.config.evaluation import SuiteConfig, SuiteMemberConfig
 from rlft.config.load import changed, load
+from rlft.config.schema import SuiteConfig, SuiteMemberConfig
 from rlft.errors import RlftError
 from rlft.policy import pretrained
 from rlft.report.build import build_report
 from rlft.run import stages
-from rlft.run.assembly.evaluation import build_eval_env, member_settings
+from rlft.run.assembly.envs import build_eval_env
+from rlft.run.assembly.evaluation import member_settings
 from rlft.run.assembly.learner import build_placement
 from rlft.run.assembly.policy import build_policy
 

@@ -10,7 +10,7 @@ from rlft.config.load import changed, load
 from rlft.policy.pretrained import save_pretrained
 from rlft.report.build import build_report
 from rlft.run import stages
-from rlft.run.assembly.evaluation import build_eval_env
+from rlft.run.assembly.envs import build_eval_env
 from rlft.run.assembly.learner import build_placement
 from rlft.run.assembly.policy import build_policy
 

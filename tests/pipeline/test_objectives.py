@@ -1,4 +1,6 @@
-"""Groups of episodes without a critic through the real stage; test_their_own.py has an objective of another package."""
+"""Objectives through the real stage: groups of episodes without a critic, and one of another package."""
+
+import json
 
 import pytest
 from toy_runs import equal, scalars, train, weights
@@ -46,3 +48,11 @@ def test_what_grpo_cannot_do_is_refused_before_a_simulator_starts(tmp_path):
         train(tmp_path, "train.objective=grp")
     with pytest.raises(ConfigError, match=r"train.options = .*(has|declares) none"):
         train(tmp_path, "train.options={group_size: 2}")
+
+
+def test_an_objective_of_another_package_trains(tmp_path):
+    run = train(tmp_path / "run", "train.objective=reinforce:Reinforce", "train.n_train_itr=2", "train.update_epochs=1")
+    assert all("reinforce/reward" in line and line["update/updates"] > 0 for line in scalars(run))
+    assert json.loads((run / "rl.json").read_text())["iterations"] == 2
+    states = [checkpoint.load_state(run / f"rl/checkpoints/00000{i}") for i in (1, 2)]
+    assert not equal(*(leaves(state["heads"]) for state in states))

@@ -58,7 +58,7 @@ def test_the_summary_holds_what_is_promised_and_every_artefact_is_there(run):
         assert len(list((run / "videos").glob(f"{label}_*.mp4"))) == 2
     checkpoint = run / "rl" / "checkpoints" / "last"
     assert (checkpoint / "pretrained_model" / "model.safetensors").is_file()
-    assert (checkpoint / "training_state").is_dir()
+    assert (checkpoint / "state.pt").is_file()
 
 
 def test_the_update_starts_from_the_rollouts_own_log_probabilities(run):

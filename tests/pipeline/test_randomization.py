@@ -70,7 +70,8 @@ def test_evaluations_are_never_randomised(plain, tmp_path):
     assert found[0] == found[1]
 
 
-def test_a_stop_changes_nothing_and_so_the_same_seed_gives_the_same_run(randomized, tmp_path):
+def test_the_same_seed_gives_the_same_run_and_a_stop_changes_nothing(randomized, tmp_path):
+    assert same(randomized, train(tmp_path / "again", "randomization=strong"))
     train(tmp_path / "stopped", "randomization=strong", "train.n_train_itr=1")
     assert same(randomized, train(tmp_path / "stopped", "randomization=strong", "resume=auto"))
 

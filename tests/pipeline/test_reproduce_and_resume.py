@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from toy_runs import equal, moved, scalars, train, weights
 
 from rlft.errors import RlftError
@@ -46,6 +47,16 @@ def test_the_result_files_are_whole(whole):
     evaluation = json.loads((whole / "eval_rl.json").read_text())
     assert evaluation["episodes"] == len(evaluation["per_episode"]) == 4
     assert len(list((whole / "videos").glob("rl_0_*.mp4"))) == 1
+
+
+def test_recomputing_the_prefix_gives_the_same_update_as_storing_it(tmp_path):
+    steps = []
+    for store in ("prefix", "images"):
+        run = train(tmp_path / store, "train.n_train_itr=2", f"buffer.store={store}", "train.actor_optimizer.lr=1e-5")
+        before, after = weights(run, 1), weights(run, 2)
+        steps.append(torch.cat([(after[k] - before[k]).flatten() for k in sorted(after) if "gemma_expert" in k]))
+    assert float(steps[0].abs().max()) > 0.0
+    assert float(torch.nn.functional.cosine_similarity(steps[0], steps[1], dim=0)) > 0.999
 
 
 def test_the_prefix_trains_where_it_is_asked_to(tmp_path):

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from rlft import cli
 from rlft.sweep import expand
 
@@ -35,14 +37,15 @@ def test_a_member_that_fails_stops_no_other_and_the_table_has_both(tmp_path, cap
     assert lines[3].startswith("| model.path=null | 0 | ")
 
 
-def test_a_signal_ends_the_member_that_runs_and_the_sweep(tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_member_that_runs_and_the_sweep(number, status, tmp_path):
     words = ["-m", *TINY, "train.n_train_itr=100000,200000", f"output.dir={tmp_path}/a"]
     with subprocess.Popen([sys.executable, "-m", "rlft", "train-rl", *words], stderr=subprocess.PIPE, text=True) as run:
         for line in run.stderr:
             if "rl 1/100000" in line or "iteration 1" in line:
                 break
-        run.send_signal(signal.SIGTERM)
+        run.send_signal(number)
         run.communicate(timeout=60)
-        assert run.returncode == 143
+        assert run.returncode == status
     held = subprocess.run(["pgrep", "-f", f"{tmp_path}"], capture_output=True, text=True).stdout.split()
     assert [pid for pid in held if int(pid) != os.getpid()] == []

@@ -17,14 +17,13 @@ DTYPE = re.compile(r"torch\.(float|bfloat|u?int|bool|double|long|half)\w*|(.*\.)
 
 # Where copies are made that no step of a rollout or an update repeats, or that the file itself is about.
 ONCE = {
-    ("rlft/objective/build.py", "to"): "the model is built",
+    ("rlft/objective/base.py", "to"): "the model is built",
     ("rlft/policy/pi0/factory.py", "to"): "the model is built",
     ("rlft/policy/pi0/factory.py", "tensor"): "the model is built",
     ("rlft/policy/weights_io.py", "to"): "weights are loaded",
     ("rlft/policy/denoise.py", "to"): "a schedule is made",
-    ("rlft/run/statefile.py", "cpu"): "a checkpoint is written",
     ("rlft/data/normalize.py", "numpy"): "statistics of a dataset, which is on the host",
-    ("rlft/run/stages/training.py", "numpy"): "a video of a dataset, which is on the host",
+    ("rlft/run/stages.py", "numpy"): "a video of a dataset, which is on the host",
     ("rlft/rollout/buffer.py", "non_blocking"): "a decision is stored",
 }
 

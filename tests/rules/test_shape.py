@@ -73,7 +73,7 @@ LIKE_DRAWS = re.compile(r"torch\.\w+_like|.*\.(normal_|uniform_|bernoulli_|rando
 GLOBAL_STREAM = {
     # Inside ManiSkill's reset, which has seeded the stream, or row_draws.py, which replaces it.
     ("envs/rlft_envs/maniskill/variations.py", "torch.rand"): "seeded by the reset that it is called in",
-    ("rlft/objective/build.py", "torch.manual_seed"): "within fork_rng: layers initialise from the global stream",
+    ("rlft/objective/base.py", "torch.manual_seed"): "within fork_rng: layers initialise from the global stream",
     ("rlft/policy/pi0/factory.py", "torch.manual_seed"): "within fork_rng, as above",
 }
 

@@ -14,6 +14,7 @@ from rlft.data.normalize import NormStats
 from rlft.errors import RlftError
 from rlft.policy.pi0.policy import Pi0Policy
 from rlft.policy.pretrained import save_pretrained
+from rlft.run.assembly import envs
 from rlft.run.assembly.envs import build_rollout_envs, env_settings, overlaps
 from rlft.run.assembly.learner import build_placement
 from rlft.run.assembly.policy import demo_stats, fresh_policy
@@ -84,9 +85,7 @@ def test_statistics_of_a_file_are_taken_where_they_are_of_this_dataset(tmp_path)
 
 def rollout_groups(monkeypatch, *overrides):
     """The settings of each group that would be built, and whether they overlap."""
-    import rlft_envs.make
-
-    monkeypatch.setattr(rlft_envs.make, "make_vec_env", lambda settings: settings)
+    monkeypatch.setattr(envs, "make_vec_env", lambda settings: settings)
     cfg = load("train_rl", ["task=toy", *overrides])
     return build_rollout_envs(cfg), overlaps(cfg)
 

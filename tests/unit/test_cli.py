@@ -9,9 +9,9 @@ import pytest
 
 from rlft import __main__ as package
 from rlft import cli
-from rlft.config.compose import CONFIG_DIR
+from rlft.config.groups import CONFIG_DIR
 from rlft.config.load import load
-from rlft.errors import ConfigError, RlftError
+from rlft.errors import RlftError
 
 SCRIPTS = Path(cli.__file__).resolve().parents[1] / "scripts"
 
@@ -102,7 +102,7 @@ def test_the_installed_commands_are_the_packages():
 @pytest.mark.parametrize(("called", "name"), [("/usr/bin/rlft-assets", "rlft-assets"), ("x.py", "x.py")])
 def test_the_command_of_the_assets_says_its_name(called, name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [called])
-    assert cli.assets(["--only", "nothing"]) == 2
+    assert cli.assets(["--root", __file__]) == 2
     assert capsys.readouterr().err.startswith(f"{name}: ")
 
 
@@ -170,9 +170,10 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_the_simulator_does_not_know_is_an_error_of_the_settings(workers):
-    from rlft.run.assembly.envs import env_settings, simulator_errors, start_env
+    from rlft.run.assembly.envs import env_settings, make_vec_env
 
     cfg = load("evaluate", ["task=toy", "env.id=ToyRech-v0", f"sim.num_workers={workers}"])
     said = r"env.id = 'ToyRech-v0' is not known; did you mean ToyReach-v0\?"
-    with pytest.raises(ConfigError, match=said), simulator_errors():
-        start_env(env_settings(cfg, 2))
+    with pytest.raises(RlftError, match=said) as caught:
+        make_vec_env(env_settings(cfg, 2))
+    assert caught.value.exit_code == 2

@@ -3,13 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from faulty_toy import FAULTY
 from helpers.toy_protocol import toy_evaluator
 from helpers.toy_world import toy_model
 
 from rlft.errors import RlftError
-from rlft.evaluate.result import summarise
-from rlft.evaluate.strata import tabulate
-from rlft.evaluate.text import strata_text, summary_line
+from rlft.evaluate.result import strata_text, summarise, summary_line, tabulate
 from rlft.seeding import seed_for
 from rlft.statistics import wilson_interval
 
@@ -164,12 +163,13 @@ def test_images_are_kept_in_a_replay_only_and_of_a_bounded_number_of_environment
 
 
 def faulty(seed, marker=None, kind="nan_reward"):
-    return {"fault": {"kind": kind, "seed": seed, "at_step": 3, "marker": marker}}
+    fault = {"kind": kind, "seed": seed, "at_step": 3, "marker": marker}
+    return {"simulator": FAULTY, "make_kwargs": {"fault": fault}}
 
 
 def test_an_episode_in_which_the_simulator_fails_is_run_again(tmp_path):
     fault = faulty(seed_for(7, "eval-episode", 5), str(tmp_path / "once"))
-    result = run(make_kwargs=fault)
+    result = run(**fault)
     assert result.restarted == 1
     assert result.per_episode == run().per_episode
 
@@ -177,12 +177,12 @@ def test_an_episode_in_which_the_simulator_fails_is_run_again(tmp_path):
 def test_an_episode_in_which_the_simulator_always_fails_stops_the_evaluation():
     seed = seed_for(7, "eval-episode", 5)
     with pytest.raises(RlftError, match=rf"failed 3 times in evaluation episode 5 \(seed {seed}"):
-        run(make_kwargs=faulty(seed))
+        run(**faulty(seed))
 
 
 def test_a_video_of_an_episode_that_was_run_again_shows_the_second_run(tmp_path):
     marker = tmp_path / "once"
-    evaluator, lengths = toy_evaluator(make_kwargs=faulty(seed_for(7, "eval-episode", 1), str(marker))), {}
+    evaluator, lengths = toy_evaluator(**faulty(seed_for(7, "eval-episode", 1), str(marker))), {}
     policy = toy_model().actor.policy
     result = evaluator.run(policy, "test")
     assert result.restarted == 1

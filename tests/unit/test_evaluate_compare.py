@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 from helpers.eval_results import eval_result
 
-from rlft.evaluate.compare import COUNTS, compare, mcnemar_exact
+from rlft.evaluate.result import COUNTS, compare, mcnemar_exact
 
 
 def brute_force_p(gained: int, lost: int) -> float:

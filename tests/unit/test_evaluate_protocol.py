@@ -10,7 +10,7 @@ import pytest
 from helpers.toy_protocol import toy_protocol
 from helpers.toy_world import toy_settings
 
-from rlft.evaluate import EvalProtocol
+from rlft.evaluate.protocol import EvalProtocol
 from rlft.files import canonical_json, content_hash
 from rlft.types import CameraSettings, EnvSettings, RewardSettings
 

@@ -2,12 +2,13 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 from helpers.eval_results import eval_result
 
-from rlft.errors import RlftError, missing_extra
-from rlft.evaluate import EvalResult
+from rlft.errors import RlftError, require_extra
+from rlft.evaluate.result import EvalResult
 from rlft.files import to_json, write_stage
 
 FRUIT = [{"object": "carrot"}, {"object": "carrot"}, {"object": "bread"}]
@@ -15,14 +16,14 @@ FRUIT = [{"object": "carrot"}, {"object": "carrot"}, {"object": "bread"}]
 
 def test_a_result_comes_back_and_the_files_name_is_its_label(tmp_path):
     result = eval_result("rl", [True, True, False], FRUIT)
-    found = EvalResult.load(write_stage(tmp_path, "eval_kept", result.to_dict()))
-    assert to_json(found.to_dict()) == to_json(result.to_dict()) | {"label": "kept"}
+    found = EvalResult.load(write_stage(tmp_path, "eval_kept", asdict(result)))
+    assert to_json(asdict(found)) == to_json(asdict(result)) | {"label": "kept"}
     assert found.strata == result.strata
     assert found.max_episode_len == 50
 
 
 def test_numbers_that_were_not_finite_come_back_as_nan(tmp_path):
-    path = write_stage(tmp_path, "eval_rl", eval_result("rl", [True], gain=math.inf).to_dict())
+    path = write_stage(tmp_path, "eval_rl", asdict(eval_result("rl", [True], gain=math.inf)))
     found = EvalResult.load(path)
     assert math.isnan(found.mean_return)
     assert math.isnan(found.per_episode[0].episode_return)
@@ -62,7 +63,7 @@ def lacking(*path):
     ],
 )
 def test_a_file_that_cannot_be_trusted_is_refused_with_field_and_remedy(change, message, tmp_path):
-    path = write_stage(tmp_path, "eval_rl", eval_result("rl", [True, True, False], FRUIT).to_dict())
+    path = write_stage(tmp_path, "eval_rl", asdict(eval_result("rl", [True, True, False], FRUIT)))
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
@@ -79,5 +80,5 @@ def test_a_file_that_is_no_result_at_all_is_refused(content, tmp_path):
 
 
 def test_a_missing_package_names_the_extra():
-    assert "matplotlib" in str(missing_extra("report", "matplotlib"))
-    assert "pip install 'rlft-flow[report]'" in str(missing_extra("report", "matplotlib"))
+    with pytest.raises(RlftError, match=r"needs no_such_one, .*: pip install 'rlft-flow\[report\]'"):
+        require_extra("report", "json", "no_such_one")

@@ -1,7 +1,7 @@
 """A suite is one table: differences with intervals, nothing run twice, unlike members named."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from helpers.toy_protocol import toy_evaluator
@@ -21,7 +21,7 @@ def result_of(fingerprint="f" * 64, **changes):
 
 def in_file(result, label="test"):
     """What its file holds."""
-    return to_json(result.to_dict()) | {"label": label}
+    return to_json(asdict(result)) | {"label": label}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_the_table_for_people(results):
 
 def test_the_table_comes_back_from_its_file(tmp_path, results):
     table = make_table("rl", "mine", "f" * 64, MEMBERS, results)
-    assert SuiteTable.load(write_stage(tmp_path, "eval_suite_rl", table.to_dict())) == table
+    assert SuiteTable.load(write_stage(tmp_path, "eval_suite_rl", asdict(table))) == table
 
 
 def test_what_is_done_is_not_run_again_and_anything_else_is(tmp_path, results, caplog):
@@ -67,7 +67,7 @@ def test_what_is_done_is_not_run_again_and_anything_else_is(tmp_path, results, c
 
     def evaluate(name):
         run.append(name)
-        write_stage(tmp_path, f"eval_{name}", results[name].to_dict())
+        write_stage(tmp_path, f"eval_{name}", asdict(results[name]))
         return results[name]
 
     names = list(results)

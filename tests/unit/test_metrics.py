@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rlft.errors import RlftError
-from rlft.files import machine_facts, read_stage, to_json, write_stage, write_text_atomically
+from rlft.files import read_stage, to_json, write_stage, write_text_atomically
+from rlft.run.provenance import machine_facts
 from rlft.statistics import explained_variance, wilson_interval
 
 

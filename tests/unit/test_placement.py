@@ -304,3 +304,9 @@ def test_threads_are_given_back():
     with pytest.raises(RuntimeError, match="1 thread"):
         fail()
     assert torch.get_num_threads() == before
+
+
+def test_free_memory_is_what_the_kernel_calls_available_and_of_a_gpu_what_the_driver_says(monkeypatch):
+    assert 10**7 < placement.free_bytes(torch.device("cpu")) < 10**14
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 9))
+    assert placement.free_bytes(torch.device("cuda:1")) == 7

@@ -7,13 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import rlft_envs.make
 from rlft import cli
 from rlft.config.load import load
+from rlft.config.schema import ModelConfig
 from rlft.data.normalize import NormStats
 from rlft.manifest import write_manifest
 from rlft.policy.pretrained import save_pretrained
 from rlft.run import stages
+from rlft.run.assembly import envs
 from rlft.run.assembly.policy import fresh_policy
 
 STATS = NormStats(
@@ -33,7 +34,7 @@ def no_simulator(monkeypatch):
     def refuse(settings):
         raise SimulatorBuiltError
 
-    monkeypatch.setattr(rlft_envs.make, "make_vec_env", refuse)
+    monkeypatch.setattr(envs, "make_vec_env", refuse)
 
 
 @pytest.fixture
@@ -192,6 +193,14 @@ def test_sft_looks_at_its_base_before_it_reads_a_dataset(words, message, checkpo
     argv = ["task=toy", f"output.dir={tmp_path}", *(word.format(checkpoint=checkpoint) for word in words)]
     assert cli.main("train_sft", stages.train_sft, None, argv) == 2  # there is no dataset
     assert message in capsys.readouterr().err
+
+
+def test_real_sizes_are_checked_without_weights_in_memory():
+    from rlft.policy.pi0.factory import core_shapes
+
+    shapes = core_shapes(ModelConfig("pi05"))
+    assert all(tensor.is_meta for tensor in shapes.values())
+    assert sum(tensor.numel() for tensor in shapes.values()) > 3e9
 
 
 def test_settings_stay_as_they_were_loaded(checkpoint, tmp_path):

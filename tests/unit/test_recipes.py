@@ -5,7 +5,7 @@ import torch
 from assets_at import assets_root
 
 from rlft.config.load import load
-from rlft.data.randomize.images import Images
+from rlft.data.randomize.randomizer import Images
 from rlft.plan.memory import HOST
 from tools import recipes
 
@@ -21,7 +21,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", sorted({*NAMES, *PUBLISHED}))
 def test_a_recipe_holds_the_published_numbers(name):
     cfg = recipes.settings(name)
     assert cfg.env.id == "PutOnPlateInScene25Main-v3"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from rlft.errors import RlftError
-from rlft.run.runlock import run_lock
+from rlft.run.stages import run_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from rlft.run.runlock import run_lock
+from rlft.run.stages import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

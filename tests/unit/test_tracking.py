@@ -7,7 +7,7 @@ import types
 import pytest
 from helpers.metrics import read_metrics
 
-from rlft.config.load import load, load_file
+from rlft.config.load import load
 from rlft.config.schema import WandbConfig
 from rlft.run import tracking
 from rlft.run.tracking import Tracker, start_wandb, wandb_mode
@@ -79,7 +79,7 @@ def test_an_unfinished_last_line_is_cut_off(tmp_path, caplog):
 def test_opening_writes_the_resolved_settings(tmp_path):
     cfg = load("train_rl", ["seed=5"])
     Tracker.open(cfg, tmp_path).close()
-    assert load_file(tmp_path / "config.yaml") == cfg
+    assert load("train_rl", config_dir=tmp_path, config_name="config") == cfg
     assert read_metrics(tmp_path) == []
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from rlft import waiting
@@ -61,20 +62,11 @@ def test_a_stage_says_so_before_libgomp_is_loaded():
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
 
 
-def test_what_others_do_is_seen(monkeypatch, tmp_path):
-    """The second look at a made-up /proc/stat: of two cores one worked, and waiting for a disk is no work."""
-    stat = tmp_path / "stat"
-    looks = iter([(0, 0, 0, 0), (20, 0, 0, 20)])
-
-    def text():
-        busy0, disk0, busy1, idle1 = next(looks)
-        return f"cpu 1 1 1 1\ncpu0 {busy0} 0 0 {20 - busy0 if busy0 else 0} {disk0} 0 0 0 0 0\ncpu1 {busy1} 0 0 {idle1}"
-
-    monkeypatch.setattr(waiting, "LOOK_S", 0.0)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(waiting, "STAT", stat)
-    stat.write_text("")
-    monkeypatch.setattr(type(stat), "read_text", lambda *_, **__: text() + " 0 0 0 0 0 0")
+def test_what_others_do_is_seen_on_the_cores_that_are_ours(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2})
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval, *, percpu: [80.0, 5.0, 20.0])
     assert busy_share() == 0.5
-    monkeypatch.setattr(waiting, "STAT", tmp_path / "not there")
-    assert busy_share() == 0.0
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {7})  # numbered otherwise
+    assert busy_share() == 0.35
+    monkeypatch.undo()
+    assert 0.0 <= busy_share() <= 1.0

@@ -7,11 +7,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from rlft.types import EnvSettings, EnvSpec
+from rlft.types import EnvSettings
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.gym.options import RENDER, Options
 from rlft_envs.gym.reading import at_size, look_up, read_image, read_vector
-from rlft_envs.single import ObservationRow, Outcome, SingleEnv
+from rlft_envs.single import ObservationRow, Outcome, SingleEnv, spec_of
 
 LARGEST = 1e6  # a bound beyond it is none
 ON_DEMAND = "observe_now"
@@ -20,8 +20,7 @@ ON_DEMAND = "observe_now"
 def action_bounds(space: gymnasium.Space, options: Options, env_id: str) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds of the actions, float32 ``[d]``; the task file's win over the space's.
 
-    Raises:
-        EnvSetupError: the space is no vector of numbers, or is unbounded and the task file gives no bounds.
+    EnvSetupError: the space is no vector of numbers, or is unbounded and the task file gives no bounds.
     """
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1 or space.dtype.kind != "f":
         raise EnvSetupError(f"env.id = {env_id!r} takes actions in {space}; a flow policy needs a Box of floats [d]")
@@ -33,9 +32,8 @@ def action_bounds(space: gymnasium.Space, options: Options, env_id: str) -> tupl
         side = np.broadcast_to(np.array(given or declared, dtype=np.float32), declared.shape)
         unbounded = np.flatnonzero(~(np.abs(side) <= LARGEST)).tolist()
         if unbounded:
-            raise EnvSetupError(
-                f"env.options.{name} must be given: the action space of {env_id} has no bound in dimensions {unbounded}"
-            )
+            wrong = f"the action space of {env_id} has no bound in dimensions {unbounded}"
+            raise EnvSetupError(f"env.options.{name} must be given: {wrong}")
         sides.append(side)
     if not (sides[0] < sides[1]).all():
         raise EnvSetupError(f"env.options.action_low = {sides[0].tolist()} is not below {sides[1].tolist()}")
@@ -49,21 +47,14 @@ class GymnasiumEnv(SingleEnv):
     by itself, the episode is truncated there. Images are rendered in :meth:`observe` where the environment lets it:
     for the key ``render``, and for one with a method ``observe_now()``, which returns the observation of the present.
 
-    Args:
-        settings: what it was built from.
-        env: the environment, without a ``TimeLimit``.
-        options: the task file's; every camera has its key.
-        control_hz: what the environment itself says; None where it says nothing.
-        instruction: the task's default.
+    It comes without a ``TimeLimit``; every camera has its key in the options; the instruction is the task's default.
     """
 
     def __init__(
         self, settings: EnvSettings, env: gymnasium.Env, options: Options, control_hz: float | None, instruction: str
     ) -> None:
         super().__init__(settings)
-        self.env = env
-        self._options = options
-        self._default_instruction = instruction
+        self.env, self._options, self._default_instruction = env, options, instruction
         self._observe_now = env.get_wrapper_attr(ON_DEMAND) if env.has_wrapper_attr(ON_DEMAND) else None
         self._success_above = options.success_above()
         self._low, self._high = action_bounds(env.action_space, options, settings.env_id)
@@ -71,29 +62,15 @@ class GymnasiumEnv(SingleEnv):
         if not control_hz:
             raise EnvSetupError(f"env.options.control_hz must be given: {settings.env_id} does not say its rate")
         self._tree: dict[str, Any] = {}
-        self._reward = 0.0
-        self._over = False
+        self._reward, self._over = 0.0, False
         row = self._probe()
-        self.spec = EnvSpec(
-            env_id=settings.env_id,
-            num_envs=settings.num_envs,
-            action_low=tuple(self._low.tolist()),
-            action_high=tuple(self._high.tolist()),
-            state_dim=len(row.state),
-            cameras=settings.cameras,
-            control_mode=settings.control_mode,
-            control_hz=float(control_hz),
-            max_episode_steps=settings.max_episode_steps,
-            privileged_dim=0 if row.privileged is None else len(row.privileged),
-        )
+        privileged_dim = 0 if row.privileged is None else len(row.privileged)
+        bounds = self._low, self._high
+        self.spec = spec_of(settings, bounds, len(row.state), control_hz, privileged_dim)
 
     @property
     def instruction(self) -> str:
-        """The settings' instruction, else the environment's ``task_description``, else the task's default.
-
-        Raises:
-            EnvSetupError: there is none.
-        """
+        """The settings' instruction, else the environment's ``task_description``, else the task's default."""
         own = self.env.get_wrapper_attr("task_description") if self.env.has_wrapper_attr("task_description") else ""
         text = self.settings.instruction or own or self._default_instruction
         if not text:
@@ -110,17 +87,15 @@ class GymnasiumEnv(SingleEnv):
         state = read_vector(self._tree, self.settings.state_terms, "env.state_terms")
         if not self.settings.privileged:
             return ObservationRow(images, state)
-        return ObservationRow(
-            images, state, read_vector(self._tree, self._options.privileged, "env.options.privileged")
-        )
+        privileged = read_vector(self._tree, self._options.privileged, "env.options.privileged")
+        return ObservationRow(images, state, privileged)
 
     def human_view(self) -> np.ndarray:
         """The image that ``human_view`` names, uint8 ``[height, width, 3]``."""
         key = self._options.human_view or next(iter(self._options.images.values()), None)
         if key is None:
-            raise EnvSetupError(
-                "env.options.human_view must be given to make videos without a camera: a key, or render"
-            )
+            wrong = "env.options.human_view must be given to make videos without a camera"
+            raise EnvSetupError(f"{wrong}: a key, or render")
         if key != RENDER:
             self._look()
         return self._image(key, "env.options.human_view")
@@ -136,10 +111,8 @@ class GymnasiumEnv(SingleEnv):
 
     def _advance(self, action: np.ndarray) -> Outcome:
         if self._over:
-            raise RuntimeError(
-                f"{self.settings.env_id} has terminated and must not be stepped on: collect.success_hold_steps must be "
-                "0, or env.options.runs_past_end true where the environment allows it"
-            )
+            wrong = f"{self.settings.env_id} has terminated and must not be stepped on: collect.success_hold_steps"
+            raise RuntimeError(f"{wrong} must be 0, or env.options.runs_past_end true where the environment allows it")
         action = np.clip(action, self._low, self._high).astype(self.env.action_space.dtype)
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._seen(observation, info)
@@ -171,11 +144,7 @@ class GymnasiumEnv(SingleEnv):
         return read_image(value, f"{whose}, key {key!r}")
 
     def _probe(self) -> ObservationRow:
-        """Run the first step of one episode twice: shapes, keys, and whether the seed names the episode.
-
-        Raises:
-            EnvSetupError: a key is not there, or the two differ.
-        """
+        """Run the first step of one episode twice: shapes, keys, and whether the seed names the episode."""
         runs = []
         for _ in range(2):
             self._start_episode(0, None)
@@ -183,10 +152,9 @@ class GymnasiumEnv(SingleEnv):
             self._advance((self._low + self._high) / 2)
             runs.append(np.concatenate([start, self.observe().state]))
         if not np.array_equal(runs[0], runs[1], equal_nan=True):
-            raise EnvSetupError(
-                f"env.id = {self.settings.env_id!r}: reset(seed=0) gave two different episodes; a seed has to name its "
-                "episode. Draw from self.np_random alone, which reset(seed=...) seeds"
-            )
+            wrong = f"env.id = {self.settings.env_id!r}: reset(seed=0) gave two different episodes"
+            remedy = "Draw from self.np_random alone, which reset(seed=...) seeds"
+            raise EnvSetupError(f"{wrong}; a seed has to name its episode. {remedy}")
         self._start_episode(0, None)
         _ = self.instruction
         return self.observe()

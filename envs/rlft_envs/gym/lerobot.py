@@ -54,10 +54,8 @@ class LeRobot(Gymnasium):
             for _, _, vec in made:
                 vec.close()
             names = ", ".join(f"{suite} {number}" for suite, number, _ in made)
-            raise EnvSetupError(
-                f"env.id = {settings.env_id!r} is {len(made)} tasks ({names}); choose one, for instance by "
-                "env.make_kwargs.task_ids: [0]"
-            )
+            remedy = "choose one, for instance by env.make_kwargs.task_ids: [0]"
+            raise EnvSetupError(f"env.id = {settings.env_id!r} is {len(made)} tasks ({names}); {remedy}")
         env = made[0][2].envs[0]
         while isinstance(env, TimeLimit):
             env = env.env

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from rlft.types import EnvSettings
-from rlft_envs.errors import EnvSetupError, unknown
+from rlft_envs.checks import parsed
+from rlft_envs.errors import EnvSetupError
 
 RENDER = "render"  # the key of what env.render() returns
 NATIVE = "native"  # the control mode of an environment that has one
@@ -20,26 +20,17 @@ class Options:
 
     A key is a dotted path into the observation: ``pixels.top`` is ``observation["pixels"]["top"]``. An observation that
     is no mapping has the key ``observation``; what stands in ``info`` begins with ``info.``.
-
-    Attributes:
-        images: camera name -> key of its image, or ``render`` for ``env.render()``; a camera that is not named here
-            has the simulator's usual key.
-        success: key into ``info``; or ``terminated``; or ``reward >= x``.
-        human_view: key of the image that videos are made of, or ``render``; None: the first camera's.
-        privileged: keys of the state that an asymmetric critic may see.
-        control_hz: steps per second; None: what the environment says.
-        action_low: lower bounds of the actions; empty: those of the action space.
-        action_high: upper bounds.
-        runs_past_end: whether the environment may be stepped on after it has terminated, which Gymnasium leaves open.
     """
 
+    # camera name -> key of its image, or `render` for `env.render()`; one not named has the simulator's usual key
     images: Mapping[str, str] = field(default_factory=dict)
-    success: str = "is_success"
-    human_view: str | None = None
-    privileged: tuple[str, ...] = ()
-    control_hz: float | None = None
-    action_low: tuple[float, ...] = ()
-    action_high: tuple[float, ...] = ()
+    success: str = "is_success"  # key into `info`; or `terminated`; or `reward >= x`
+    human_view: str | None = None  # key of the image that videos are made of, or `render`; None: the first camera's
+    privileged: tuple[str, ...] = ()  # keys of the state that an asymmetric critic may see
+    control_hz: float | None = None  # steps per second; None: what the environment says
+    action_low: tuple[float, ...] = ()  # lower bounds of the actions; empty: those of the action space
+    action_high: tuple[float, ...] = ()  # upper bounds
+    # whether the environment may be stepped on after it has terminated, which Gymnasium leaves open
     runs_past_end: bool = False
 
     def __post_init__(self) -> None:
@@ -49,31 +40,11 @@ class Options:
 
     @classmethod
     def of(cls, settings: EnvSettings) -> Options:
-        """The options of these settings.
-
-        Raises:
-            EnvSetupError: an option that does not exist, or a value that it cannot have.
-        """
-        from pydantic import TypeAdapter, ValidationError
-
-        for key in settings.options:
-            if key not in (names := [option.name for option in fields(cls)]):
-                raise unknown("env.options", key, names)
-        try:
-            return TypeAdapter(cls).validate_json(json.dumps(dict(settings.options)), strict=True)
-        except ValidationError as error:
-            first = error.errors()[0]
-            if isinstance(cause := first.get("ctx", {}).get("error"), EnvSetupError):
-                raise cause from None
-            where = ".".join(("env.options", *map(str, first["loc"])))
-            raise EnvSetupError(f"{where} = {first['input']!r}: {first['msg']}") from None
+        """The options of these settings; EnvSetupError where one does not exist, or cannot have its value."""
+        return parsed(cls, settings.options, "env.options")
 
     def success_above(self) -> float | None:
-        """The x of ``reward >= x``; None where success is told otherwise.
-
-        Raises:
-            EnvSetupError: x is no number.
-        """
+        """The x of ``reward >= x``; None where success is told otherwise. EnvSetupError: x is no number."""
         match = re.fullmatch(r"reward\s*>=\s*(.+)", self.success)
         try:
             return float(match[1]) if match else None
@@ -82,15 +53,9 @@ class Options:
 
 
 def check_settings(settings: EnvSettings, options: Options, *, adapted: bool) -> None:
-    """Refuse settings that a Gymnasium environment cannot follow.
+    """Refuse (EnvSetupError) settings that a Gymnasium environment cannot follow.
 
-    Args:
-        settings: the settings.
-        options: their options.
-        adapted: the task has an adapter, which may know renderer presets.
-
-    Raises:
-        EnvSetupError: names the setting, its value and what is allowed.
+    Where the task is ``adapted``, its adapter may know renderer presets.
     """
     unused = sorted(set(options.images) - {camera.name for camera in settings.cameras})
     placed = [c.name for c in settings.cameras if (c.fov, c.eye, c.target) != (None, None, None)]

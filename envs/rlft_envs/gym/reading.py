@@ -15,11 +15,7 @@ ASPECT_TOLERANCE = 0.02
 
 
 def look_up(tree: Mapping[str, Any], key: str, setting: str) -> Any:
-    """What stands at a dotted key; names may hold dots themselves.
-
-    Raises:
-        EnvSetupError: nothing does; names the keys that there are.
-    """
+    """What stands at a dotted key; names may hold dots. EnvSetupError, which names the keys there are, if nothing."""
     found = list(_matches(tree, key))
     if not found:
         raise unknown(setting, key, leaves(tree))
@@ -44,11 +40,7 @@ def _matches(tree: Any, key: str) -> Iterator[Any]:
 
 
 def read_vector(tree: Mapping[str, Any], keys: Iterable[str], setting: str) -> np.ndarray:
-    """The arrays at these keys, one after another, float32 ``[n]``.
-
-    Raises:
-        EnvSetupError: a key does not exist, or holds no numbers.
-    """
+    """The arrays at these keys, one after another, float32 ``[n]``; EnvSetupError where a key holds no numbers."""
     parts = []
     for key in keys:
         value = look_up(tree, key, setting)
@@ -60,17 +52,9 @@ def read_vector(tree: Mapping[str, Any], keys: Iterable[str], setting: str) -> n
 
 
 def read_image(value: Any, what: str) -> np.ndarray:
-    """An image as rlft has them.
+    """An image as rlft has them, uint8 ``[h, w, 3]``; ``what`` says in the EnvSetupError whose it is if it is none.
 
-    Args:
-        value: uint8 or floats in [0, 1], ``[h, w, 3]`` or ``[3, h, w]``, with or without a first axis of one.
-        what: whose it is, for the message.
-
-    Returns:
-        uint8 ``[h, w, 3]``.
-
-    Raises:
-        EnvSetupError: it is none of these.
+    It may be uint8 or floats in [0, 1], ``[h, w, 3]`` or ``[3, h, w]``, with or without a first axis of one.
     """
     image = np.asarray(value)
     if image.ndim == 4 and len(image) == 1:
@@ -81,9 +65,8 @@ def read_image(value: Any, what: str) -> np.ndarray:
         raise EnvSetupError(f"{what}: is {image.dtype} {list(image.shape)}; an RGB image has three axes, one of them 3")
     if np.issubdtype(image.dtype, np.floating):
         if not (image.min() >= 0.0 and image.max() <= 1.0):  # also where one is no number
-            raise EnvSetupError(
-                f"{what}: floats from {image.min():g} to {image.max():g}; give floats in [0, 1], or uint8"
-            )
+            found = f"floats from {image.min():g} to {image.max():g}"
+            raise EnvSetupError(f"{what}: {found}; give floats in [0, 1], or uint8")
         image = np.rint(image * 255.0).astype(np.uint8)
     if image.dtype != np.uint8:
         raise EnvSetupError(f"{what}: is {image.dtype}; give uint8, or floats in [0, 1]")
@@ -91,18 +74,12 @@ def read_image(value: Any, what: str) -> np.ndarray:
 
 
 def at_size(image: np.ndarray, camera: CameraSettings) -> np.ndarray:
-    """An image at the camera's resolution, uint8 ``[height, width, 3]``.
-
-    Raises:
-        EnvSetupError: its sides have another proportion: it would be distorted.
-    """
+    """An image at the camera's resolution, uint8 ``[height, width, 3]``; EnvSetupError where it would be distorted."""
     height, width = image.shape[:2]
     if (height, width) == (camera.height, camera.width):
         return image
     if abs(width / height * camera.height / camera.width - 1.0) > ASPECT_TOLERANCE:
-        raise EnvSetupError(
-            f"camera {camera.name!r}: the environment's image is {height} x {width}, env.cameras asks for "
-            f"{camera.height} x {camera.width}: height x width must have the same proportion, for instance aspect: "
-            f"{width / height:.4g} without a size"
-        )
+        sizes = f"is {height} x {width}, env.cameras asks for {camera.height} x {camera.width}"
+        rule = f"must have the same proportion, for instance aspect: {width / height:.4g} without a size"
+        raise EnvSetupError(f"camera {camera.name!r}: the environment's image {sizes}: height x width {rule}")
     return fit_image(image, camera.height, camera.width)

@@ -81,21 +81,13 @@ class Gymnasium(Simulator):
 
         self._known(settings, task)
         drawn = RENDER in (options.human_view, *options.images.values())
-        mode = {"render_mode": "rgb_array"} if drawn else {}
-        env = gymnasium.make(
-            local_id(settings.env_id),
-            max_episode_steps=-1,
-            disable_env_checker=True,
-            **mode | dict(settings.make_kwargs),
-        )
+        given = ({"render_mode": "rgb_array"} if drawn else {}) | dict(settings.make_kwargs)
+        # -1: no time limit, which the settings set
+        env = gymnasium.make(local_id(settings.env_id), max_episode_steps=-1, disable_env_checker=True, **given)
         return adapted(env, settings, task), env.metadata.get("render_fps")
 
     def _known(self, settings: EnvSettings, task: Task) -> None:
-        """Refuse an id that is not registered.
-
-        Raises:
-            EnvSetupError: says which are near, and how a package makes its ids known.
-        """
+        """Refuse an id that is not registered, say which are near, and how a package makes its ids known."""
         import gymnasium
 
         env_id = local_id(settings.env_id)
@@ -123,23 +115,19 @@ def choose_renderer() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def _try_context() -> None:
-    context = importlib.import_module("mujoco").GLContext(8, 8)
-    context.make_current()
-    context.free()
-
-
 def check_mujoco(settings: EnvSettings) -> None:
-    """Refuse where MuJoCo is not installed or cannot render: its own failure comes late and is unclear.
+    """EnvSetupError where MuJoCo is not installed or cannot render: its own failure comes late and is unclear."""
 
-    Raises:
-        EnvSetupError: says what to install.
-    """
+    def draw() -> None:
+        context = importlib.import_module("mujoco").GLContext(8, 8)
+        context.make_current()
+        context.free()
+
     choose_renderer()
     try:
         # In a thread of its own: dm_control remembers what is current in its thread, and would draw into nothing.
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(_try_context).result()
+            thread.submit(draw).result()
     except ModuleNotFoundError as error:
         raise EnvSetupError(f"env.id = {settings.env_id!r} needs {error.name}: pip install 'rlft[gym]'") from error
     except Exception as error:  # PyOpenGL, GLFW and EGL each have their own

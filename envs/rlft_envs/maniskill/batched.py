@@ -50,16 +50,14 @@ class ManiSkillGpuVecEnv:
         self.spec = describe(self._env, settings)
         self._task = instructions(self._env, settings)
         E, device = settings.num_envs, self._env.device
-        flags = torch.zeros(5, E, dtype=torch.bool, device=device)
-        self._terminated, self._truncated, self._success, self._success_now, self._invalid = flags
         self._unstarted = set(range(E))
         self._elapsed = torch.zeros(E, dtype=torch.int64, device=device)
         self._dense = torch.zeros(E, device=device)
         self._last_action = torch.zeros(E, self.spec.act_dim, device=device)
         self._final_state = map_rows(torch.clone, self._simulation_state())
-        self._metrics: dict[str, torch.Tensor] = {}
+        flags, executed = torch.zeros(5, E, dtype=torch.bool, device=device), torch.zeros_like(self._elapsed)
         with self._simulator():
-            self._obs = self._observe()
+            self._now = ChunkStep(self._observe(), torch.zeros(E, 0, device=device), executed, *flags)
         self._frames: dict[int, list[np.ndarray]] = {}
         self._closed = False
 
@@ -70,23 +68,22 @@ class ManiSkillGpuVecEnv:
         numbers = check_reset(env_ids, seeds, configuration_ids, self.spec)
         ids = torch.as_tensor(list(env_ids), dtype=torch.int64, device=self._env.device)
         if len(ids) == 0:
-            return _take(self._obs, ids)
+            return _take(self._now.obs, ids)
         with self._simulator():
             # ManiSkill writes rows in ascending order of the environments, whatever the order of env_idx.
             each = sorted(zip(env_ids, seeds, numbers), key=lambda one: one[0])
-            options = (
-                {} if configuration_ids is None else {"episode_id": torch.tensor([number for _, _, number in each])}
-            )
+            known = configuration_ids is not None
+            options = {"episode_id": torch.tensor([number for _, _, number in each])} if known else {}
             info = self._reset(ids.sort().values, [int(seed) for _, seed, _ in each], options)
-            self._task = instructions(self._env, self._settings)
-            self._obs.task = self._task
-            for values in (*self._flags().values(), *self._metrics.values(), self._elapsed, self._last_action):
+            self._task = self._now.obs.task = instructions(self._env, self._settings)
+            flags = (getattr(self._now, name) for name in FLAGS)
+            for values in (*flags, *self._now.metrics.values(), self._elapsed, self._last_action):
                 values[ids] = 0
             self._unstarted.difference_update(env_ids)
             rest = torch.zeros_like(self._last_action)
             self._dense[ids] = self._env.get_reward(obs={}, action=rest, info=info).float()[ids]
             self._refresh(ids)
-        return _take(self._obs, ids)
+        return _take(self._now.obs, ids)
 
     def step_chunk(self, actions: Array) -> ChunkStep:
         """See :meth:`rlft.types.VecEnv.step_chunk`. Actions may be a numpy array or a tensor on any device.
@@ -98,17 +95,17 @@ class ManiSkillGpuVecEnv:
         if self._unstarted:
             raise RuntimeError(f"environments {sorted(self._unstarted)} are stepped before a reset")
         E, A = chunk.shape[:2]
-        rewards = torch.zeros(E, A, device=chunk.device)
-        n_executed = torch.zeros(E, dtype=torch.int64, device=chunk.device)
-        stepped = running = ~self._ended
+        now = self._now
+        now.rewards, now.n_executed = torch.zeros(E, A, device=chunk.device), torch.zeros_like(self._elapsed)
+        stepped = running = ~now.ended
         any_runs = bool(running.any())
         with self._simulator():
             for j in range(A):
                 if not any_runs:
                     break
-                rewards[:, j] = self._step(chunk[:, j], running)
-                n_executed += running
-                just_ended = running & self._ended
+                now.rewards[:, j] = self._step(chunk[:, j], running)
+                now.n_executed += running
+                just_ended = running & now.ended
                 running = running & ~just_ended
                 any_ended, any_runs = torch.stack([just_ended.any(), running.any()]).tolist()
                 if any_ended:
@@ -116,9 +113,7 @@ class ManiSkillGpuVecEnv:
                     _put(self._final_state, ids, _take(self._simulation_state(), ids))
             self._restore_ended()
             self._refresh(stepped.nonzero()[:, 0])
-        flags, metrics = map_rows(torch.clone, self._flags()), map_rows(torch.clone, self._metrics)
-        obs = _take(self._obs, torch.arange(E, device=chunk.device))
-        return ChunkStep(obs=obs, rewards=rewards, n_executed=n_executed, metrics=metrics, **flags)
+        return _take(now, torch.arange(E, device=chunk.device))
 
     def record(self, env_ids: Sequence[int]) -> None:
         """See :meth:`rlft.types.VecEnv.record`."""
@@ -142,13 +137,6 @@ class ManiSkillGpuVecEnv:
             self._closed = True
             self._env.close()
 
-    @property
-    def _ended(self) -> torch.Tensor:
-        return self._terminated | self._truncated | self._invalid
-
-    def _flags(self) -> dict[str, torch.Tensor]:
-        return {name: getattr(self, f"_{name}") for name in FLAGS}
-
     @contextmanager
     def _simulator(self) -> Iterator[None]:
         """Around calls of the simulator: its GPU is torch's current one, and PhysX's complaints stop the run."""
@@ -169,19 +157,20 @@ class ManiSkillGpuVecEnv:
         _, dense, _, _, info = self._env.step(self._last_action)
         dense = dense.float()
         success, fail = (info.get(name, torch.zeros_like(running)).bool() for name in ("success", "fail"))
-        reward = step_reward(self._settings.reward, dense, self._dense, (success & ~self._success).float())
-        self._invalid |= running & ~torch.isfinite(reward)
+        now, settings = self._now, self._settings
+        reward = step_reward(settings.reward, dense, self._dense, (success & ~now.success).float())
+        now.invalid |= running & ~torch.isfinite(reward)
         self._dense = torch.where(running, dense, self._dense)
         self._elapsed += running
-        self._success |= running & success
-        self._success_now = torch.where(running, success, self._success_now)
-        self._terminated |= running & (fail | success if self._settings.episode_ends_on_success else fail)
-        self._truncated |= running & ~self._terminated & (self._elapsed >= self._settings.max_episode_steps)
+        now.success |= running & success
+        now.success_now = torch.where(running, success, now.success_now)
+        now.terminated |= running & (fail | success if settings.episode_ends_on_success else fail)
+        now.truncated |= running & ~now.terminated & (self._elapsed >= settings.max_episode_steps)
         for name, value in task_metrics(info).items():
-            kept = self._metrics.setdefault(name, torch.zeros_like(self._dense))
-            self._metrics[name] = torch.where(running, value, kept)
+            kept = now.metrics.setdefault(name, torch.zeros_like(self._dense))
+            now.metrics[name] = torch.where(running, value, kept)
         self._record(running)
-        return torch.where(running & ~self._invalid, reward, torch.zeros_like(reward))
+        return torch.where(running & ~now.invalid, reward, torch.zeros_like(reward))
 
     def _record(self, running: torch.Tensor) -> None:
         runs = running.tolist() if self._frames else []
@@ -197,7 +186,7 @@ class ManiSkillGpuVecEnv:
 
     def _restore_ended(self) -> None:
         """Put environments whose episode is over back to the state in which it ended."""
-        ids = self._ended.nonzero()[:, 0]
+        ids = self._now.ended.nonzero()[:, 0]
         if len(ids):
             final = _take(self._final_state, ids)
             controllers = map_rows(torch.clone, self._env.agent.get_controller_state())
@@ -206,24 +195,21 @@ class ManiSkillGpuVecEnv:
             self._env.set_state_dict(final, ids)
 
     def _observe(self) -> Observation:
-        return Observation(
-            images=render_cameras(self._env, [camera.name for camera in self.spec.cameras]),
-            state=read_state(self._env, self._settings.state_terms),
-            task=self._task,
-            privileged=read_privileged(self._env) if self._settings.privileged else None,
-        )
+        images = render_cameras(self._env, [camera.name for camera in self.spec.cameras])
+        privileged = read_privileged(self._env) if self._settings.privileged else None
+        return Observation(images, read_state(self._env, self._settings.state_terms), self._task, privileged)
 
     def _refresh(self, ids: torch.Tensor) -> None:
         """Render once, and take over the rows ``ids``; a row with a NaN is zeroed and its environment invalid."""
-        new = self._observe()
+        new, obs = self._observe(), self._now.obs
         for name, image in new.images.items():
-            self._obs.images[name][ids] = image[ids]
-        self._obs.state[ids] = torch.nan_to_num(new.state[ids], posinf=0.0, neginf=0.0)
+            obs.images[name][ids] = image[ids]
+        obs.state[ids] = torch.nan_to_num(new.state[ids], posinf=0.0, neginf=0.0)
         bad = ~torch.isfinite(new.state).all(dim=1)
-        if new.privileged is not None and self._obs.privileged is not None:
-            self._obs.privileged[ids] = torch.nan_to_num(new.privileged[ids], posinf=0.0, neginf=0.0)
+        if new.privileged is not None and obs.privileged is not None:
+            obs.privileged[ids] = torch.nan_to_num(new.privileged[ids], posinf=0.0, neginf=0.0)
             bad |= ~torch.isfinite(new.privileged).all(dim=1)
-        self._invalid[ids] |= bad[ids]
+        self._now.invalid[ids] |= bad[ids]
 
 
 def _take(bundle: Any, ids: torch.Tensor) -> Any:

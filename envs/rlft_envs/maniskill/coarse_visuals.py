@@ -53,9 +53,7 @@ def cluster(
 def coarsen_robot(env: Any, cell: float) -> None:
     """Replace the visual meshes of a built environment's robot by coarser ones; until the task is rebuilt.
 
-    Args:
-        env: ManiSkill's.
-        cell: edge of a grid cell, metres: about the size of a pixel at the robot's distance is not seen.
+    A grid cell's edge, in metres, is not seen where it is about the size of a pixel at the robot's distance.
     """
     import sapien.render
 

@@ -7,7 +7,7 @@ the joints are driven to the very same targets. Where a result's last bit depend
 whole iteration.
 
 A controller's state stays where ManiSkill keeps it (``_start_qpos``, ``_target_qpos``, ``_target_pose``): resets,
-planners and the privileged state read it there. What is not in :data:`PARTS` is left to ManiSkill.
+planners and the privileged state read it there. What is not in :data:`PARTS` (joint velocities) is left to ManiSkill.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from mani_skill.agents.controllers import (
     PDEEPoseController,
     PDJointPosController,
     PDJointPosMimicController,
-    PDJointPosVelController,
-    PDJointVelController,
 )
 from mani_skill.agents.controllers.base_controller import BaseController, CombinedController
 from mani_skill.envs.sapien_env import BaseEnv
@@ -124,40 +122,18 @@ class _Part:
         for joint, value in zip(self._joints, target.tolist()):
             joint.set_drive_target(value)
 
-    def _drive_velocity(self, target: np.ndarray) -> None:
-        for joint, value in zip(self._joints, target.tolist()):
-            joint.set_drive_velocity_target(value)
-
-
-class _JointVelocity(_Part):
-    def act(self, action: np.ndarray, qpos: np.ndarray) -> None:
-        self._drive_velocity(self._units(action))
-
 
 class _JointPosition(_Part):
     """Absolute, or as a difference to the measured positions or to the last target."""
 
     def act(self, action: np.ndarray, qpos: np.ndarray) -> None:
-        self._aim(self._units(action), qpos)
-
-    def _aim(self, wanted: np.ndarray, qpos: np.ndarray) -> None:
-        controller, start = self.controller, self._start(qpos)
+        controller, start, wanted = self.controller, self._start(qpos), self._units(action)
         if controller.config.use_delta:
             target = (controller._target_qpos[0].numpy() if controller.config.use_target else start) + wanted
         else:
             target = np.broadcast_to(wanted, start.shape).copy()
         controller._target_qpos = torch.from_numpy(target[None])
         self._drive(target)
-
-
-class _JointPositionVelocity(_JointPosition):
-    """Joint positions, then joint velocities."""
-
-    def act(self, action: np.ndarray, qpos: np.ndarray) -> None:
-        positions, velocities = np.split(self._units(action), 2)
-        self._aim(positions, qpos)
-        self.controller._target_qvel = torch.from_numpy(velocities[None])
-        self._drive_velocity(velocities)
 
 
 class _Mimic(_Part):
@@ -242,9 +218,7 @@ class _ToolPose(_ToolPosition):
 
 PARTS: Mapping[type[BaseController], type[_Part]] = {
     PassiveController: _Part,
-    PDJointVelController: _JointVelocity,
     PDJointPosController: _JointPosition,
-    PDJointPosVelController: _JointPositionVelocity,
     PDJointPosMimicController: _Mimic,
     PDEEPosController: _ToolPosition,
     PDEEPoseController: _ToolPose,

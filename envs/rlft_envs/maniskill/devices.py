@@ -28,9 +28,6 @@ def render_device(settings: EnvSettings) -> str:
 
     GPU physics renders on its own GPU: the renderer reads the poses from its memory. With CPU physics the default is
     the first GPU where torch sees one, else the CPU. Nothing falls back later: a GPU that cannot render is an error.
-
-    Raises:
-        EnvSetupError: GPU physics is asked to render elsewhere.
     """
     gpu, asked = _gpu(settings), settings.render_backend
     if asked is None:

@@ -14,30 +14,15 @@ from rlft.types import EnvSettings, EnvSpec
 from rlft_envs.maniskill.control import ControlStep
 from rlft_envs.maniskill.reading import read_privileged, read_state, render_cameras, render_human_view, task_metrics
 from rlft_envs.maniskill.setup import build_base_env, instructions
-from rlft_envs.single import ObservationRow, Outcome, SingleEnv
+from rlft_envs.single import ObservationRow, Outcome, SingleEnv, spec_of
 
 
 def describe(env: BaseEnv, settings: EnvSettings) -> EnvSpec:
     """The facts about a built environment."""
-    space = env.single_action_space
-    return EnvSpec(
-        env_id=settings.env_id,
-        num_envs=settings.num_envs,
-        action_low=tuple(float(x) for x in space.low),
-        action_high=tuple(float(x) for x in space.high),
-        state_dim=read_state(env, settings.state_terms).shape[1],
-        cameras=settings.cameras,
-        control_mode=env.control_mode,
-        control_hz=float(env.control_freq),
-        max_episode_steps=settings.max_episode_steps,
-        privileged_dim=read_privileged(env).shape[1] if settings.privileged else 0,
-        num_configurations=getattr(env, "num_episode_ids", 0),
-    )
-
-
-def episode_options(configuration_id: int | None) -> dict[str, torch.Tensor]:
-    """The reset options that ask for a numbered configuration; none where the seed decides."""
-    return {} if configuration_id is None else {"episode_id": torch.tensor([configuration_id])}
+    space, state_dim = env.single_action_space, read_state(env, settings.state_terms).shape[1]
+    privileged_dim = read_privileged(env).shape[1] if settings.privileged else 0
+    sizes = state_dim, env.control_freq, privileged_dim, getattr(env, "num_episode_ids", 0)
+    return spec_of(settings, (space.low, space.high), *sizes)
 
 
 def renew_physics(env: BaseEnv) -> None:
@@ -80,11 +65,10 @@ class ManiSkillEnv(SingleEnv):
     def observe(self) -> ObservationRow:
         """Render the cameras and read the state."""
         images = render_cameras(self.unwrapped, [camera.name for camera in self.settings.cameras])
-        return ObservationRow(
-            images={name: common.to_numpy(image[0]) for name, image in images.items()},
-            state=common.to_numpy(read_state(self.unwrapped, self.settings.state_terms)[0]),
-            privileged=common.to_numpy(read_privileged(self.unwrapped)[0]) if self.settings.privileged else None,
-        )
+        seen = {name: common.to_numpy(image[0]) for name, image in images.items()}
+        state = common.to_numpy(read_state(self.unwrapped, self.settings.state_terms)[0])
+        privileged = common.to_numpy(read_privileged(self.unwrapped)[0]) if self.settings.privileged else None
+        return ObservationRow(seen, state, privileged)
 
     def human_view(self) -> np.ndarray:
         """An image by the task's render camera, uint8 ``[256, 256, 3]``."""
@@ -96,7 +80,8 @@ class ManiSkillEnv(SingleEnv):
 
     def _start_episode(self, seed: int, configuration_id: int | None) -> None:
         renew_physics(self.unwrapped)
-        _, self._info = self.unwrapped.reset(seed=seed, options=episode_options(configuration_id))
+        options = {} if configuration_id is None else {"episode_id": torch.tensor([configuration_id])}
+        _, self._info = self.unwrapped.reset(seed=seed, options=options)
         self._action = torch.zeros(1, len(self.spec.action_low))
 
     def _advance(self, action: np.ndarray) -> Outcome:

@@ -34,11 +34,9 @@ NEEDED = re.compile(r"(?:at least|parameter to|Capacity to) (\d+)")
 
 
 def check_lines(text: str, sizes: Mapping[str, int]) -> None:
-    """Raise EnvSetupError where GPU PhysX says that a buffer was too small, or that CUDA failed.
+    """Raise EnvSetupError where GPU PhysX says, on file descriptor 2, that a buffer was too small, or that CUDA failed.
 
-    Args:
-        text: what was written to file descriptor 2.
-        sizes: the fields of ManiSkill's GPUMemoryConfig as they are; empty where they are not known yet.
+    The sizes are the fields of ManiSkill's GPUMemoryConfig as they are; empty where they are not known yet.
     """
     lines = [line.strip() for line in text.splitlines() if FROM_PHYSX.search(line)]
     for line in lines:

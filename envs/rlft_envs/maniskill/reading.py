@@ -12,6 +12,8 @@ from mani_skill.utils.structs import Link
 
 from rlft_envs.errors import EnvSetupError, check_known
 
+NO_METRICS = ("success", "fail", "elapsed_steps", "reconfigure")
+
 
 def _goal_pos(env: BaseEnv) -> torch.Tensor:
     for name in ("goal_site", "goal_region"):
@@ -67,7 +69,8 @@ def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
     """Render the named cameras once: uint8 ``[E, height, width, 3]`` each.
 
     Objects that the task hides from the robot (goal markers) are hidden. A task that composes its images (a real
-    photograph behind the simulated robot) does so. Without names nothing is rendered. The images are copies: a
+    photograph behind the simulated robot) does so, by ``compose_picture(camera, rgb uint8 [E, h, w, 3], segmentation
+    int [E, h, w])``. Without names nothing is rendered. The images are copies: a
     batched simulation hands out the renderer's own buffer, which the next capture overwrites.
     """
     if not names:
@@ -75,7 +78,7 @@ def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
     for hidden in env._hidden_objects:
         hidden.hide_visual()
     env.scene.update_render(update_sensors=True, update_human_render_cameras=False)
-    images, compose = {}, composer(env)
+    images, compose = {}, getattr(env, "compose_picture", None)
     for name in names:
         camera = env.scene.sensors[name]
         camera.capture()
@@ -87,20 +90,12 @@ def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
     return images
 
 
-def composer(env: BaseEnv) -> Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor] | None:
-    """How a task makes its images from what is rendered; None where it shows them as they are.
-
-    ``compose_picture(camera, rgb uint8 [E, h, w, 3], segmentation int [E, h, w]) -> uint8 [E, h, w, 3]``.
-    """
-    return getattr(env, "compose_picture", None)
-
-
 def render_human_view(env: BaseEnv) -> torch.Tensor:
     """The task's own render camera, with goal markers shown: uint8 ``[E, height, width, 3]``.
 
     A task that composes its images shows the first camera's instead. EnvSetupError where nothing renders.
     """
-    if composer(env) is not None and env.scene.sensors:
+    if hasattr(env, "compose_picture") and env.scene.sensors:
         name = next(iter(env.scene.sensors))
         return render_cameras(env, [name])[name]
     image = env.render_rgb_array() if env.scene.can_render() else None
@@ -111,9 +106,5 @@ def render_human_view(env: BaseEnv) -> torch.Tensor:
 
 def task_metrics(info: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The numbers that the task reports beside success, float32 ``[E]`` each."""
-    skip = ("success", "fail", "elapsed_steps", "reconfigure")
-    return {
-        name: value.float()
-        for name, value in info.items()
-        if name not in skip and isinstance(value, torch.Tensor) and value.ndim == 1
-    }
+    numbers = {name: x for name, x in info.items() if isinstance(x, torch.Tensor) and x.ndim == 1}
+    return {name: numbers[name].float() for name in numbers if name not in NO_METRICS}

@@ -15,6 +15,7 @@ from mani_skill.agents.registration import REGISTERED_AGENTS, AgentSpec
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils.structs import Pose
 
+from rlft_envs.checks import parsed
 from rlft_envs.errors import EnvSetupError, check_known
 
 SETTING = "env.make_kwargs.robot"
@@ -49,9 +50,7 @@ class Robot:
         """Check what the settings say (EnvSetupError where they are wrong); None where they say nothing."""
         if not values:
             return None
-        check_known(SETTING, values, [entry.name for entry in fields(cls)])
-        given: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in values.items()}
-        robot = cls(**given)
+        robot: Robot = parsed(cls, values, SETTING)
         check_known(f"{SETTING}.like", [] if robot.like is None else [robot.like], REGISTERED_AGENTS)
         if robot.like is None and (robot.urdf is None or robot.rest is None or robot.tool_link is None):
             raise EnvSetupError(f"{SETTING}: without like, urdf, rest and tool_link are needed")
@@ -70,14 +69,11 @@ class Robot:
         class Described(base):  # type: ignore[misc, valid-type]
             @property
             def _controller_configs(self) -> dict[str, Any]:
-                own = super()._controller_configs
-                return own | {
-                    mode: {
-                        part: _controller(own, f"{SETTING}.control_modes.{mode}.{part}", values)
-                        for part, values in parts.items()
-                    }
-                    for mode, parts in described.control_modes.items()
-                }
+                own, made = super()._controller_configs, {}
+                for mode, parts in described.control_modes.items():
+                    where = f"{SETTING}.control_modes.{mode}"
+                    made[mode] = {part: _controller(own, f"{where}.{part}", values) for part, values in parts.items()}
+                return own | made
 
             def _after_init(self) -> None:
                 super()._after_init()

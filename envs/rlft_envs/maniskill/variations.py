@@ -9,14 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
+from annotated_types import Ge, Gt, Len
+from pydantic import AfterValidator, AllowInfNan
 
-from rlft_envs.errors import EnvSetupError, check_known
+from rlft_envs.checks import parsed
+from rlft_envs.errors import EnvSetupError
 from rlft_envs.task import Task, ids_with
 
-Region = tuple[tuple[float, float], tuple[float, float]]  # `[[x_low, x_high], [y_low, y_high]]`, metres; uniform in it
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[1] < bounds[0]:
+        raise ValueError("must be [low, high] with low <= high")
+    return bounds
+
+
+Finite = Annotated[float, AllowInfNan(False)]
+Positive = Annotated[Finite, Gt(0)]
+Range = Annotated[tuple[Finite, Finite], AfterValidator(_ascending)]
+Region = tuple[Range, Range]  # `[[x_low, x_high], [y_low, y_high]]`, metres; uniform in it
 
 
 @dataclass(frozen=True)
@@ -24,48 +36,20 @@ class Variation:
     """What differs from the task as published. None keeps the task's own."""
 
     object_region: Region | None = None  # where the object starts
-    object_yaw: tuple[float, float] | None = None  # `[low, high]`, radians: its heading is uniform in this range
-    object_half_size: float | None = None  # half the cube's edge, metres
-    object_mass: float | None = None  # kilograms
-    object_friction: float | None = None  # static and dynamic (contact averages it with the other body's)
+    object_yaw: Range | None = None  # radians: its heading is uniform in this range
+    object_half_size: Positive | None = None  # half the cube's edge, metres
+    object_mass: Positive | None = None  # kilograms
+    # static and dynamic (contact averages it with the other body's)
+    object_friction: Annotated[Finite, Ge(0)] | None = None
     # `[dx, dy]` or `[dx, dy, dz]`, metres, added to the goal. In PushCube and PullCube the goal is placed relative to
     # the object, so this shifts the direction of the push
-    goal_offset: tuple[float, ...] | None = None
+    goal_offset: Annotated[tuple[Finite, ...], Len(2, 3)] | None = None
     goal_region: Region | None = None  # where the goal lies
 
     @classmethod
     def parse(cls, values: Mapping[str, Any] | None) -> Variation | None:
         """Check (EnvSetupError) and freeze a configuration's mapping; None or an empty one means no variation."""
-        check_known("env.make_kwargs.variation", values or (), _SHAPES)
-        given = {name: _checked(name, value) for name, value in (values or {}).items() if value is not None}
-        return cls(**given) if values else None
-
-
-_SHAPES: Mapping[str, tuple[tuple[int, ...], ...]] = {
-    **dict.fromkeys(("object_region", "goal_region"), ((2, 2),)),
-    **dict.fromkeys(("object_half_size", "object_mass", "object_friction"), ((),)),
-    "object_yaw": ((2,),),
-    "goal_offset": ((2,), (3,)),
-}
-
-
-def _checked(name: str, value: Any) -> Any:
-    where = f"env.make_kwargs.variation.{name} = {value!r}"
-    try:
-        array = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
-        raise EnvSetupError(f"{where}: numbers of shape {_SHAPES[name]} are needed") from None
-    if array.shape not in _SHAPES[name] or not np.isfinite(array).all():
-        raise EnvSetupError(f"{where}: finite numbers of shape {' or '.join(map(str, _SHAPES[name]))} are needed")
-    if name in ("object_region", "goal_region", "object_yaw") and (np.diff(array, axis=-1) < 0).any():
-        raise EnvSetupError(f"{where}: each range is [low, high] with low <= high")
-    if (name in ("object_half_size", "object_mass") and array <= 0) or (name == "object_friction" and array < 0):
-        raise EnvSetupError(f"{where}: must be positive")
-    return _frozen(array.tolist())
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+        return parsed(cls, values, "env.make_kwargs.variation") if values else None
 
 
 def varied(task: type, env_id: str, described: Task, variation: Variation) -> type:

@@ -18,9 +18,7 @@ import traceback
 from multiprocessing.connection import Connection
 
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.record import RecordSettings
 from rlft_envs.slots import EnvSlots
-from rlft_envs.workers import protocol
 
 PARENT_GONE = 3  # exit status
 
@@ -37,29 +35,29 @@ def main() -> int:
     connection = Connection(descriptor)
     try:
         slots = _build(connection)
-        protocol.send(connection, slots.ready)
+        connection.send(("answer", slots.ready))
         while True:
-            message, _ = protocol.receive(connection)
+            message = connection.recv()
             operation = message.pop("op")
             if operation == "close":
                 slots.close()
                 return 0
-            protocol.send(connection, *slots.operations[operation](**message))
+            connection.send(("answer", slots.operations[operation](**message)))
     except EnvSetupError as error:
-        protocol.send(connection, {"error": str(error), "kind": "setup"})
+        connection.send(("setup", str(error)))
         return 1
     except EOFError:
         return PARENT_GONE
     except Exception:
-        protocol.send(connection, {"error": traceback.format_exc(), "kind": "fault"})
+        connection.send(("fault", traceback.format_exc()))
         return 1
 
 
 def _build(connection: Connection) -> EnvSlots:
-    hello, _ = protocol.receive(connection)
-    demos = None if hello["demos"] is None else RecordSettings(**hello["demos"])
-    slots = EnvSlots(protocol.unpack_settings(hello["settings"]), hello["env_ids"], hello["memory"], demos)
-    slots.record(hello["recorded"])
+    hello = connection.recv()
+    recorded = hello.pop("recorded")
+    slots = EnvSlots(**hello)
+    slots.record(recorded)
     if "torch" in sys.modules:
         import torch
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections import Counter
@@ -13,7 +12,6 @@ from pathlib import Path
 from rlft.types import AttemptRecord, DemoAttempt, DemoSource, EnvSettings
 from rlft_envs.errors import WorkerError
 from rlft_envs.record import SIMULATOR_ERROR, RecordSettings
-from rlft_envs.workers import protocol
 from rlft_envs.workers.link import WorkerFaultError, WorkerLink
 
 log = logging.getLogger(__name__)
@@ -49,9 +47,9 @@ class DemoPool:
         """Who demonstrates where; waits for the first worker. Errors as of :meth:`run`."""
         while True:
             try:
-                ready = self._links[0].wait_ready()
-                source = {**ready["source"], "frozen_action_dims": tuple(ready["source"]["frozen_action_dims"])}
-                return DemoSource(protocol.unpack_spec(ready["spec"]), **source)
+                source = self._links[0].wait_ready().source
+                assert source is not None  # it was asked for demonstrations
+                return source
             except WorkerFaultError as fault:
                 self._restart(self._links[0], fault, "while starting")
 
@@ -84,8 +82,7 @@ class DemoPool:
 
     def _ask(self, link: WorkerLink, attempt: DemoAttempt) -> None:
         self._owed[link] = attempt
-        file = str(self._part(attempt.number))
-        link.send({"op": "demonstrate", "attempt": dataclasses.asdict(attempt), "file": file})
+        link.send({"op": "demonstrate", "attempt": attempt, "file": self._part(attempt.number)})
 
     def _listen(self, link: WorkerLink) -> AttemptRecord | None:
         """What came of the attempt that a worker owes; None where it is only ready for it, or makes it once more."""
@@ -95,7 +92,7 @@ class DemoPool:
             if starting:
                 link.wait_ready()
                 return None
-            found = AttemptRecord(**link.receive()[0])
+            found: AttemptRecord = link.receive()
         except WorkerFaultError as fault:
             self._restart(link, fault, f"in attempt {attempt.number}, seed {attempt.seed}")
             self._tries[attempt.number] += not starting

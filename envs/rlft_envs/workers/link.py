@@ -1,9 +1,13 @@
-"""The learner's end of one worker: start it, talk to it with a time limit, and say how it died."""
+"""The learner's end of one worker: start it, talk to it with a time limit, and say how it died.
+
+A message is a dictionary that names an operation and its arguments, one per chunk and worker; its answer is what came
+of it (``answer``, ``setup`` or ``fault``), and the value or text. Numbers of a chunk lie in shared memory.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,8 +22,7 @@ from typing import Any
 from rlft.types import EnvSettings
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.record import RecordSettings
-from rlft_envs.slots import Answer, EnvSlots
-from rlft_envs.workers import protocol
+from rlft_envs.slots import EnvSlots, Ready
 
 START_TIMEOUT_S = 600.0  # a first start compiles byte code and fills shader caches, on a busy machine
 CLOSE_TIMEOUT_S = 5.0
@@ -52,15 +55,7 @@ def worker_environment() -> dict[str, str]:
 
 
 class WorkerLink:
-    """One worker process.
-
-    Args:
-        index: the worker's number.
-        settings: what its environments are built from.
-        env_ids: which of the E environments it holds.
-        memory: descriptor of the memory that it shares with us, if any.
-        demos: how it records demonstrations; None where it records none.
-    """
+    """One worker process and its :class:`EnvSlots`, which say what the arguments mean."""
 
     def __init__(
         self,
@@ -71,14 +66,17 @@ class WorkerLink:
         demos: RecordSettings | None = None,
     ) -> None:
         self.index, self.env_ids = index, list(env_ids)
-        self.ready: dict[str, Any] | None = None  # what it said when its environments were built; None before
+        self.ready: Ready | None = None  # what it said when its environments were built; None before
         self.restarts = 0  # how often it was restarted
         self.recorded: list[int] = []  # slots whose frames it keeps, after a restart too
         self.deadline = self._limit = 0.0  # time.monotonic() after which it counts as hung if it owes an answer
         self.connection: Connection | None = None  # readable when an answer is there
-        record = None if demos is None else dataclasses.asdict(demos)
-        plain = protocol.pack_settings(settings)
-        self._hello = {"settings": plain, "env_ids": self.env_ids, "memory": memory, "demos": record}
+        try:
+            pickle.dumps(settings)
+        except Exception as error:  # a TypeError, AttributeError or PicklingError, according to what it is
+            what = f"env.make_kwargs = {settings.make_kwargs!r} cannot be sent to a worker process: {error}"
+            raise EnvSetupError(f"{what}; use numbers, texts, lists and mappings, or sim.num_workers=0") from None
+        self._hello = {"settings": settings, "env_ids": self.env_ids, "memory": memory, "demos": demos}
         self._memory, self._timeout = memory, settings.step_timeout_s
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         self._process: subprocess.Popen | None = None
@@ -102,16 +100,16 @@ class WorkerLink:
         if self.ready is not None:
             self._expect_within(self._timeout)
         with suppress(OSError):  # it is dead; whoever waits for the answer is told
-            protocol.send(self.connection, message)
+            self.connection.send(message)
 
-    def wait_ready(self) -> dict[str, Any]:
+    def wait_ready(self) -> Ready:
         """Wait until the environments are built; what the worker then says. Errors as of :meth:`receive`."""
         if self.ready is None:
-            self.ready = dict(self._receive()[0])
+            self.ready = self._receive()
             self._expect_within(self._timeout)
         return self.ready
 
-    def receive(self) -> Answer:
+    def receive(self) -> Any:
         """The answer to the last message.
 
         Raises:
@@ -130,7 +128,7 @@ class WorkerLink:
         """End the process, politely first; may be called twice."""
         if self.connection is not None:
             with suppress(OSError):  # already gone
-                protocol.send(self.connection, {"op": "close"})
+                self.connection.send({"op": "close"})
                 self._wait(CLOSE_TIMEOUT_S)
         self.kill()
         self._stderr.close()
@@ -149,19 +147,19 @@ class WorkerLink:
     def _expect_within(self, seconds: float) -> None:
         self._limit, self.deadline = seconds, time.monotonic() + seconds
 
-    def _receive(self) -> Answer:
+    def _receive(self) -> Any:
         assert self.connection is not None
         try:
             if not self.connection.poll(max(0.0, self.deadline - time.monotonic())):
                 raise self._hang()
-            message, payload = protocol.receive(self.connection)
+            kind, value = self.connection.recv()
         except (EOFError, OSError):
             raise self._death() from None
-        if "error" not in message:
-            return message, payload
-        if message["kind"] == "setup":
-            raise EnvSetupError(message["error"])
-        raise WorkerFaultError("raised", message["error"].rstrip())
+        if kind == "setup":
+            raise EnvSetupError(value)
+        if kind == "fault":
+            raise WorkerFaultError("raised", value.rstrip())
+        return value
 
     def _hang(self) -> WorkerFaultError:
         """Ask the worker where it is (its fault handler prints the stack), then describe it."""
@@ -184,29 +182,22 @@ class WorkerLink:
         return None
 
 
-class LocalLink:
-    """The same without a process, ``memory`` likewise: what an operation raises is raised here."""
+class LocalLink(EnvSlots):
+    """The same without a process: what an operation raises is raised here."""
 
     index = 0
+    recorded: Sequence[int] = ()
+    _message: Mapping[str, Any]
 
-    def __init__(self, settings: EnvSettings, memory: int) -> None:
-        self.env_ids = list(range(settings.num_envs))
-        self.recorded: list[int] = []
-        self.slots = EnvSlots(settings, self.env_ids, memory)
-        self._message: dict[str, Any] = {}
-
-    def wait_ready(self) -> dict[str, Any]:
+    def wait_ready(self) -> Ready:
         """What is to be known about the environments."""
-        return self.slots.ready
+        return self.ready
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Ask for an operation."""
-        self._message = dict(message)
+        self._message = message
 
-    def receive(self) -> Answer:
+    def receive(self) -> Any:
         """Execute it."""
-        return self.slots.operations[self._message.pop("op")](**self._message)
-
-    def close(self) -> None:
-        """Close the environments."""
-        self.slots.close()
+        arguments = dict(self._message)
+        return self.operations[arguments.pop("op")](**arguments)

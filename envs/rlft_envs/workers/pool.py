@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from rlft.types import ChunkStep, EnvSettings, Observation
-from rlft_envs.arrays import shared_arrays
+from rlft.types import ChunkStep, EnvSettings, Observation, map_rows
+from rlft_envs.arrays import shared_step
 from rlft_envs.checks import check_actions, check_env_ids, check_reset
 from rlft_envs.errors import WorkerError
-from rlft_envs.slots import Answer
-from rlft_envs.workers import protocol
+from rlft_envs.slots import Ready
 from rlft_envs.workers.link import LocalLink, WorkerFaultError, WorkerLink
 
 log = logging.getLogger(__name__)
@@ -46,36 +45,34 @@ class WorkerPool:
                 for link in links:
                     link.start()
             else:
-                self._links = [LocalLink(settings, self._memory)]
+                self._links = [LocalLink(settings, range(E), self._memory)]
             ready = [self._wait_first_start(link) for link in self._links]
         except BaseException:
             self.close()
             raise
         self._place = {env: (link, slot) for link in self._links for slot, env in enumerate(link.env_ids)}
-        self.spec = protocol.unpack_spec(ready[0]["spec"])
-        self._tasks = [task for one in ready for task in one["tasks"]]
-        self._arrays, self._actions, self._rewards = shared_arrays(self._memory, self.spec, 0)
+        self.spec = ready[0].spec
+        self._out = shared_step(self._memory, self.spec, 0)
+        self._out.obs.task = [task for one in ready for task in one.tasks]
 
     def reset(
         self, env_ids: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int] | None = None
     ) -> Observation:
         """See :meth:`rlft.types.VecEnv.reset`. A worker that fails is restarted, and the same seeds are tried again."""
+        numbers, ids = check_reset(env_ids, seeds, configuration_ids, self.spec), list(env_ids)
         waiting: dict[int, dict[str, Any]] = {}
-        for env, seed, configuration_id in zip(
-            env_ids, seeds, check_reset(env_ids, seeds, configuration_ids, self.spec)
-        ):
+        for env, seed, configuration_id in zip(ids, seeds, numbers):
             link, slot = self._place[env]
-            message = waiting.setdefault(link.index, {"op": "reset", "slots": [], "seeds": [], "configuration_ids": []})
-            for name, value in (("slots", slot), ("seeds", int(seed)), ("configuration_ids", configuration_id)):
-                message[name].append(value)
-            self._seeds[env], self._steps[env] = seed, 0
-            self._running[env] = False  # not lost with a worker that dies now: it will be tried again
+            message = waiting.setdefault(link.index, {"op": "reset", "starts": []})
+            message["starts"].append((slot, int(seed), configuration_id))
+        self._seeds[ids], self._steps[ids] = seeds, 0
+        self._running[ids] = False  # not lost with a worker that dies now: it will be tried again
         while waiting:
-            for index, (answer, _) in self._exchange(waiting).items():
-                for slot, task in zip(waiting.pop(index)["slots"], answer["tasks"], strict=True):
+            for index, tasks in self._exchange(waiting).items():
+                for (slot, *_), task in zip(waiting.pop(index)["starts"], tasks, strict=True):
                     env = self._links[index].env_ids[slot]
-                    self._running[env], self._tasks[env] = not self._arrays.invalid[env], task
-        return self._arrays.observation(env_ids, self._tasks)
+                    self._running[env], self._out.obs.task[env] = not self._out.invalid[env], task
+        return map_rows(lambda values: values[ids], self._out.obs)
 
     def step_chunk(self, actions: np.ndarray) -> ChunkStep:
         """See :meth:`rlft.types.VecEnv.step_chunk`."""
@@ -83,19 +80,20 @@ class WorkerPool:
         check_actions(actions, self.spec)
         if (self._seeds < 0).any():
             raise RuntimeError(f"environments {np.flatnonzero(self._seeds < 0).tolist()} are stepped before a reset")
-        if actions.shape[1] != self._actions.shape[1]:
+        if actions.shape[1] != self._out.actions.shape[1]:
             assert self._memory is not None
-            _, self._actions, self._rewards = shared_arrays(self._memory, self.spec, actions.shape[1])
-        self._actions[:] = actions
-        self._rewards[:], self._arrays.n_executed[:] = 0.0, 0
+            before, self._out = self._out, shared_step(self._memory, self.spec, actions.shape[1])
+            self._out.obs.task = before.obs.task
+            self._out.name_metrics(before.metrics)
+        self._out.actions[:], self._out.rewards[:], self._out.n_executed[:] = actions, 0.0, 0
         message = {"op": "step", "act_steps": actions.shape[1]}
         stepped = {link.index: message for link in self._links if self._running[link.env_ids].any()}
-        for index, (answer, _) in self._exchange(stepped).items():
+        for index, metrics in self._exchange(stepped).items():
             envs = self._links[index].env_ids
-            self._arrays.name_metrics(answer["metrics"])
-            self._running[envs] &= ~self._arrays.ended[envs]
-        self._steps += self._arrays.n_executed
-        return self._arrays.chunk_step(self._rewards, self._tasks)
+            self._out.name_metrics(metrics)
+            self._running[envs] &= ~self._out.ended[envs]
+        self._steps += self._out.n_executed
+        return self._out.copy()
 
     def record(self, env_ids: Sequence[int]) -> None:
         """See :meth:`rlft.types.VecEnv.record`."""
@@ -112,9 +110,8 @@ class WorkerPool:
         """See :meth:`rlft.types.VecEnv.take_frames`; frames in a worker that failed are lost."""
         check_env_ids([env_id], self.spec.num_envs)
         link, slot = self._place[env_id]
-        lost: Answer = {"shape": (0, 0, 0, 3)}, b""
-        answer, frames = self._exchange({link.index: {"op": "take_frames", "slot": slot}}).get(link.index, lost)
-        return np.frombuffer(frames, np.uint8).reshape(answer["shape"]).copy()
+        frames = self._exchange({link.index: {"op": "take_frames", "slot": slot}}).get(link.index)
+        return np.stack(frames) if frames else np.zeros((0, 0, 0, 3), np.uint8)
 
     def close(self) -> None:
         """End all workers; may be called twice."""
@@ -124,7 +121,7 @@ class WorkerPool:
             os.close(self._memory)
             self._memory = None
 
-    def _exchange(self, messages: Mapping[int, Mapping[str, Any]]) -> dict[int, Answer]:
+    def _exchange(self, messages: Mapping[int, Mapping[str, Any]]) -> dict[int, Any]:
         """Send each worker its message, then gather the answers; a worker that fails has none, and is restarted."""
         answers, failed = {}, {}
         for index, message in messages.items():
@@ -149,8 +146,8 @@ class WorkerPool:
         )
         lost = envs[self._running[envs]]
         if len(lost):  # the worker may have died in the middle of writing what came of them
-            self._arrays.clear(lost)
-            self._arrays.invalid[lost], self._rewards[lost], self._running[lost] = True, 0.0, False
+            self._out.clear(lost)
+            self._out.invalid[lost], self._out.rewards[lost], self._running[lost] = True, 0.0, False
         if link.restarts >= self._max_restarts:
             self.close()
             raise WorkerError(f"{what.rstrip()}\nit was restarted {link.restarts} times (sim.max_restarts)") from None
@@ -158,7 +155,7 @@ class WorkerPool:
         log.error("%s\nrestarting it (%d of %d)", what.rstrip(), link.restarts, self._max_restarts)
         link.start()
 
-    def _wait_first_start(self, link: WorkerLink | LocalLink) -> dict[str, Any]:
+    def _wait_first_start(self, link: WorkerLink | LocalLink) -> Ready:
         while True:
             try:
                 return link.wait_ready()

@@ -20,11 +20,5 @@ TASKS = (
         module="gym_aloha",
         adapt=ADAPT,
     ),
-    Task(
-        _ids("AlohaInsertion-v0"),
-        "insert the peg into the socket",
-        check=CHECK,
-        module="gym_aloha",
-        adapt=ADAPT,
-    ),
+    Task(_ids("AlohaInsertion-v0"), "insert the peg into the socket", check=CHECK, module="gym_aloha", adapt=ADAPT),
 )

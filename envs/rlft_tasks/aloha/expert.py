@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from rlft_envs.errors import PlanError
 from rlft_envs.gym.env import GymnasiumEnv
@@ -20,20 +21,13 @@ JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_ro
 
 def pointing(yaw: float, pitch: float, roll: float = 0.0) -> np.ndarray:
     """A gripper's rotation ``[3, 3]``: its x axis turned by yaw, then down by pitch, then about itself; radians."""
-    quat = np.zeros(4)
-    mujoco.mju_euler2Quat(quat, np.array([yaw, pitch, roll]), "zyx")
-    flat = np.zeros(9)
-    mujoco.mju_quat2Mat(flat, quat)
-    return flat.reshape(3, 3)
+    return Rotation.from_euler("ZYX", [yaw, pitch, roll]).as_matrix()
 
 
 # Each holds the cube by faces that the other leaves free: the right from above, the left from the side.
 ROTATIONS = {"left": pointing(0.0, 0.0, np.pi / 2), "right": pointing(np.pi, np.pi / 3)}
 # Joint angles near all solutions: from the start's, the right wrist would turn round in passing its singularity.
-NEAR = {
-    "left": np.array([0.0, -0.96, 1.16, 0.0, -0.3, np.pi / 2]),
-    "right": np.array([0.0, -0.6, 0.8, 0.0, 0.8, 0.0]),
-}
+NEAR = {"left": np.array([0.0, -0.96, 1.16, 0.0, -0.3, np.pi / 2]), "right": np.array([0.0, -0.6, 0.8, 0.0, 0.8, 0.0])}
 
 
 class Waypoint(NamedTuple):
@@ -47,11 +41,7 @@ class Waypoint(NamedTuple):
 
 
 def waypoints(cube: np.ndarray) -> list[Waypoint]:
-    """From the start until the left gripper alone holds the cube.
-
-    Args:
-        cube: its centre, metres ``[3]``.
-    """
+    """From the start until the left gripper alone holds the cube, whose centre is given, metres ``[3]``."""
     meet = MIDDLE + np.array([0.0, (cube[1] - MIDDLE[1]) / 2, 0.0])
     above, aside = cube + np.array([0.0, 0.0, 0.08]), meet - np.array([0.12, 0.0, 0.0])
     return [
@@ -66,12 +56,7 @@ def waypoints(cube: np.ndarray) -> list[Waypoint]:
 
 
 class Arm:
-    """One arm's inverse kinematics, on a copy of the simulation's state.
-
-    Args:
-        model: MuJoCo's.
-        side: left or right.
-    """
+    """One arm's inverse kinematics, on a copy of the simulation's state; ``side`` is left or right."""
 
     def __init__(self, model: Any, side: str) -> None:
         self._model = model
@@ -84,17 +69,14 @@ class Arm:
         self._low, self._high = np.array([joint.range for joint in joints]).T
 
     def solve(self, tips: np.ndarray, rounds: int = 200) -> np.ndarray:
-        """Joint angles that bring the fingertips there, radians ``[6]``.
-
-        Raises:
-            PlanError: there are none.
-        """
+        """Joint angles that bring the fingertips there, radians ``[6]``; PlanError where there are none."""
         angles, rotation = self._near, self._wanted
-        jacobian = np.zeros((6, self._model.nv))
-        error = np.zeros(6)
+        jacobian, error = np.zeros((6, self._model.nv)), np.zeros(6)
         for _ in range(rounds):
-            self._forward(angles)
-            now = self._rotation()
+            self._data.qpos[self.qpos] = angles
+            mujoco.mj_kinematics(self._model, self._data)
+            mujoco.mj_comPos(self._model, self._data)  # the Jacobian needs it
+            now = np.asarray(self._data.xmat[self._body]).reshape(3, 3)
             error[:3] = tips - REACH * rotation[:, 0] - self._data.xpos[self._body]
             error[3:] = 0.5 * sum(np.cross(now[:, k], rotation[:, k]) for k in range(3))
             if np.abs(error).max() < TOLERANCE / 20:
@@ -107,24 +89,9 @@ class Arm:
             raise PlanError("ik", f"the arm misses {np.round(tips, 3)} by {np.abs(error).max():.3f}")
         return angles
 
-    def _forward(self, angles: np.ndarray) -> None:
-        self._data.qpos[self.qpos] = angles
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_comPos(self._model, self._data)  # the Jacobian needs it
-
-    def _rotation(self) -> np.ndarray:
-        return np.asarray(self._data.xmat[self._body]).reshape(3, 3)
-
 
 class TransferExpert:
-    """Hands the cube over along straight lines in joint space, planned once: the cube waits where it lies.
-
-    Args:
-        env: the environment, right after its reset.
-
-    Raises:
-        PlanError: an arm does not reach.
-    """
+    """Hands the cube over along straight lines in joint space, planned once: the cube waits where it lies."""
 
     frozen_action_dims: tuple[int, ...] = ()
     noisy_dims: tuple[int, ...] = tuple(i for i in range(14) if i not in (6, 13))  # not the grippers

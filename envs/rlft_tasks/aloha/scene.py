@@ -18,18 +18,13 @@ class OnDemand(gymnasium.Wrapper):
     """Leaves out the three images of 480 x 640 that upstream renders in every step, which is 99 % of its time.
 
     ``env.shader`` is ``default`` for upstream's look; ``minimal`` leaves out shadows, reflections and antialiasing,
-    which cost seven eighths of an image on the CPU.
-
-    Args:
-        env: gym-aloha's environment.
-        settings: whose cameras are rendered, at their size; any of the scene's.
+    which cost seven eighths of an image on the CPU. The settings' cameras, any of the scene's, have their own sizes.
     """
 
     def __init__(self, env: gymnasium.Env, settings: EnvSettings) -> None:
         super().__init__(env)
         unwrapped: Any = env.unwrapped
-        self._scene = unwrapped._env
-        self._minimal = settings.shader == "minimal"
+        self._scene, self._minimal = unwrapped._env, settings.shader == "minimal"
         model = self._scene.physics.model
         there = [model.id2name(i, "camera") for i in range(model.ncam)]
         images = Options.of(settings).images

@@ -31,9 +31,6 @@ class Control:
     """The encoder for the control mode that a ManiSkill agent of one environment is in.
 
     It has an ``arm`` and a ``gripper`` controller; its control period is in seconds.
-
-    Raises:
-        EnvSetupError: the control mode is none that is supported.
     """
 
     def __init__(self, agent: Any, arm: Arm, period: float) -> None:

@@ -79,12 +79,12 @@ def closing_directions(points: np.ndarray) -> np.ndarray:
 def find_grasps(
     gripper: Gripper, points: np.ndarray, centre_of_mass: np.ndarray, others: np.ndarray, tool: np.ndarray, floor: float
 ) -> list[Grasp]:
-    """All grasps from above that a body allows, the best first.
+    """All grasps from above that a body allows, the best first. Everything is in world coordinates.
 
     Args:
-        gripper: seen from the tool frame.
-        points: ``[n, 3]``, the body's surface in the world.
-        centre_of_mass: ``[3]``, world.
+        gripper: whose fingers.
+        points: ``[n, 3]``, the body's surface.
+        centre_of_mass: ``[3]``, the body's.
         others: ``[m, 3]``, surfaces that the fingers must not touch.
         tool: the tool's pose now; what needs less turning is better.
         floor: height of what the body lies on.
@@ -104,14 +104,10 @@ def find_grasps(
             position = centre_of_mass + frame @ [found.middle, place, found.tip + gripper.reach]
             cost = found.cost + OFF_CENTRE * abs(place)
             for rotation in rotations:
-                out.append(Grasp(se3.pose(position, rotation), found.width, cost + _turning(rotation, tool)))
+                cosine = (np.trace(rotation.T @ tool[:3, :3]) - 1) / 2
+                turning = TURNING * float(np.arccos(np.clip(cosine, -1.0, 1.0)))
+                out.append(Grasp(se3.pose(position, rotation), found.width, cost + turning))
     return sorted(out, key=lambda grasp: grasp.cost)
-
-
-def _turning(rotation: np.ndarray, tool: np.ndarray) -> float:
-    """A small cost of turning the tool, which takes time."""
-    cosine = (np.trace(rotation.T @ tool[:3, :3]) - 1) / 2
-    return TURNING * float(np.arccos(np.clip(cosine, -1.0, 1.0)))
 
 
 @dataclass(frozen=True)
@@ -125,16 +121,10 @@ class Place:
 
 
 def check_place(gripper: Gripper, body: np.ndarray, others: np.ndarray, floor: float) -> Place | None:
-    """Check one place of the fingers, on the surface that lies in their breadth.
+    """Check one place of the fingers; None where the body does not fit between them, or they cannot press on it.
 
-    Args:
-        gripper: seen from the tool frame.
-        body: ``[n, 3]``, coordinates along the closing direction, across it, and up.
-        others: ``[m, 3]``, surfaces not to touch, in the same coordinates.
-        floor: height of what the body lies on.
-
-    Returns:
-        None where the body does not fit between the fingers, or they cannot press on it.
+    ``body`` is its surface in the fingers' breadth, ``[n, 3]``: along the closing direction, across it, and up; so is
+    what must not be touched, ``others``, ``[m, 3]``, and the height of what the body lies on, ``floor``.
     """
     middle, top = float(body[:, 0].min() + body[:, 0].max()) / 2, float(body[:, 2].max())
     swept = np.abs(others[:, 0] - middle) <= gripper.opening / 2 + gripper.finger_thickness

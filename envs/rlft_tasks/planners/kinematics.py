@@ -58,10 +58,7 @@ class Arm:
         """Find joint positions ``[dof]``, radians, near ``start`` that reach a tool pose to 0.1 mm and 1 mrad.
 
         Damped least squares. A joint that a step would push through its limit is taken out of that step, and the
-        others make up for it.
-
-        Raises:
-            PlanError: ``ik``, with the distance that remained.
+        others make up for it. Where nothing is found, the PlanError ``ik`` says what distance remained.
         """
         joints, error = np.clip(start, self.lower, self.upper), np.zeros(6)
         for _ in range(MAX_ITERATIONS):
@@ -70,11 +67,9 @@ class Arm:
                 return joints
             jacobian = self._model.compute_single_link_local_jacobian(self._expand(joints), self._link)[:, self._index]
             joints = np.clip(joints + self._step(jacobian, error, joints), self.lower, self.upper)
-        raise PlanError(
-            "ik",
-            f"no joint solution for the tool at {np.round(target[:3, 3], 3).tolist()} m in the robot's base frame: "
-            f"{np.linalg.norm(error[:3]) * 1e3:.1f} mm and {np.linalg.norm(error[3:]):.3f} rad remain",
-        )
+        where = f"{np.round(target[:3, 3], 3).tolist()} m in the robot's base frame"
+        remain = f"{np.linalg.norm(error[:3]) * 1e3:.1f} mm and {np.linalg.norm(error[3:]):.3f} rad remain"
+        raise PlanError("ik", f"no joint solution for the tool at {where}: {remain}")
 
     def _step(self, jacobian: np.ndarray, error: np.ndarray, joints: np.ndarray) -> np.ndarray:
         """One damped least-squares step ``[dof]`` that respects the joint limits."""

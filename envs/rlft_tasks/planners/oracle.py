@@ -85,9 +85,6 @@ class Oracle:
     """An expert for one episode of an unwrapped ManiSkill environment, made right after the episode's reset.
 
     The plan reads poses when its steps are asked for; without ``gripper_moves`` it holds the gripper at one value.
-
-    Raises:
-        EnvSetupError: the control mode cannot be planned for.
     """
 
     def __init__(self, env: Any, plan: MotionPlan, limits: Limits | None = None, *, gripper_moves: bool = True) -> None:
@@ -110,11 +107,7 @@ class Oracle:
         return self._view.success_counts
 
     def act(self) -> np.ndarray | None:
-        """The next action, float32 ``[d]``, for the state that the simulator is in now; None: the plan is over.
-
-        Raises:
-            PlanError: the next part of the plan cannot be made.
-        """
+        """The next action, float32 ``[d]``, for the state that the simulator is in now; None: the plan is over."""
         return next(self._actions, None)
 
     def hold(self) -> np.ndarray:

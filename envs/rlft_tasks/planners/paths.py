@@ -24,13 +24,11 @@ SAME_JOINTS = 1e-4  # radians; closer samples would make the spline's abscissa d
 
 
 def polyline(poses: Sequence[np.ndarray], blend: float = 0.0) -> list[np.ndarray]:
-    """Sample the screw motions through tool poses, about a centimetre or five degrees apart.
+    """Sample the screw motions through two or more tool poses, about a centimetre or five degrees apart.
 
-    Args:
-        poses: at least two poses; the first is the start.
-        blend: samples nearer than this to an inner waypoint are left out, metres, so that the spline
-            through the rest rounds the corner and the arm need not stop there. Never more than a third
-            of a leg, nor than ``BLEND_RADIANS`` of its turn. The two ends always stay.
+    Samples nearer than ``blend`` metres to an inner waypoint are left out, so that the spline through the rest rounds
+    the corner and the arm need not stop there. Never more than a third of a leg, nor than ``BLEND_RADIANS`` of its
+    turn. The two ends always stay.
     """
     legs = list(pairwise(poses))
     out = [poses[0]]
@@ -57,12 +55,9 @@ class TimedPath:
 
 
 def time_path(samples: np.ndarray, max_velocity: float, max_acceleration: float) -> TimedPath:
-    """Give a joint path, ``[n, dof]`` radians, the fastest time law that starts and ends at rest.
+    """Give a joint path, ``[n, dof]`` radians, the fastest time law that starts and ends at rest (else ``no_plan``).
 
     The limits are those of every joint, rad/s and rad/s^2.
-
-    Raises:
-        PlanError: ``no_plan``, no time law within the limits.
     """
     import toppra
     from toppra import algorithm, constraint
@@ -81,9 +76,6 @@ def time_path(samples: np.ndarray, max_velocity: float, max_acceleration: float)
     spline = toppra.SplineInterpolator(distance, samples)
     trajectory = algorithm.TOPPRA(limits, spline, parametrizer="ParametrizeConstAccel").compute_trajectory(0.0, 0.0)
     if trajectory is None:
-        raise PlanError(
-            "no_plan",
-            f"no time law for a joint path of {len(samples)} samples within {max_velocity} rad/s "
-            f"and {max_acceleration} rad/s^2",
-        )
+        within = f"{max_velocity} rad/s and {max_acceleration} rad/s^2"
+        raise PlanError("no_plan", f"no time law for a joint path of {len(samples)} samples within {within}")
     return TimedPath(trajectory, float(trajectory.duration))

@@ -56,11 +56,7 @@ def shorter_side(points: np.ndarray) -> np.ndarray:
 
 
 class Body:
-    """An actor's collision surface and centre of mass, fixed to the actor.
-
-    Args:
-        actor: a ManiSkill actor with convex or box collision shapes, in an environment with one scene.
-    """
+    """The collision surface (convex shapes and boxes) and the centre of mass of an actor in the only scene."""
 
     def __init__(self, actor: Any) -> None:
         import sapien
@@ -93,7 +89,6 @@ def _shape_points(shape: Any) -> np.ndarray:
     else:
         import trimesh
 
-        box = trimesh.creation.box(extents=2 * np.asarray(shape.half_size, dtype=np.float64))
-        corners = np.asarray(box.triangles)
+        corners = np.asarray(trimesh.creation.box(2 * np.asarray(shape.half_size, dtype=np.float64)).triangles)
     T = shape.local_pose.to_transformation_matrix().astype(np.float64)
     return triangle_points(corners) @ T[:3, :3].T + T[:3, 3]

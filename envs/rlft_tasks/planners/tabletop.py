@@ -37,9 +37,8 @@ def push(view: View) -> Iterator[Step]:
     if distance < 1e-6:
         raise PlanError("no_plan", "the cube already lies at the goal's centre")
     way = way / distance
-    reach = float(env.cube_half_size) * float(
-        np.abs(cube[:3, :3].T @ way).sum()
-    )  # support of the cube towards the fingers
+    # how far the cube reaches towards the fingers
+    reach = float(env.cube_half_size) * float(np.abs(cube[:3, :3].T @ way).sum())
     behind = cube[:3, 3] - (reach + FINGER_HALF_WIDTH + PUSH_CLEARANCE) * way
     travel = max(distance - float(env.goal_radius) + PUSH_DEPTH, 0.0)
     end = cube[:3, 3] + (travel - reach - FINGER_HALF_WIDTH) * way

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
+import numpy as np
+
 from rlft.types import ConfigurationSpace, EnvSettings
 from rlft_envs.assets import folder_of
 from rlft_tasks.put_on_plate.layouts import layout, qpos_offsets
@@ -53,32 +55,28 @@ class Configuration:
 
 
 class Numbering:
-    """The digits of a variant's numbers in one split; needs no assets.
-
-    Raises:
-        EnvSetupError: unknown id or split.
-    """
+    """The digits of a variant's numbers in one split; needs no assets. EnvSetupError: unknown id or split."""
 
     def __init__(self, env_id: str, obj_set: str) -> None:
         self.env_id, self.obj_set, self.variant = env_id, obj_set, variant_of(env_id, obj_set)
         v, self.layout = self.variant, layout(self.variant.layout)
-        self.objects, self.plates = v.objects.of(obj_set), v.plates.of(obj_set)
-        positions, yaws = self.layout.of(obj_set)
-        self._digits = {  # digit -> the values it takes; the slowest first
-            "object": self.objects,
-            "plate": self.plates,
-            "table": v.tables.of(obj_set),
-            "position": positions,
-            "yaw": yaws,
-        }
-        self._others = self.objects  # what the distractor is chosen among, itself included
-        if v.extra == "plate":  # in training the target is plate 0, but any of the 17 may lie beside it
-            self._others = self.plates = range(17) if obj_set == "train" else self.plates
+        self.objects = v.objects.of(obj_set)
+        self.plates = targets = v.plates.of(obj_set)
+        if v.extra == "plate" and obj_set == "train":  # the target is plate 0, but any of the 17 may lie beside it
+            self.plates = v.plates.of("all")
+        # What the distractor is chosen among, itself included.
+        self._others = self.plates if v.extra == "plate" else self.objects
+        digits = [  # the values that each takes; the slowest first
+            ("object", self.objects),
+            ("plate", targets),
+            ("table", v.tables.of(obj_set)),
+            ("position", self.layout.places.of(obj_set)),
+            ("yaw", self.layout.headings.of(obj_set)),
+        ]
         if v.extra is not None:
             extras = range(len(self._others) - 1) if v.extras is None else v.extras.of(obj_set)
-            rows = list(self._digits.items())
-            rows.insert(2 if v.extra == "plate" else 1, ("extra", extras))
-            self._digits = dict(rows)
+            digits.insert(2 if v.extra == "plate" else 1, ("extra", extras))
+        self._digits = dict(digits)
 
     def __len__(self) -> int:
         return prod(self.sizes.values())
@@ -89,17 +87,11 @@ class Numbering:
         return {name: len(values) for name, values in self._digits.items()}
 
     def __getitem__(self, i: int) -> Digits:
-        """Read a number.
-
-        Raises:
-            IndexError: it is not in ``0..len - 1``.
-        """
+        """Read a number; IndexError where it is not in ``0..len - 1``."""
         if not 0 <= i < len(self):
             raise IndexError(f"configuration_id = {i}; {self.env_id} has 0..{len(self) - 1} for obj_set={self.obj_set}")
-        rest, values = i, {}
-        for name, allowed in reversed(self._digits.items()):
-            rest, digit = divmod(rest, len(allowed))
-            values[name] = allowed[digit]
+        at = np.unravel_index(i, tuple(self.sizes.values()))
+        values = {name: allowed[digit] for (name, allowed), digit in zip(self._digits.items(), at)}
         if self.variant.distracts:
             # The published formula adds the object's index to the digit, not its digit: in the test split one
             # distractor in eight is the object itself.
@@ -109,11 +101,7 @@ class Numbering:
 
 
 class Configurations:
-    """A variant's configurations in one split: ``len(c)`` of them, ``c[i]`` each.
-
-    Raises:
-        EnvSetupError: unknown id or split, or missing assets.
-    """
+    """A variant's configurations in one split: ``len(c)`` of them, ``c[i]`` each. EnvSetupError: missing assets."""
 
     def __init__(self, env_id: str, obj_set: str, assets_root: Path) -> None:
         self.numbering, self.library = Numbering(env_id, obj_set), load_library(assets_root)
@@ -175,7 +163,7 @@ class Configurations:
         if v.extra == "plate":
             return f"beside {lib.plates[d.extra].name}"
         if v.layout == "ring":
-            return "outer places" if d.position >= self.numbering.layout.n_grid else "inner places"
+            return "outer places" if d.position >= self.numbering.layout.places.seen else "inner places"
         return "object jumps" if self.numbering.obj_set in v.moves else ""
 
 

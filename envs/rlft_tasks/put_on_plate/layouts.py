@@ -6,12 +6,15 @@ compared in the published arithmetic, because two of them (0.15 m) fall on dista
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from math import pi
 
 import numpy as np
+
+from rlft_tasks.put_on_plate.variants import Values
 
 CENTRE = np.array([-0.16, 0.0])
 HALF_EDGE = np.array([0.075, 0.075])
@@ -33,18 +36,8 @@ class Layout:
     xy: np.ndarray  # float64 `[n, k, 2]`, metres: the object, the plate, and with k = 3 a third thing
     heights: tuple[float, ...]  # k heights that they are dropped from, metres
     yaws: tuple[float, ...]  # headings of the object, radians
-    n_grid: int  # how many of `xy` are the usual ones; the rest only a `ring` layout has
-    n_yaws: int  # how many of `yaws` are the usual ones
-
-    def of(self, split: str) -> tuple[range, range]:
-        """The places and the headings of a split."""
-        return _part(split, self.n_grid, len(self.xy)), _part(split, self.n_yaws, len(self.yaws))
-
-
-def _part(split: str, usual: int, total: int) -> range:
-    if split == "train":
-        return range(usual)
-    return range(usual, total) if split == "test" and usual < total else range(total)
+    places: Values  # indices into `xy`: the usual ones first; the rest only a `ring` layout has
+    headings: Values  # indices into `yaws`, likewise
 
 
 @lru_cache
@@ -55,20 +48,23 @@ def layout(name: str) -> Layout:
         name: ``pairs`` (784), ``ring`` (784 and 628 further out, with other headings), ``two_objects`` (the third is an
             object, at least 0.15 m from the first) or ``two_plates`` (the third is a plate, 0.15 m from the second).
     """
-    grid = _points(list(product(GRID, GRID)))
-    inner = _pairs(grid)
-    if name == "pairs":
-        return Layout(inner, (0.95, 0.95), YAWS, len(inner), len(YAWS))
+    grid, yaws = _points(product(GRID, GRID)), list(YAWS)
+    distances = _distances(grid)
+    near, far = distances > CLEAR, distances > FAR
+    xy = grid[np.argwhere(near)]
+    usual, heights = len(xy), [0.95, 0.95]
     if name == "ring":
-        outer = _pairs(_points([p for p in product(OUTER, OUTER) if {*p} & {-0.2, 1.2}]))
-        return Layout(np.concatenate([inner, outer]), (0.95, 0.95), YAWS + RING_YAWS, len(inner), len(YAWS))
-    near, far = _distances(grid) > CLEAR, _distances(grid) > FAR
-    from_object, from_plate, heights = {
-        "two_objects": (far, near, (0.95, 0.92, 1.0)),
-        "two_plates": (near, far, (1.0, 0.92, 0.96)),
-    }[name]
-    xy = grid[np.argwhere(near[:, :, None] & from_object[:, None, :] & from_plate[None, :, :])]
-    return Layout(xy, heights, YAWS, len(xy), len(YAWS))
+        outer = _points(p for p in product(OUTER, OUTER) if {*p} & {-0.2, 1.2})
+        xy = np.concatenate([xy, outer[np.argwhere(_distances(outer) > CLEAR)]])
+        yaws += RING_YAWS
+    elif name != "pairs":
+        from_object, from_plate, heights = {
+            "two_objects": (far, near, [0.95, 0.92, 1.0]),
+            "two_plates": (near, far, [1.0, 0.92, 0.96]),
+        }[name]
+        xy = grid[np.argwhere(near[:, :, None] & from_object[:, None, :] & from_plate[None, :, :])]
+        usual = len(xy)
+    return Layout(xy, tuple(heights), tuple(yaws), Values(usual, len(xy)), Values(len(YAWS), len(yaws)))
 
 
 @lru_cache
@@ -78,14 +74,10 @@ def qpos_offsets() -> np.ndarray:
     return np.array([(0.0,) * 6, *(q for q in lattice if abs(q[1] + q[2]) <= QPOS_SUM)])
 
 
-def _points(unit: list[tuple[float, float]]) -> np.ndarray:
-    return (np.array(unit) * 2 - 1) * HALF_EDGE + CENTRE
+def _points(unit: Iterable[tuple[float, float]]) -> np.ndarray:
+    return (np.array(list(unit)) * 2 - 1) * HALF_EDGE + CENTRE
 
 
 def _distances(points: np.ndarray) -> np.ndarray:
     """Between all of them, ``[n, n]``, metres."""
     return np.linalg.norm(points[None] - points[:, None], axis=-1)
-
-
-def _pairs(points: np.ndarray) -> np.ndarray:
-    return points[np.argwhere(_distances(points) > CLEAR)]

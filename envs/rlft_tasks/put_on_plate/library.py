@@ -57,11 +57,7 @@ class Library:
 
 @lru_cache
 def load_library(assets_root: Path) -> Library:
-    """Read the three lists under ``<assets_root>/put_on_plate``.
-
-    Raises:
-        EnvSetupError: they, or files that they name, are missing.
-    """
+    """Read the three lists under ``<assets_root>/put_on_plate``; EnvSetupError where one, or a file, is missing."""
     root = assets_root / FOLDER
     folder = root / "more_table"
     tables = tuple(
@@ -72,10 +68,8 @@ def load_library(assets_root: Path) -> Library:
     models = (*library.objects, *library.plates)
     needed = [model.collision for model in models] + [path for t in library.tables for path in (t.image, t.texture)]
     if missing := [str(path) for path in needed if not path.is_file()]:
-        raise EnvSetupError(
-            f"{len(missing)} files of the {FOLDER} assets are missing, the first is {missing[0]}; "
-            f"get them with: {download_command(assets_root)}"
-        )
+        wrong = f"{len(missing)} files of the {FOLDER} assets are missing, the first is {missing[0]}"
+        raise EnvSetupError(f"{wrong}; get them with: {download_command(assets_root)}")
     return library
 
 

@@ -39,8 +39,6 @@ CAMERA = "3rd_view_camera"
 TABLE_MESH = BRIDGE_DATASET_ASSET_PATH / "stages" / "bridge_table_1_v1.glb"
 HOME = (-0.01840777, 0.0398835, 0.22242722, -0.00460194, 1.36524296, 0.00153398, 0.037, 0.037)
 ROBOT_AT = sapien.Pose([0.147, 0.028, 0.870], [0, 0, 0, 1])
-
-
 ARM = WidowX250SBridgeDatasetFlatTable.uid
 
 
@@ -52,9 +50,6 @@ class PutOnPlate(BaseEnv):
         obj_set: ``train``, ``test`` or ``all``; ``reset(options={"obj_set": ...})`` changes it for the environments
             that are reset, until it is given again.
         assets_root: the directory that holds ``put_on_plate/``; None takes RLFT_ASSETS.
-
-    Raises:
-        EnvSetupError: unknown variant or split, or missing assets.
     """
 
     SUPPORTED_REWARD_MODES = ("normalized_dense", "sparse", "none")
@@ -62,19 +57,12 @@ class PutOnPlate(BaseEnv):
     agent: WidowX250S
 
     def __init__(
-        self,
-        env_id: str,
-        obj_set: str = "train",
-        assets_root: str | None = None,
-        robot_uids: str = ARM,
-        **kwargs: Any,
+        self, env_id: str, obj_set: str = "train", assets_root: str | None = None, robot_uids: str = ARM, **kwargs: Any
     ) -> None:
         root = assets_root if assets_root is not None else os.environ.get("RLFT_ASSETS")
         if root is None:
-            raise EnvSetupError(
-                f"{env_id} needs assets, and neither assets.root nor RLFT_ASSETS is set; get them with: "
-                f"{download_command(None)}"
-            )
+            wrong = f"{env_id} needs assets, and neither assets.root nor RLFT_ASSETS is set"
+            raise EnvSetupError(f"{wrong}; get them with: {download_command(None)}")
         self.env_id, self._assets_root = env_id, Path(root)
         self._first_set = self.configurations(obj_set)
         self.variant = self._first_set.numbering.variant
@@ -167,11 +155,10 @@ class PutOnPlate(BaseEnv):
         """Who plays what in these environments, and where they lie; also takes down their sizes, and who jumps."""
         things = [self.running[i].things for i in rows]
         poses = [settle_objects(tuple(each.values()), TABLE_MESH) for each in things]
-        sizes = torch.tensor([(each["source"].model.size, each["target"].model.size) for each in things])
-        turned = torch.from_numpy(np.stack([lying[:2, 3:] for lying in poses]))
-        upright = upright_size(sizes.reshape(-1, 3), turned.reshape(-1, 4)).reshape(-1, 2, 3).to(self.device)
+        sizes = np.array([(each["source"].model.size, each["target"].model.size) for each in things])
+        upright = upright_size(sizes, np.stack([lying[:2, 3:] for lying in poses]))
         ids = torch.as_tensor(rows, device=self.device)
-        self._source_size[ids], self._target_size[ids] = upright.unbind(dim=1)
+        self._source_size[ids], self._target_size[ids] = torch.from_numpy(upright).to(self.device).unbind(dim=1)
         for i, each in zip(rows, things):
             jump = self.running[i].jump
             self._moves[i] = jump is not None
@@ -231,11 +218,7 @@ class PutOnPlate(BaseEnv):
 
     @property
     def objs(self) -> dict[str, Any]:
-        """Role -> actor (``source``, ``target``, perhaps ``extra``).
-
-        Raises:
-            EnvSetupError: physics runs on the GPU.
-        """
+        """Role -> actor (``source``, ``target``, perhaps ``extra``); EnvSetupError where physics runs on the GPU."""
         if not isinstance(self.stage, CpuStage):
             raise EnvSetupError("planners work on one environment; use sim.backend=cpu")
         return self.stage.actors

@@ -41,10 +41,9 @@ def add_collision(builder: ActorBuilder, model: Model) -> None:
 
 @lru_cache(maxsize=KEPT)
 def settle_objects(things: tuple[Dropped, ...], stage: Path) -> np.ndarray:
-    """Drop things onto the table, whose mesh is ``stage``, together and wait until they lie still.
+    """Drop things onto the table, whose mesh is ``stage``, together, and wait until they lie still.
 
-    Returns:
-        float32 ``[n, 7]``: positions in metres, wxyz quaternions. Do not write into it.
+    Where they lie then is float32 ``[n, 7]``: positions in metres, wxyz quaternions.
     """
     physics = PhysxCpuSystem()
     physics.timestep = TIMESTEP

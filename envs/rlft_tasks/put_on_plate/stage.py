@@ -100,16 +100,13 @@ class GpuStage:
     read by one contact query and indexing; nothing is read back to the host. **It has not been run on a GPU**: it is
     written to the API of mani_skill 3.0.1 and SAPIEN 3, and tested on scripted buffers (tests/contract). It is made
     while the environment's scene is being built. Objects may be a source or a distractor, plates a target or one.
-
-    Raises:
-        EnvSetupError: all environments share one physics scene (``parallel_in_single_scene``), whose poses are shifted.
     """
 
     SHELF_Z = -5.0  # metres; far under the table
     SPACING = 0.3
 
     def __init__(self, env: BaseEnv, objects: Sequence[Model], plates: Sequence[Model]) -> None:
-        if env.scene.parallel_in_single_scene:
+        if env.scene.parallel_in_single_scene:  # all environments share a physics scene, whose poses are shifted
             raise EnvSetupError("parallel_in_single_scene=True is not supported by put-on-plate; leave it out")
         self._env, self._n_objects, models = env, len(objects), (*objects, *plates)
         shelf = env.scene.create_actor_builder()
@@ -130,20 +127,15 @@ class GpuStage:
         self.roles = torch.full((len(ROLES), env.num_envs), -1, dtype=torch.int64, device=env.device)
 
     def show(self, env_idx: Sequence[int], assignments: Sequence[Assignment]) -> None:
-        """Write the rows of the environments named.
-
-        Raises:
-            EnvSetupError: something was not built; the whole split that the environment was made with is.
-        """
+        """Write the rows of the environments named; everything of the split that they were made with has been built."""
         roles = np.full((len(ROLES), len(assignments)), -1)
         poses = np.repeat(self._parked[:, None], len(assignments), axis=1)
         for row, assignment in enumerate(assignments):
             for role, (model, pose) in assignment.items():
                 k = self._index.get(model.key)
                 if k is None:
-                    raise EnvSetupError(
-                        f"{model.key} is not in this simulation; give obj_set to make_kwargs, not to reset"
-                    )
+                    wrong = f"{model.key} is not in this simulation"
+                    raise EnvSetupError(f"{wrong}; give obj_set to make_kwargs, not to reset")
                 roles[ROLES.index(role), row], poses[k, row] = k, pose
         ids = torch.as_tensor(env_idx, device=self._env.device)
         self.roles[:, ids] = torch.from_numpy(roles).to(self._env.device)

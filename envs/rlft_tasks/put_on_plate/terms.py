@@ -1,10 +1,12 @@
-"""What counts as success, and what is counted on the way. Pure torch; every tensor has a leading axis E."""
+"""What counts as success, and what is counted on the way. Every tensor has a leading axis E."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 SIDEWAYS = 0.01  # metres that the object's centre may lie beyond the plate's longest half edge
 ABOVE = 0.05  # metres of air that may be between the two boxes
@@ -49,18 +51,10 @@ def holding(forces: torch.Tensor, opening: torch.Tensor) -> torch.Tensor:
     return ((size >= PRESS) & (angle <= PRESS_ANGLE)).all(dim=0)
 
 
-def upright_size(size: torch.Tensor, quaternion: torch.Tensor) -> torch.Tensor:
-    """Edges of the upright box around one with edges ``[n, 3]`` that is turned by wxyz, ``[n, 4]``, of unit length."""
-    w, x, y, z = quaternion.unbind(dim=1)
-    R = torch.stack(
-        [
-            *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-            *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-            *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-        ],
-        dim=1,
-    ).reshape(-1, 3, 3)
-    return (R.abs() @ size[:, :, None])[:, :, 0]
+def upright_size(size: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
+    """Edges of the upright box around one with edges ``[..., 3]`` that is turned by wxyz, ``[..., 4]``; float32."""
+    turns = np.abs(Rotation.from_quat(quaternion, scalar_first=True).as_matrix())
+    return (turns @ size[..., None])[..., 0].astype(np.float32)
 
 
 class EpisodeRecord:

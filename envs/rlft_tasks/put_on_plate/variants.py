@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from rlft_envs.errors import EnvSetupError, unknown
 
@@ -38,28 +39,21 @@ TEMPLATES = (
 """The published phrasings that a configuration of Instruct-v1 can have; the first is everybody else's."""
 
 
-@dataclass(frozen=True)
-class Ranges:
-    """Which values a digit takes in each split, half-open."""
+class Values(NamedTuple):
+    """The values that a digit takes: training has those that are seen, the test split the rest, where there is one."""
 
-    train: tuple[int, int]
-    test: tuple[int, int]
-    all: tuple[int, int]
+    seen: int
+    total: int
 
     def of(self, split: str) -> range:
         """The values in a split."""
-        return range(*{"train": self.train, "test": self.test, "all": self.all}[split])
+        if split == "train":
+            return range(self.seen)
+        return range(self.seen if split == "test" and self.seen < self.total else 0, self.total)
 
 
-def always(n: int) -> Ranges:
-    """The first n values, in every split."""
-    return Ranges((0, n), (0, n), (0, n))
-
-
-OBJECTS = Ranges((0, 16), (16, 25), (0, 25))
-TABLES = Ranges((0, 16), (16, 21), (0, 21))
-ONE = always(1)
-UNSEEN = Ranges((0, 1), (1, 17), (0, 17))
+OBJECTS, TABLES, ONE = Values(16, 25), Values(16, 21), Values(1, 1)
+UNSEEN = Values(1, 17)
 """One value to train with and sixteen others to test with: plates, textures, phrasings."""
 
 
@@ -67,12 +61,12 @@ UNSEEN = Ranges((0, 1), (1, 17), (0, 17))
 class Variant:
     """One line of the table."""
 
-    objects: Ranges = OBJECTS
-    plates: Ranges = ONE
-    tables: Ranges = TABLES
+    objects: Values = OBJECTS
+    plates: Values = ONE
+    tables: Values = TABLES
     layout: str = "pairs"  # where things stand (rlft_tasks.put_on_plate.layouts)
     extra: str | None = None  # what the extra digit chooses: `texture`, `template`, `qpos`, `object`, `plate`
-    extras: Ranges | None = None  # its values; a distractor's follow from those of objects and plates
+    extras: Values | None = None  # its values; a distractor's follow from those of objects and plates
     texture_mode: str | None = None  # `box` blends a texture into robot and objects, `whole` into the whole image
     texture_ratio: float = 0.0  # how much of the texture
     moves: tuple[str, ...] = ()  # splits in which the object jumps to a third place after MOVES_AFTER steps
@@ -84,7 +78,7 @@ class Variant:
 
 
 MOVES_AFTER = 5
-_SEEN = Variant(objects=always(16), tables=always(16))
+_SEEN = Variant(objects=Values(16, 16), tables=Values(16, 16))
 _BOX = replace(_SEEN, extra="texture", extras=UNSEEN, texture_mode="box", texture_ratio=0.3)
 
 VARIANTS: Mapping[str, Variant] = {
@@ -101,20 +95,16 @@ VARIANTS: Mapping[str, Variant] = {
     f"{PREFIX}Instruct-v1": replace(_SEEN, extra="template", extras=UNSEEN),
     f"{PREFIX}Plate-v1": replace(_SEEN, plates=UNSEEN),
     f"{PREFIX}MultiCarrot-v1": replace(_SEEN, objects=OBJECTS, layout="two_objects", extra="object"),
-    f"{PREFIX}MultiPlate-v1": replace(_SEEN, plates=UNSEEN, tables=always(21), layout="two_plates", extra="plate"),
+    f"{PREFIX}MultiPlate-v1": replace(_SEEN, plates=UNSEEN, tables=Values(21, 21), layout="two_plates", extra="plate"),
     f"{PREFIX}Position-v1": replace(_SEEN, layout="ring"),
-    f"{PREFIX}EEPose-v1": replace(_SEEN, extra="qpos", extras=Ranges((0, 1), (1, 14376), (0, 14376))),
+    f"{PREFIX}EEPose-v1": replace(_SEEN, extra="qpos", extras=Values(1, 14376)),
     f"{PREFIX}PositionChangeTo-v1": replace(_SEEN, layout="two_objects", moves=("test", "all")),
 }
 """Environment id -> what it is."""
 
 
 def variant_of(env_id: str, obj_set: str) -> Variant:
-    """Look an id up.
-
-    Raises:
-        EnvSetupError: it is not in the family, or there is no such split.
-    """
+    """Look an id up; EnvSetupError where it is not in the family, or there is no such split."""
     if obj_set not in SPLITS:
         raise EnvSetupError(f"env.make_kwargs obj_set = {obj_set!r}; allowed: {', '.join(SPLITS)}")
     if env_id not in VARIANTS:

@@ -90,8 +90,6 @@ class Adapted(BaseBridgeEnv):
 def adapt(task: type[BaseBridgeEnv], settings: EnvSettings) -> tuple[type[BaseBridgeEnv], dict[str, Any]]:
     """Subclass one of upstream's four WidowX tasks; refuses GPU physics."""
     if settings.sim_backend == "gpu":
-        raise EnvSetupError(
-            f"{settings.env_id}: upstream's reset lets every environment of a GPU simulation run on; use "
-            "sim.backend=cpu, or PutOnPlateInScene25Single-v1"
-        )
+        wrong = f"{settings.env_id}: upstream's reset lets every environment of a GPU simulation run on"
+        raise EnvSetupError(f"{wrong}; use sim.backend=cpu, or PutOnPlateInScene25Single-v1")
     return type(task.__name__, (Adapted, task), {"SUPPORTED_OBS_MODES": ("none", *task.SUPPORTED_OBS_MODES)}), {}

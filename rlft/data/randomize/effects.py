@@ -2,32 +2,47 @@
 
 torchvision's functions take one parameter for a whole batch, and its hue copies a table to the GPU at every call, so
 they serve where rows have none. Arithmetic is elementwise: a row's result does not depend on the batch it stands in.
+
+Another background needs to know where the old one is. The images themselves tell: a pixel of the background has the
+colour that the known background has there, up to what video compression made of it. How much that is differs from image
+to image and is read from each: images as rendered are compared almost exactly, for a foreground of nearly the
+background's colour must stay.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everybody knows
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
+STRIDE = 4  # the grid on which known backgrounds are compared, pixels
+WINDOW = 5  # the side of the majority filter, pixels; odd
+EXACT, LOOSER = 2, 2  # tolerance where nothing was compressed, of 255; what is added per value of the median difference
 
-def brightness(frames: Tensor, delta: Tensor) -> Tensor:
-    """Add a value, of 255, to every channel."""
-    return to_uint8(frames + per_row(delta))
+
+def add(frames: Tensor, change: Tensor) -> Tensor:
+    """Add values, of 255, to every channel."""
+    return to_uint8(frames + change)
+
+
+def mix(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
+    """``first`` at a share of 0, ``second`` at 1; beyond 1 away from the first."""
+    return to_uint8(torch.lerp(first.float(), second.float(), per_row(share)))
 
 
 def contrast(frames: Tensor, factor: Tensor) -> Tensor:
     """Stretch values away from the image's own mean; a factor of 1 changes nothing, 0 leaves the mean alone."""
     total = frames.flatten(1).sum(1, dtype=torch.int64)  # whole numbers: exact in any order
-    return to_uint8(torch.lerp(per_row(total / frames[0].numel()), frames.float(), per_row(factor)))
+    return mix(per_row(total / frames[0].numel()), frames, factor)
 
 
 def saturation(frames: Tensor, factor: Tensor) -> Tensor:
     """Stretch colours away from grey; a factor of 1 changes nothing, 0 gives grey."""
-    return to_uint8(torch.lerp(rgb_to_grayscale(frames.float()), frames.float(), per_row(factor)))
+    return mix(rgb_to_grayscale(frames.float()), frames, factor)
 
 
 def hue(frames: Tensor, degrees: Tensor) -> Tensor:
@@ -37,11 +52,6 @@ def hue(frames: Tensor, degrees: Tensor) -> Tensor:
     grey = (floats + before + after) / 3
     turned = angle.cos() * (floats - grey) + angle.sin() / math.sqrt(3) * (before - after)
     return to_uint8(grey + turned)
-
-
-def noise(frames: Tensor, std: Tensor, field: Tensor) -> Tensor:
-    """Add a standard normal field ``[n, 3, h, w]`` times std, of 255."""
-    return to_uint8(frames + field * per_row(std))
 
 
 def blur(frames: Tensor, sigma: Tensor, largest: float) -> Tensor:
@@ -73,11 +83,6 @@ def place(frames: Tensor, kept: Tensor, start: tuple[Tensor, Tensor], moved: tup
     return to_uint8(F.grid_sample(frames.float(), grid, padding_mode="border", align_corners=False))
 
 
-def blend(frames: Tensor, others: Tensor, ratio: Tensor) -> Tensor:
-    """Blend another image over each; ratio is its share."""
-    return to_uint8(torch.lerp(frames.float(), others.float(), per_row(ratio)))
-
-
 def per_row(values: Tensor) -> Tensor:
     """``[..., 1, 1, 1]`` float32 of ``[...]``, to be multiplied with images."""
     return values.float()[..., None, None, None]
@@ -86,3 +91,50 @@ def per_row(values: Tensor) -> Tensor:
 def to_uint8(frames: Tensor) -> Tensor:
     """Round to the nearest value that a pixel can have."""
     return frames.round_().clamp_(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Background:
+    """What was found in n images."""
+
+    best: Tensor  # int64 [n], which known background fits best
+    tolerance: Tensor  # uint8 [n], the difference up to which a pixel fits it
+    share: Tensor  # float32 [n], the share of pixels that fit it
+    mask: Tensor  # bool [n, 1, h, w], where the background is
+
+
+def find_background(frames: Tensor, known: Tensor, tolerance: int) -> Background:
+    """Compare images, uint8 ``[n, 3, h, w]``, with known backgrounds, uint8 ``[K, 3, h, w]``.
+
+    ``tolerance`` is the largest that an image may get, of 255.
+    """
+    coarse = frames[..., ::STRIDE, ::STRIDE]
+    counts = [(_apart(coarse, one[..., ::STRIDE, ::STRIDE]) <= tolerance).flatten(1).sum(1) for one in known]
+    best = torch.stack(counts).argmax(0)
+    apart = _apart(frames, known[best])
+    typical = apart[..., ::STRIDE, ::STRIDE].flatten(1).int().median(1).values
+    own = (EXACT + LOOSER * typical).clamp(max=tolerance).to(torch.uint8)
+    fits = apart <= own[:, None, None, None]
+    share = fits.flatten(1).sum(1).float() / fits[0].numel()
+    return Background(best, own, share, majority(fits))
+
+
+def majority(mask: Tensor) -> Tensor:
+    """What most pixels of a small window say; bool ``[n, 1, h, w]``, the border is repeated."""
+    votes = F.avg_pool2d(F.pad(mask.float(), (WINDOW // 2,) * 4, mode="replicate"), WINDOW, stride=1)
+    return votes > 0.5
+
+
+def swap(frames: Tensor, found: Background, replacements: Tensor, min_match: float) -> tuple[Tensor, Tensor]:
+    """Put other backgrounds where the background is; rows with a smaller share of it than min_match stay.
+
+    Returns:
+        uint8 ``[n, 3, h, w]``, and how many pixels of each were swapped, int64 ``[n]``; 0: its background is not known.
+    """
+    where = found.mask & (found.share >= min_match)[:, None, None, None]
+    return torch.where(where, replacements, frames), where.flatten(1).sum(1)
+
+
+def _apart(frames: Tensor, known: Tensor) -> Tensor:
+    """How far the furthest channel is, uint8 ``[n, 1, h, w]``."""
+    return (torch.maximum(frames, known) - torch.minimum(frames, known)).amax(dim=-3, keepdim=True)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as TF  # noqa: N812 - torchvision's own name for it
 
-from rlft.config.randomization import DomainRandomizationConfig, OverlayConfig, TextureConfig, enabled_effects
+from rlft.config.schema import DomainRandomizationConfig, OverlayConfig, TextureConfig, enabled_effects
 from rlft.data.randomize import effects
-from rlft.data.randomize.change_monitor import ChangeMonitor
-from rlft.data.randomize.contact_sheet import write_sheet
-from rlft.data.randomize.images import Images
-from rlft.data.randomize.overlay import find_background, swap
+from rlft.data.randomize.evidence import ChangeMonitor, write_sheet
+from rlft.errors import ConfigError
 from rlft.placement import move
 from rlft.seeding import generator_for
 from rlft.types import Observation
 
+SUFFIXES = (".png", ".jpg", ".jpeg")  # of the images in folders
 RANGE = 255.0
 NOISE_POOL = 2**22  # normal numbers, drawn once; a row's noise is a window of them
 ROWS = 8  # changed at once by a CPU: what is in between takes a dozen times an image, and should stay in its cache
@@ -30,6 +31,45 @@ SLOTS = (  # the place of each draw, so that switching an effect on leaves the d
 )  # fmt: skip
 
 type Name = tuple[int, ...]  # iteration, environment and episode, or step and row; then the camera
+
+
+class Images:
+    """The images of a folder whose names fit a pattern, by name, resized to a camera when that is first asked for.
+
+    Raises:
+        ConfigError: there is no such folder, a pattern fits no file, or a file is no image; names the setting.
+    """
+
+    def __init__(self, setting: str, folder: Path, files: Sequence[str], device: torch.device) -> None:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{setting} = {folder}: no such directory; give one with images, or set assets.root (or RLFT_ASSETS) "
+                "to where downloaded assets are"
+            )
+        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        for pattern in files:
+            if not any(fnmatch(name, pattern) for name in names):
+                raise ConfigError(f"{setting} = {folder}: {pattern!r} fits none of its {len(names)} images")
+        self.names = [name for name in names if any(fnmatch(name, pattern) for pattern in files)]
+        self._originals, self._device = [_read(folder / name) for name in self.names], device
+        self._resized: dict[tuple[int, int], Tensor] = {}
+
+    def at(self, height: int, width: int) -> Tensor:
+        """All images at a camera's size, uint8 ``[K, 3, height, width]``."""
+        size = (height, width)
+        if size not in self._resized:
+            self._resized[size] = move(torch.stack([TF.resize(x, list(size)) for x in self._originals]), self._device)
+        return self._resized[size]
+
+
+def _read(path: Path) -> Tensor:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return TF.pil_to_tensor(image.convert("RGB"))  # a transparent PNG keeps the colours that it hides
+    except (UnidentifiedImageError, OSError) as error:
+        raise ConfigError(f"{path}: not an image that can be read: {error}") from error
 
 
 class Changed(NamedTuple):
@@ -122,12 +162,14 @@ class ImageRandomizer:
         cfg, (height, width) = self.cfg, frames.shape[-2:]
         swapped = torch.zeros(len(frames), dtype=torch.int64, device=self.device)
         if cfg.overlay is not None and self._overlays is not None and self._known is not None:
-            found = find_background(frames, self._known.at(height, width), cfg.overlay.tolerance)
+            found = effects.find_background(frames, self._known.at(height, width), cfg.overlay.tolerance)
             others = self._overlays.at(height, width)
-            frames, swapped = swap(frames, found, others[pick(u["overlay"], len(others))], cfg.overlay.min_match)
+            frames, swapped = effects.swap(
+                frames, found, others[pick(u["overlay"], len(others))], cfg.overlay.min_match
+            )
         if cfg.texture is not None and self._textures is not None:
             others = self._textures.at(height, width)
-            frames = effects.blend(frames, others[pick(u["texture"], len(others))], cfg.texture.ratio * u["ratio"])
+            frames = effects.mix(frames, others[pick(u["texture"], len(others))], cfg.texture.ratio * u["ratio"])
         if cfg.crop > 0.0 or cfg.shift > 0.0:
             cut = cfg.crop * u["crop"]
             moved = (height * around_zero(u["down"], cfg.shift), width * around_zero(u["right"], cfg.shift))
@@ -147,11 +189,11 @@ class ImageRandomizer:
         if cfg.contrast > 0.0:
             frames = effects.contrast(frames, 1.0 + around_zero(u["contrast"], cfg.contrast))
         if cfg.brightness > 0.0:
-            frames = effects.brightness(frames, RANGE * around_zero(u["brightness"], cfg.brightness))
+            frames = effects.add(frames, effects.per_row(RANGE * around_zero(u["brightness"], cfg.brightness)))
         if self._noise_pool is not None:
             windows = self._noise_pool.unfold(0, frames[0].numel(), 1)  # an image larger than the pool is an error here
             field = windows[pick(u["noise_at"], len(windows))].view(frames.shape)
-            frames = effects.noise(frames, RANGE * cfg.noise * u["noise"], field)
+            frames = effects.add(frames, field * effects.per_row(RANGE * cfg.noise * u["noise"]))
         return frames
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 QUERY_HEADS = 8  # written out in lerobot's joint attention
 PATCH = 14  # SigLIP's patch, pixels
 IMAGE_SIZE = 224  # images of the real sizes, pixels a side
+WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer"  # in the directory of a checkpoint
+SHAPE = ("horizon", "num_steps", "real_dims", "state_dims")  # what a description says as a policy is built with it
 
 
 @dataclass
@@ -91,34 +93,40 @@ class Pi0Family:
 
     def build(self, model: ModelConfig, stats: NormStats, *, weights: Path | None = None, **how: Any) -> Pi0Policy:
         """See :func:`rlft.policy.pi0.factory.build_policy`; the weights may be lerobot's own."""
-        from rlft.policy.pi0.checkpoint import WEIGHTS
         from rlft.policy.pi0.factory import build_policy
 
-        how |= {"small": model.small, "dtype": model.dtype, "tokenizer_path": model.tokenizer_path}
-        how |= {"train_vlm": model.train_vlm, "recompute": model.gradient_checkpointing}
-        return build_policy(self.kind, stats, weights=None if weights is None else weights / WEIGHTS, **how)
+        file = None if weights is None else weights / WEIGHTS
+        return build_policy(replace(model, kind=self.kind), stats, weights=file, **how)
 
     def save(self, policy: Pi0Policy, directory: Path) -> dict[str, Any]:
-        """See :func:`rlft.policy.pi0.checkpoint.save`."""
-        from rlft.policy.pi0.checkpoint import save
+        """See :func:`rlft.policy.pi0.factory.save_policy`."""
+        from rlft.policy.pi0.factory import save_policy
 
-        return save(policy, directory)
+        return save_policy(policy, directory)
 
     def load(
         self, directory: Path, facts: Mapping[str, Any], model: ModelConfig, stats: NormStats, device: torch.device
     ) -> Pi0Policy:
-        """See :func:`rlft.policy.pi0.checkpoint.load`."""
-        from rlft.policy.pi0.checkpoint import load
-
-        return load(directory, facts, model, stats, device)
+        """The policy that was saved; with a tokenizer of the settings', where they name one."""
+        tokenizer, how = model.tokenizer_path, {name: facts[name] for name in SHAPE}
+        policy = self.build(
+            replace(model, small=facts["small"], tokenizer_path=tokenizer or str(directory / TOKENIZER)),
+            stats,
+            weights=None if device.type == "meta" else directory,
+            device=device,
+            tokenizer_source=tokenizer or facts["tokenizer_source"],
+            **how,
+        )
+        policy.prompt_length = facts["token_length"]
+        return policy
 
     def check(self, directory: Path, facts: Mapping[str, Any] | None, model: ModelConfig) -> None:
         """Compare the keys and shapes in the file of weights with the architecture's."""
-        from rlft.policy.pi0.checkpoint import WEIGHTS
         from rlft.policy.pi0.factory import core_shapes
         from rlft.policy.weights_io import check_weights
 
-        check_weights(directory / WEIGHTS, core_shapes(self.kind, facts["small"] if facts else model.small))
+        wanted = replace(model, kind=self.kind, small=facts["small"] if facts else model.small)
+        check_weights(directory / WEIGHTS, core_shapes(wanted))
 
 
 PI0 = Pi0Family("pi0", small=False, stats_method="mean_std")

@@ -1,4 +1,4 @@
-"""lerobot's π0 and π0.5 as a FlowPolicy."""
+"""lerobot's π0 and π0.5 as a FlowPolicy, and the way from what cameras and a robot report to what the network reads."""
 
 from __future__ import annotations
 
@@ -6,19 +6,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from lerobot.policies.pi05.modeling_pi05 import PI05Pytorch
 from torch import Tensor, nn
 
 from rlft.data.normalize import NormStats
-from rlft.policy.base import FlowPolicy, Prefix, checked_dims
+from rlft.placement import constant, to_host, to_numpy
+from rlft.policy.base import FlowPolicy, Prefix, checked_dims, normalize
+from rlft.policy.images import stack_cameras
 from rlft.policy.pi0 import forward
 from rlft.policy.pi0.tokenizer import PromptTokenizer
-from rlft.policy.pi0.transforms import ObservationTransform, Pi0Input
+from rlft.rows import PolicyInput
 from rlft.types import Observation
 
 WORDS, FRAME, STATE_FRAME, NUMBER = 9, 3, 13, 4  # tokens: an instruction, around it, around a state too, of a number
 COMPILED_LENGTHS = 16  # tokens: prompts of a compiled policy are padded to multiples, for each new length compiles anew
+STATE_BINS = 256  # π0.5 writes the state as text, in this many bins over [-1, 1]
+
+
+@dataclass
+class Pi0Input(PolicyInput):
+    """Model inputs: normalised, resized, tokenised. n rows."""
+
+    images: Tensor  # uint8 `[n, V, 3, h, w]` at model resolution (the policy itself maps them to [-1, 1])
+    tokens: Tensor  # int64 `[n, L]` language token ids
+    token_mask: Tensor  # bool `[n, L]`, False on padding
+    state: Tensor  # float32 `[n, D]`, normalised, zero-padded to D
 
 
 @dataclass
@@ -78,18 +92,31 @@ class Pi0Policy(FlowPolicy):
         return self._tokenizer
 
     def transform(self, obs: Observation) -> Pi0Input:
-        """See :class:`rlft.policy.pi0.transforms.ObservationTransform`."""
-        transform = ObservationTransform(
-            image_size=self.image_size,
-            state_width=self.state_width,
-            state_dims=self.state_dims,
-            stats=self.stats,
-            tokenizer=self.tokenizer,
-            state_in_prompt=self.is_pi05,
-        )
-        inputs = transform(obs)
-        self.prompt_length = max(self.prompt_length, inputs.tokens.shape[1])
-        return inputs
+        """See :meth:`rlft.policy.base.FlowPolicy.transform`: one implementation for SFT, rollout and evaluation.
+
+        Each part stays where it was, on the host or on a GPU simulator's device, for nothing that a GPU holds is to be
+        waited for. Only a state that becomes text (π0.5) is read, once.
+        """
+        stats, raw = self.stats, torch.as_tensor(obs.state, dtype=torch.float32)
+        rows = len(raw)
+        if raw.ndim != 2 or raw.shape[1] != stats.state_dim:
+            raise ValueError(f"observation.state has shape {tuple(raw.shape)}; wanted [n, {stats.state_dim}].")
+        if len(obs.task) != rows:
+            raise ValueError(f"observation.task has {len(obs.task)} entries for {rows} rows.")
+        state = normalize(to_host(raw) if self.is_pi05 else raw, stats.state_mean, stats.state_std)
+        if self.is_pi05:
+            prompts = [state_prompt(text, row) for text, row in zip(obs.task, to_numpy(state))]
+            # Every number takes its three digits in here: the width then follows from the instructions alone, and
+            # no row, batch or step of a rollout has another one because its state happens to be shorter to write.
+            widest = [state_prompt(text, np.ones(state.shape[1])) for text in dict.fromkeys(obs.task)]
+        else:
+            prompts, widest = [text if text.endswith("\n") else f"{text}\n" for text in obs.task], []
+        tokens, mask = self.tokenizer.encode(prompts, at_least=widest)
+        self.prompt_length = max(self.prompt_length, tokens.shape[1])
+        images = stack_cameras(obs.images, self.cameras, self.image_size, rows=rows)
+        padded = state.new_zeros(rows, self.state_width)
+        where = constant(self.state_dims, torch.int64, state.device)
+        return Pi0Input(images, tokens, mask, padded.index_copy_(1, where, state))
 
     def blank_inputs(self, rows: int, prompt_length: int = 0) -> Pi0Input:
         """See :meth:`rlft.policy.base.FlowPolicy.blank_inputs`."""
@@ -144,3 +171,15 @@ class Pi0Policy(FlowPolicy):
         for name, parameter in self.model.named_parameters():
             frozen = not vlm and name.startswith("paligemma_with_expert.paligemma.")
             parameter.requires_grad_(not frozen and id(parameter) not in dead)
+
+
+def state_prompt(instruction: str, state: np.ndarray) -> str:
+    """π0.5's prompt: the instruction and the normalised state ``[S]``, written as bin numbers.
+
+    A value below -1 is written as 0 and one above 1 as 255, the outermost bins. lerobot and openpi write -1 for
+    whatever is below -1, which is the number of no bin; theirs and ours differ there, and nowhere else.
+    """
+    bins = np.digitize(state, bins=np.linspace(-1, 1, STATE_BINS + 1)[:-1]) - 1
+    bins = bins.clip(0, STATE_BINS - 1)  # digitize gives 0 below the first edge, so the line above gives -1 there
+    text = instruction.strip().replace("_", " ").replace("\n", " ")
+    return f"Task: {text}, State: {' '.join(map(str, bins))};\nAction: "

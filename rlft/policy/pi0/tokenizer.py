@@ -83,13 +83,9 @@ class PromptTokenizer:
         """
         rows = [self._of(prompt, remember=not at_least) for prompt in prompts]
         wanted = max(map(len, (*rows, *(self._of(prompt, remember=True, quiet=True) for prompt in at_least))))
-        length = min(self.max_length, -(-wanted // self.multiple) * self.multiple)
-        ids = torch.full((len(rows), length), int(self.tokenizer.pad_token_id), dtype=torch.int64)
-        mask = torch.zeros((len(rows), length), dtype=torch.bool)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row)
-            mask[index, : len(row)] = True
-        return ids, mask
+        length, pad = min(self.max_length, -(-wanted // self.multiple) * self.multiple), self.tokenizer.pad_token_id
+        ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
+        return ids, torch.arange(length) < torch.tensor([[len(row)] for row in rows])
 
     def _of(self, prompt: str, *, remember: bool, quiet: bool = False) -> list[int]:
         if prompt in self._ids:

@@ -1,20 +1,17 @@
 """Environments from settings."""
 
-from __future__ import annotations
-
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 
 from rlft.assets.sources import assets_root
 from rlft.config.schema import CameraConfig, RunConfig
-from rlft.errors import ConfigError, RlftError
 from rlft.placement import parse_device, physics_backend
 from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings, RewardSettings, VecEnv
+from rlft_envs import task
+from rlft_envs.simulator import make_vec_env, simulator_of
 
 
 def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
@@ -80,16 +77,16 @@ def _group_count(cfg: RunConfig) -> int:
 
 
 def build_rollout_envs(cfg: RunConfig) -> list[VecEnv]:
-    """The rollout's environments in their groups, started together; errors as in :func:`start_env`."""
+    """The rollout's environments in their groups, started together; errors as in :func:`make_vec_env`."""
     groups, workers = _group_count(cfg), _worker_count(cfg)
     settings = []
     for envs in np.array_split(np.arange(cfg.env.num_envs), groups):
         share = min(len(envs), -(-workers // groups))
         settings.append(replace(env_settings(cfg, len(envs)), num_workers=share, first_env=int(envs[0])))
     if workers == 0 or physics_backend(cfg) == "gpu":
-        return [start_env(one) for one in settings]
+        return [make_vec_env(one) for one in settings]
     with ThreadPoolExecutor(groups) as pool:  # worker processes take seconds to start: let them start side by side
-        started = [pool.submit(start_env, one) for one in settings]
+        started = [pool.submit(make_vec_env, one) for one in settings]
     whole = [future.result() for future in started if not future.exception()]
     if len(whole) < groups:
         for env in whole:
@@ -97,41 +94,24 @@ def build_rollout_envs(cfg: RunConfig) -> list[VecEnv]:
     return [future.result() for future in started]
 
 
-def start_env(settings: EnvSettings) -> VecEnv:
-    """The environments of these settings, started; see :func:`simulator_errors` for what can go wrong."""
-    from rlft_envs.make import make_vec_env
+def build_eval_env(cfg: RunConfig) -> VecEnv:
+    """Environments for evaluation, started; errors as in :func:`make_vec_env`."""
+    e = cfg.eval
+    return make_vec_env(eval_settings(cfg, e.num_envs if e.select == "all" else min(e.num_envs, e.episodes)))
 
-    return make_vec_env(settings)
+
+def eval_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
+    """What the simulator is told for evaluation."""
+    settings, end = env_settings(cfg, num_envs), cfg.eval.episode_end
+    return settings if end is None else replace(settings, episode_ends_on_success=end == "success")
 
 
 def check_task(cfg: RunConfig) -> None:
     """Refuse a task that cannot be had, before anything is built; see :meth:`rlft_envs.simulator.Simulator.check`."""
-    from rlft_envs.simulator import simulator_of
-
     settings = env_settings(cfg, 1)
     simulator_of(settings).check(settings)
 
 
 def configuration_space(cfg: RunConfig) -> ConfigurationSpace | None:
     """The task's numbered configurations with their labels; None where it does not number them."""
-    from rlft_envs.task import configuration_space as find
-
-    return find(env_settings(cfg, 1))
-
-
-@contextmanager
-def simulator_errors() -> Iterator[None]:
-    """Turn what the simulators raise into errors that a user is shown without a traceback.
-
-    Raises:
-        ConfigError: the simulator does not know what the settings name, or cannot run it on this machine.
-        RlftError: its workers failed more often than sim.max_restarts allows.
-    """
-    from rlft_envs.errors import EnvSetupError, WorkerError
-
-    try:
-        yield
-    except EnvSetupError as error:
-        raise ConfigError(str(error)) from error
-    except WorkerError as error:
-        raise RlftError(str(error)) from error
+    return task.configuration_space(env_settings(cfg, 1))

@@ -1,37 +1,36 @@
-"""Evaluations from settings: protocol, environments, and which weights they are of."""
-
-from __future__ import annotations
+"""Evaluations from settings: their protocol, and which weights they are of."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rlft.config.evaluation import SuiteMemberConfig
-from rlft.config.schema import RunConfig
+from rlft.config.schema import RunConfig, SuiteMemberConfig
 from rlft.errors import ConfigError, RlftError
+from rlft.evaluate.loop import Evaluator
+from rlft.evaluate.protocol import EvalProtocol, choose_ids
 from rlft.files import content_hash
+from rlft.manifest import sha256_of
 from rlft.placement import Placement
-from rlft.run import checkpoint
-from rlft.run.assembly.envs import check_task, configuration_space, env_settings, simulator_errors, start_env
-from rlft.types import ConfigurationSpace, EnvSettings, VecEnv
-
-if TYPE_CHECKING:
-    from rlft.evaluate import EvalProtocol, Evaluator
+from rlft.run.assembly.envs import check_task, configuration_space, eval_settings
+from rlft.types import ConfigurationSpace, VecEnv
 
 
-def build_protocol(cfg: RunConfig, numbered: ConfigurationSpace | None = None) -> EvalProtocol:
+def build_evaluator(cfg: RunConfig, env: VecEnv, placement: Placement) -> Evaluator:
+    """The evaluation loop on environments that run already; errors as of :func:`build_protocol`."""
+    numbered = configuration_space(cfg)
+    return Evaluator(env, placement, build_protocol(cfg, numbered), numbered)
+
+
+def build_protocol(cfg: RunConfig, numbered: ConfigurationSpace | None) -> EvalProtocol:
     """What an evaluation has to keep equal to be comparable; see :func:`configuration_space` for ``numbered``.
 
     Raises:
         RlftError: the task cannot give the episodes that are asked for.
     """
-    from rlft.evaluate import EvalProtocol, choose_ids
-
     e = cfg.eval
     ids = choose_ids(e.select, e.episodes, e.seed, numbered)
     return EvalProtocol.of(
-        _settings(cfg, e.num_envs),
+        eval_settings(cfg, e.num_envs),
         select=e.select,
         episodes=e.episodes if ids is None else len(ids),
         seed=e.seed,
@@ -39,20 +38,6 @@ def build_protocol(cfg: RunConfig, numbered: ConfigurationSpace | None = None) -
         num_steps=cfg.num_steps_eval,
         act_steps=cfg.act_steps,
     )
-
-
-def build_eval_env(cfg: RunConfig) -> VecEnv:
-    """Environments for evaluation, started; errors as in :func:`rlft.run.assembly.envs.start_env`."""
-    e = cfg.eval
-    return start_env(_settings(cfg, e.num_envs if e.select == "all" else min(e.num_envs, e.episodes)))
-
-
-def build_evaluator(cfg: RunConfig, env: VecEnv, placement: Placement) -> Evaluator:
-    """The evaluation loop on environments that run already."""
-    from rlft.evaluate import Evaluator
-
-    numbered = configuration_space(cfg)
-    return Evaluator(env, placement, build_protocol(cfg, numbered), numbered)
 
 
 def policy_fingerprint(cfg: RunConfig) -> str | None:
@@ -69,12 +54,19 @@ def policy_fingerprint(cfg: RunConfig) -> str | None:
     others = (cfg.dataset_stats, cfg.model.tokenizer_path)
     return content_hash(
         {
-            "files": checkpoint.file_hashes(path),
-            "others": [checkpoint.file_hashes(Path(p)) if p is not None and Path(p).exists() else p for p in others],
+            "files": _file_hashes(path),
+            "others": [_file_hashes(Path(p)) if p is not None and Path(p).exists() else p for p in others],
             "dtype": cfg.model.dtype,
             "prefix_dtype": cfg.buffer.prefix_dtype,
         }
     )
+
+
+def _file_hashes(path: Path) -> dict[str, str]:
+    """SHA-256 of a file, or of every file below a directory, by its name in there."""
+    if path.is_file():
+        return {path.name: sha256_of(path)}
+    return {p.relative_to(path).as_posix(): sha256_of(p) for p in sorted(path.rglob("*")) if p.is_file()}
 
 
 def member_settings(cfg: RunConfig, member: SuiteMemberConfig) -> RunConfig:
@@ -98,9 +90,8 @@ def member_protocols(settings: Mapping[str, RunConfig]) -> dict[str, EvalProtoco
     problems: dict[str, list[tuple[str, str]]] = {}  # what several members lack is said once
     for name, one in settings.items():
         try:
-            with simulator_errors():
-                check_task(one)
-                protocols[name] = build_protocol(one, configuration_space(one))
+            check_task(one)
+            protocols[name] = build_protocol(one, configuration_space(one))
         except RlftError as error:
             reason = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)
             problems.setdefault(reason.replace(one.env.id, ""), []).append((name, reason))
@@ -109,8 +100,3 @@ def member_protocols(settings: Mapping[str, RunConfig]) -> dict[str, EvalProtoco
             [f"eval.suite.members {', '.join(name for name, _ in found)}: {found[0][1]}" for found in problems.values()]
         )
     return protocols
-
-
-def _settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
-    settings, end = env_settings(cfg, num_envs), cfg.eval.episode_end
-    return settings if end is None else replace(settings, episode_ends_on_success=end == "success")

@@ -1,35 +1,35 @@
 """Where a run is kept, and its runner with all parts."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from rlft.assets.sources import assets_root
-from rlft.config.randomization import enabled_effects
-from rlft.config.schema import RunConfig
-from rlft.placement import Placement
+from rlft.config.schema import RunConfig, enabled_effects
+from rlft.data.randomize.randomizer import ImageRandomizer
+from rlft.evaluate.loop import Evaluator
+from rlft.evaluate.result import EvalResult
+from rlft.learn.updater import Updater
+from rlft.objective.base import Objective, build_objective
+from rlft.placement import Placement, free_bytes
+from rlft.plan.network import rollout_bytes
+from rlft.policy.base import FlowPolicy
+from rlft.policy.pretrained import save_pretrained
+from rlft.progress import Progress
+from rlft.rollout.sampler import RolloutSampler
+from rlft.rollout.store import StoreChoice, choose_store
+from rlft.run import checkpoint
 from rlft.run.assembly.envs import overlaps, policy_threads
 from rlft.run.assembly.evaluation import build_evaluator
 from rlft.run.assembly.policy import build_policy
+from rlft.run.guards import Probe
+from rlft.run.runner import Runner, RunState
+from rlft.run.tracking import Tracker
 from rlft.types import EnvSpec, VecEnv
-
-if TYPE_CHECKING:
-    from rlft.data.randomize.randomizer import ImageRandomizer
-    from rlft.evaluate import EvalResult, Evaluator
-    from rlft.objective.base import Objective
-    from rlft.policy.base import FlowPolicy
-    from rlft.progress import Progress
-    from rlft.rollout.sampler import RolloutSampler
-    from rlft.rollout.store import StoreChoice
-    from rlft.run.runner import Runner
-    from rlft.run.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +67,6 @@ def build_runner(
     ``envs`` are the training environments in their groups, ``eval_env`` others; ``evaluate`` evaluates a policy under a
     label and keeps the result; for ``verified`` see :func:`rlft.policy.pretrained.load_pretrained`.
     """
-    from rlft.learn.updater import Updater
-    from rlft.objective.build import build_objective
-    from rlft.policy.pretrained import save_pretrained
-    from rlft.run import checkpoint
-    from rlft.run.guards import Probe
-    from rlft.run.runner import Runner, RunState
-
     placement = build_placement(cfg)
     spec = envs[0].spec
     policy = build_policy(cfg, spec, placement, verified=verified)
@@ -89,9 +82,8 @@ def build_runner(
         return Probe(clean.episodes, noisy.success, clean.success)
 
     def save(state: RunState, best: bool) -> None:
-        write, directory = partial(save_pretrained, policy), run_dir(cfg) / "rl" / "checkpoints"
-        keep = cfg.train.keep_checkpoints
-        checkpoint.save(directory, state.iteration, write, runner.state_dict(), keep=keep, best=best)
+        directory, write = run_dir(cfg) / "rl" / "checkpoints", partial(save_pretrained, policy)
+        checkpoint.save(directory, state.iteration, write, runner.state_dict(), cfg.train.keep_checkpoints, best)
 
     runner = Runner(
         cfg,
@@ -112,8 +104,6 @@ def build_sampler(
     cfg: RunConfig, envs: Sequence[VecEnv], objective: Objective, placement: Placement, store: StoreChoice
 ) -> RolloutSampler:
     """What collects rollouts from these environments."""
-    from rlft.rollout.sampler import RolloutSampler
-
     return RolloutSampler(
         envs,
         objective,
@@ -131,10 +121,6 @@ def build_sampler(
 
 def rollout_store(cfg: RunConfig, placement: Placement, policy: FlowPolicy, spec: EnvSpec) -> StoreChoice:
     """Decide what the rollout keeps, from the memory that is free now; says so in the log."""
-    from rlft.memory import free_bytes
-    from rlft.plan.rollout import rollout_bytes
-    from rlft.rollout.store import choose_store
-
     tokens = policy.prompt_length or None  # known from the demonstrations
     needed = {
         store: rollout_bytes(cfg, policy, store=store, privileged_dim=spec.privileged_dim, tokens=tokens)
@@ -157,7 +143,6 @@ def build_randomizer(cfg: RunConfig, stage: str, placement: Placement) -> ImageR
     section = cfg.domain_randomization
     if section is None or not {"rollout": section.rollout, "sft": section.sft}[stage]:
         return None
-    from rlft.data.randomize.randomizer import ImageRandomizer
 
     log.info("images of %s are randomised: %s", stage, ", ".join(enabled_effects(section)))
     return ImageRandomizer(

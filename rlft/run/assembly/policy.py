@@ -1,25 +1,21 @@
 """The policy and its heads from settings, and what can be known of it before a simulator starts."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from rlft import plugins
 from rlft.config.schema import RunConfig
+from rlft.data.dataset import DemoSet
+from rlft.data.normalize import DEMO_FACTS, NormStats
 from rlft.errors import ConfigError, require_extra
 from rlft.placement import Placement
+from rlft.policy import pretrained
+from rlft.policy.base import FlowPolicy
 from rlft.run.assembly.envs import check_task
 from rlft.types import EnvSpec
-
-if TYPE_CHECKING:
-    from rlft.data.dataset import DemoSet
-    from rlft.data.normalize import NormStats
-    from rlft.policy.base import FlowPolicy
 
 log = logging.getLogger(__name__)
 
@@ -46,31 +42,32 @@ def check_checkpoint(cfg: RunConfig, *, other_task: bool = False) -> None:
         StatsError: its statistics, or those of ``dataset_stats``, are broken or of other cameras, state or actions.
         ConfigError: it has another horizon, or statistics of another method.
     """
-    from rlft.data.normalize import NormStats
-    from rlft.policy.pretrained import POLICY, inspect_pretrained
-
-    facts = None if cfg.model.path is None else inspect_pretrained(cfg.model.path, cfg.model)
-    if facts is not None:
-        _check_horizon(cfg, facts["horizon"])
+    facts = None if cfg.model.path is None else pretrained.inspect_pretrained(cfg.model.path, cfg.model)
+    if facts is not None and facts["horizon"] != cfg.n_action_steps:
+        raise ConfigError(
+            f"n_action_steps={cfg.n_action_steps}, but the checkpoint {cfg.model.path} predicts H={facts['horizon']} "
+            f"steps; pass n_action_steps={facts['horizon']}"
+        )
     if cfg.dataset_stats is not None:
         stats = NormStats.load(cfg.dataset_stats)
     elif facts is not None:
-        stats = NormStats.from_dict(facts["stats"], source=f"{cfg.model.path}/{POLICY}")
+        stats = NormStats.from_dict(facts["stats"], source=f"{cfg.model.path}/{pretrained.POLICY}")
     else:
         return  # an untrained policy: the environment's bounds
     check_method(cfg, stats)
-    env_id = stats.env_id if other_task else cfg.env.id
-    cameras, terms = [camera.name for camera in cfg.env.cameras], cfg.env.state_terms
-    allow = cfg.allow_stats_mismatch
-    stats.check_origin(env_id, cfg.env.control_mode, cameras, state_terms=terms, allow_mismatch=allow)
+    stats.check_origin(
+        env_id=stats.env_id if other_task else cfg.env.id,
+        control_mode=cfg.env.control_mode,
+        cameras=[camera.name for camera in cfg.env.cameras],
+        state_terms=cfg.env.state_terms,
+        allow_mismatch=cfg.allow_stats_mismatch,
+    )
 
 
 def check_base(cfg: RunConfig) -> None:
     """Check the keys and shapes of the weights that train_sft starts from, without reading them."""
-    from rlft.policy.pretrained import family_of
-
     if cfg.model.path is not None:
-        family_of(cfg.model.kind).check(Path(cfg.model.path), None, cfg.model)
+        pretrained.family_of(cfg.model.kind).check(Path(cfg.model.path), None, cfg.model)
 
 
 def build_policy(
@@ -83,9 +80,6 @@ def build_policy(
     Raises:
         ConfigError: the checkpoint does not fit the settings or the environment.
     """
-    from rlft.data.normalize import NormStats
-    from rlft.policy.pretrained import load_pretrained
-
     stats = None if cfg.dataset_stats is None else NormStats.load(Path(cfg.dataset_stats))
     if stats is not None:
         check_stats(cfg, stats, spec, other_task=other_task)
@@ -97,8 +91,7 @@ def build_policy(
         policy = fresh_policy(cfg, stats or NormStats.from_spec(spec), placement.policy)
     else:
         device, path = placement.policy, cfg.model.path
-        policy = load_pretrained(path, device=device, model=cfg.model, stats=stats, verified=verified)
-        _check_horizon(cfg, policy.horizon)
+        policy = pretrained.load_pretrained(path, device=device, model=cfg.model, stats=stats, verified=verified)
         check_stats(cfg, policy.stats, spec, other_task=other_task)
         _warn_of_small_images(policy, spec)
     policy.prefix_dtype = None if cfg.buffer.prefix_dtype == "auto" else getattr(torch, cfg.buffer.prefix_dtype)
@@ -109,8 +102,6 @@ def build_policy(
 
 def fresh_policy(cfg: RunConfig, stats: NormStats, device: torch.device) -> FlowPolicy:
     """A policy for new data: the weights of ``model.path`` (a pretrained base), or random ones."""
-    from rlft.policy import pretrained
-
     return pretrained.build_policy(
         cfg.model,
         stats,
@@ -134,14 +125,6 @@ def _warn_of_small_images(policy: FlowPolicy, spec: EnvSpec) -> None:
             )
 
 
-def _check_horizon(cfg: RunConfig, horizon: int) -> None:
-    if cfg.n_action_steps != horizon:
-        raise ConfigError(
-            f"n_action_steps={cfg.n_action_steps}, but the checkpoint {cfg.model.path} predicts H={horizon} "
-            f"steps; pass n_action_steps={horizon}"
-        )
-
-
 def check_method(cfg: RunConfig, stats: NormStats) -> None:
     """Refuse statistics of another kind than ``dataset.stats_method``, where that is given."""
     wanted = cfg.dataset.stats_method
@@ -157,7 +140,6 @@ def check_stats(cfg: RunConfig, stats: NormStats, spec: EnvSpec, *, other_task: 
 
     With ``other_task`` the task may be another, as the members of a suite are on purpose; nothing else may.
     """
-    check_method(cfg, stats)
     known = replace(spec, env_id=stats.env_id) if other_task else spec
     stats.check(known, state_terms=cfg.env.state_terms, allow_mismatch=cfg.allow_stats_mismatch)
 
@@ -168,21 +150,12 @@ def demo_stats(cfg: RunConfig, demos: DemoSet) -> NormStats:
     Raises:
         StatsError: a dimension that hardly moves, or a file of another dataset.
     """
-    from rlft.data.normalize import NormStats
-    from rlft.policy.pretrained import family_of
-
     if cfg.dataset_stats is None:
-        method = cfg.dataset.stats_method or family_of(cfg.model.kind).stats_method
+        method = cfg.dataset.stats_method or pretrained.family_of(cfg.model.kind).stats_method
         return NormStats.from_demos(demos, method=method)
-    stats, meta = NormStats.load(Path(cfg.dataset_stats)), demos.meta
+    stats = NormStats.load(Path(cfg.dataset_stats))
     check_method(cfg, stats)
-    stats.check_origin(
-        meta.env_id,
-        meta.control_mode,
-        meta.cameras,
-        state_terms=meta.state_terms,
-        widths=(demos.state.shape[1], demos.action.shape[1]),
-        fingerprint=meta.fingerprint,
-        allow_mismatch=cfg.allow_stats_mismatch,
-    )
+    facts = {name: getattr(demos.meta, name) for name in DEMO_FACTS}
+    widths = {"state_dim": demos.state.shape[1], "act_dim": demos.action.shape[1]}
+    stats.check_origin(**facts, **widths, allow_mismatch=cfg.allow_stats_mismatch)
     return stats

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rlft.assets.check import check
 from rlft.assets.commands import COMMAND, main
-from rlft.assets.sources import MANIFESTS, AssetError, all_sources, assets_root, read_source, safe_name
+from rlft.assets.sources import MANIFESTS, AssetError, all_sources, assets_root, check, read_source, safe_name
 from tools.pin_assets import pinned
 
 ROOT = Path(__file__).resolve().parents[3]

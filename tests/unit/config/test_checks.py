@@ -1,9 +1,8 @@
 import pytest
 
 from rlft.config.checks import cross_checks, nearest_multiples
-from rlft.config.evaluation import SuiteConfig, SuiteMemberConfig
 from rlft.config.load import changed, load
-from rlft.config.schema import CameraConfig
+from rlft.config.schema import CameraConfig, SuiteConfig, SuiteMemberConfig
 
 DEFAULT = load("train_rl")
 BASE = ("main", "in_distribution")

@@ -9,8 +9,8 @@ import pydantic.dataclasses
 import pytest
 from pydantic import BaseModel, Field, field_validator
 
-from rlft.config.load import changed, load
-from rlft.config.options import check_options, parse_options
+from rlft.config.load import changed, check_options, load
+from rlft.config.messages import typed
 from rlft.errors import ConfigError
 
 
@@ -53,14 +53,14 @@ class Model(BaseModel):
 )
 def test_options_are_checked_as_settings_are(cls, mapping, problems):
     with pytest.raises(ConfigError) as caught:
-        parse_options(cls, mapping, "env.options")
+        typed(cls, mapping, "env.options")
     assert len(caught.value.problems) == len(problems)
     assert all(text in told for text, told in zip(problems, caught.value.problems, strict=True))
 
 
 def test_options_become_an_object_of_the_plug_ins_own_class():
-    assert parse_options(Plain, {"groups": 2, "clip": 0.5}, "env.options") == Plain(2, 0.5)
-    assert parse_options(Model, {"even": 2}, "model.options").even == 2
+    assert typed(Plain, {"groups": 2, "clip": 0.5}, "env.options") == Plain(2, 0.5)
+    assert typed(Model, {"even": 2}, "model.options").even == 2
 
 
 def test_a_plug_in_by_its_place_is_imported_for_options_alone_and_one_without_any_takes_none(monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 
 from rlft.config.load import load
-from rlft.config.randomization import enabled_effects
+from rlft.config.schema import enabled_effects
 from rlft.errors import ConfigError
 
 
@@ -26,6 +26,11 @@ def test_another_choice_replaces_the_plate_runs_own_whole():
         words = ["task=put_on_plate", f"randomization={choice}"]
         typed = load("train_rl", words, config_name="put_on_plate_cpu").domain_randomization
         assert typed == load("train_rl", words).domain_randomization
+
+
+@pytest.mark.parametrize("entry", ["collect_demos", "train_sft", "train_rl", "evaluate", "plan", "report"])
+def test_the_same_words_fit_every_script(entry):
+    assert load(entry, ["randomization=put_on_plate"]).domain_randomization.overlay is not None
 
 
 def test_a_setting_below_switches_a_section_on():

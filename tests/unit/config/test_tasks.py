@@ -2,8 +2,8 @@
 
 import pytest
 
-from rlft.config.compose import CONFIG_DIR, compose_tree
-from rlft.config.tasks import takes_a_task, task_serving
+from rlft.config.compose import compose_tree
+from rlft.config.groups import takes_a_task, task_serving
 
 
 @pytest.mark.parametrize(
@@ -18,14 +18,14 @@ from rlft.config.tasks import takes_a_task, task_serving
     ],
 )
 def test_the_file_that_serves_an_id(env_id, task):
-    assert task_serving(env_id, [CONFIG_DIR]) == task
+    assert task_serving(env_id) == task
 
 
 def test_a_directory_of_ones_own_comes_first(tmp_path):
     (tmp_path / "task").mkdir()
     (tmp_path / "task" / "mine.yaml").write_text("env: {id: PickCube-v1}\n")
     (tmp_path / "task" / "broken.yaml").write_text("env: {id: [\n")
-    assert task_serving("PickCube-v1", [tmp_path, CONFIG_DIR]) == "mine"
+    assert task_serving("PickCube-v1", tmp_path) == "mine"
 
 
 def test_the_id_brings_controller_and_cameras_with_it():

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from faulty_toy import FAULTY
 
 from rlft.config.load import changed
 from rlft.config.schema import CollectConfig, RunConfig
-from rlft.data.attempt_log import AttemptLog
-from rlft.data.collect import PARTS, CollectError, collect
+from rlft.data.collect import PARTS, AttemptLog, CollectError, collect
 from rlft.data.dataset import DemoSet
 from rlft.data.episode import DatasetError
 from rlft.seeding import seed_for
@@ -40,7 +41,7 @@ def settings(fault=None, number=1, **changes):
     kwargs = {"fault": {"seed": seed(number), **fault}} if fault else {}
     camera = CameraSettings("cam", 16, 16)
     env = EnvSettings("toy", "ToyReach-v0", 1, 50, "pd_ee_delta_pos", (camera,), make_kwargs=kwargs, max_restarts=1)
-    return dataclasses.replace(env, **changes)
+    return dataclasses.replace(env, **({"simulator": FAULTY} if fault else {}) | changes)
 
 
 class Seen:
@@ -52,7 +53,7 @@ class Seen:
 
 
 def run(root, cfg=None, env=None, progress=None):
-    return collect(cfg or config(), env or settings(), root, root / "dataset", progress)
+    return SimpleNamespace(**collect(cfg or config(), env or settings(), root, root / "dataset", progress))
 
 
 def test_the_first_successes_are_kept_in_order(tmp_path):
@@ -66,7 +67,7 @@ def test_the_first_successes_are_kept_in_order(tmp_path):
     assert demos.meta.planner == "rlft_tasks.toy:ToyExpert"
     assert demos.meta.versions["numpy"] == np.__version__
     assert demos.tasks[0] == "move the disc to the goal"
-    assert json.loads(json.dumps(result.to_dict()))["failure_counts"] == {"too_slow": 2}
+    assert json.loads(json.dumps(vars(result)))["failure_counts"] == {"too_slow": 2}
     assert result.lengths["mean"] == pytest.approx(float(demos.lengths.float().mean()))
     assert not (tmp_path / PARTS).exists()
     assert seen.reports[-1] == (4, 4, {"written": 4})
@@ -115,11 +116,12 @@ def test_fewer_episodes_can_be_asked_for_when_continuing(tmp_path):
 
 def test_a_killed_collection_goes_on_where_it_was(tmp_path):
     script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from data import test_collect as t; from pathlib import Path\n"
-        "hangs = {'kind': 'hang', 'marker': sys.argv[2] + '/hung'}\n"
-        "t.run(Path(sys.argv[2]), t.config(episodes=12, max_steps=t.SLOW), t.settings(hangs, 8))"
+        "import sys; sys.path[:0] = sys.argv[2:]; from data import test_collect as t; from pathlib import Path\n"
+        "hangs = {'kind': 'hang', 'marker': sys.argv[1] + '/hung'}\n"
+        "t.run(Path(sys.argv[1]), t.config(episodes=12, max_steps=t.SLOW), t.settings(hangs, 8))"
     )
-    killed = subprocess.Popen([sys.executable, "-c", script, str(UNIT), str(tmp_path)], start_new_session=True)
+    words = [sys.executable, "-c", script, str(tmp_path), str(UNIT), str(UNIT.parent / "plugins")]
+    killed = subprocess.Popen(words, start_new_session=True)
     path = tmp_path / PARTS / "attempts.jsonl"
     deadline = time.monotonic() + 60
     while not (path.is_file() and path.read_text().count("\n") > 3 and (tmp_path / "hung").exists()):
@@ -171,7 +173,10 @@ def test_an_attempt_that_fails_every_time_is_given_up(tmp_path, caplog, kind):
     [
         ({"simulator": "maniskill", "env_id": "PegInsertionSide-v1"}, r"has no planner"),
         ({"state_terms": ("tcp_poss",)}, r"did you mean tcp_pos"),
-        ({"make_kwargs": {"fault": {"kind": "exit", "seed": 0, "at_step": 0}}}, r"(?s)do not start.*status 7"),
+        (
+            {"simulator": FAULTY, "make_kwargs": {"fault": {"kind": "exit", "seed": 0, "at_step": 0}}},
+            r"(?s)do not start.*status 7",
+        ),
     ],
 )
 def test_what_no_other_seed_would_change_ends_the_collection(tmp_path, changes, said):

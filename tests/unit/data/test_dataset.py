@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from rlft.data.dataset import DemoSet
-from rlft.data.episode import DatasetError, DemoMeta, Episode, fingerprint
-from rlft.data.layout import open_layout
-from rlft.data.writer import DemoWriter
+from rlft.data.episode import DatasetError, DemoMeta, Episode, fingerprint, write_demos
 
 LENGTHS = (4, 7, 3)
 META = DemoMeta("PushCube-v1", "pd_ee_delta_pos", ("front", "side"), ("tcp_pos",), 20, "scripted", 0)
@@ -32,10 +30,7 @@ def episode(number: int, steps: int) -> Episode:
 
 def write(root, *, video=False):
     episodes = [episode(i, steps) for i, steps in enumerate(LENGTHS)]
-    with DemoWriter(root, "local/demos", META, video=video) as writer:
-        for one in episodes:
-            writer.add(one)
-        writer.finish()
+    write_demos(root, "local/demos", META, episodes, video=video)
     return episodes
 
 
@@ -122,7 +117,7 @@ def test_batches_are_named_by_their_generator(png):
 )
 def test_names_that_could_escape_are_refused(name, tmp_path):
     with pytest.raises(DatasetError, match="owner/name"):
-        DemoWriter(tmp_path / "d", name, META)
+        write_demos(tmp_path / "d", name, META, [])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,7 +132,7 @@ def test_directories_that_must_not_be_written_are_refused(tmp_path):
         (tmp_path / ("n" * 300), "longer"),
     ):
         with pytest.raises(DatasetError, match=word):
-            DemoWriter(path, "local/demos", META)
+            write_demos(path, "local/demos", META, [])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "there"]
 
 
@@ -156,45 +151,43 @@ def test_directories_that_must_not_be_written_are_refused(tmp_path):
 def test_an_episode_that_would_poison_the_set_is_refused(field, value, says, tmp_path):
     good = episode(0, 4)
     bad = dataclasses.replace(good, **{field: value})
-    with DemoWriter(tmp_path / "d", "local/demos", META) as writer:
-        writer.add(good)
-        with pytest.raises(DatasetError, match=says):
-            writer.add(bad)
+    with pytest.raises(DatasetError, match=says):
+        write_demos(tmp_path / "d", "local/demos", META, [good, bad])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_episode_of_another_shape_is_refused(tmp_path):
     other = episode(1, 4)
     other.images["front"] = other.images["front"][:, :8]
-    with DemoWriter(tmp_path / "d", "local/demos", META) as writer:
-        writer.add(episode(0, 4))
-        with pytest.raises(DatasetError, match="shape"):
-            writer.add(other)
+    with pytest.raises(DatasetError, match=r"episode 1 \(seed 101\).*shape"):
+        write_demos(tmp_path / "d", "local/demos", META, [episode(0, 4), other])
 
 
 def test_images_too_small_for_video_are_refused_before_the_encoder_sees_them(tmp_path):
     small = episode(0, 4)
     small.images["side"] = np.zeros((4, 16, 16, 3), np.uint8)
-    writer = DemoWriter(tmp_path / "d", "local/demos", META, video=True)
     with pytest.raises(DatasetError, match=r"\['side'\] are smaller than 32"):
-        writer.add(small)
+        write_demos(tmp_path / "d", "local/demos", META, [small], video=True)
 
 
 def test_vectors_of_one_number_stay_vectors(tmp_path):
     one = Episode({}, np.arange(3, dtype=np.float32)[:, None], np.ones((3, 1), np.float32), "wait", 1)
-    with DemoWriter(tmp_path / "d", "local/demos", dataclasses.replace(META, cameras=())) as writer:
-        writer.add(one)
-        writer.finish()
+    write_demos(tmp_path / "d", "local/demos", dataclasses.replace(META, cameras=()), [one])
     demos = DemoSet.load(tmp_path / "d", horizon=2)
     assert demos.state.tolist() == [[0.0], [1.0], [2.0]]
     assert demos.rows(torch.tensor([1])).actions.shape == (1, 2, 1)
 
 
-def test_nothing_stays_without_finish(tmp_path):
-    with pytest.raises(DatasetError, match="no episode"), DemoWriter(tmp_path / "d", "local/demos", META) as writer:
-        writer.finish()
-    with DemoWriter(tmp_path / "d", "local/demos", META) as writer:
-        writer.add(episode(0, 4))
+def test_nothing_stays_of_a_dataset_that_was_not_finished(tmp_path):
+    with pytest.raises(DatasetError, match="no episode"):
+        write_demos(tmp_path / "d", "local/demos", META, [])
+
+    def interrupted():
+        yield episode(0, 4)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_demos(tmp_path / "d", "local/demos", META, interrupted())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -263,7 +256,7 @@ def test_all_problems_are_listed(broken):
     edit_table(data_file(broken), "observation.state", set_row(0, [float("inf")] * 3))
     edit_table(data_file(broken), "index", set_row(3, 2))
     with pytest.raises(DatasetError) as refused:
-        open_layout(broken)
+        DemoSet.load(broken, horizon=2)
     assert len(refused.value.problems) == 3
 
 
@@ -277,13 +270,11 @@ def test_an_image_that_cannot_be_decoded_is_named(broken):
 def test_a_short_video_is_refused(video, tmp_path):
     root = shutil.copytree(video[0], tmp_path / "dataset")
     one = tmp_path / "one"
-    with DemoWriter(one, "local/demos", META, video=True) as writer:
-        writer.add(episode(0, 4))
-        writer.finish()
+    write_demos(one, "local/demos", META, [episode(0, 4)], video=True)
     film = "videos/observation.images.front/chunk-000/file-000.mp4"
     shutil.copy(one / film, root / film)
-    with pytest.raises(DatasetError, match="the videos of camera 'front' hold 4 frames; the data files 14"):
-        open_layout(root)
+    with pytest.raises(DatasetError, match="camera 'front' has 4 frames; the data files have 14"):
+        DemoSet.load(root, horizon=2)
     (root / film).write_bytes(b"no video")
-    with pytest.raises(DatasetError, match="cannot be decoded"):
-        open_layout(root)
+    with pytest.raises(DatasetError, match=r"file-000\.mp4 cannot be decoded"):
+        DemoSet.load(root, horizon=2)

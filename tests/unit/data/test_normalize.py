@@ -57,7 +57,7 @@ def test_json_round_trip_is_exact(tmp_path):
 
 def test_statistics_beside_weights_of_an_earlier_version_are_read():
     stats = NormStats.from_arrays(*np.random.default_rng(0).normal(size=(2, 9, 3)), **ORIGIN, frozen_action_dims=(1,))
-    old = stats.to_dict()
+    old = dataclasses.asdict(stats)
     old["constant_action"] = old.pop("frozen_action_dims")
     assert NormStats.from_dict(old) == stats
 
@@ -95,7 +95,7 @@ def test_a_refused_spread_says_what_to_do():
     said = r"action_std .* dimensions \[1\] \(mean 0, std 0\).*frozen_action_dims.*dataset\.stats_method=mean_std"
     with pytest.raises(StatsError, match=said):
         NormStats.from_arrays(state, actions, **ORIGIN, method="quantiles")
-    old = make_stats()[0].to_dict() | {"state_std": [1.0, 1e-5, 1.0]}  # as a checkpoint might have it
+    old = dataclasses.asdict(make_stats()[0]) | {"state_std": [1.0, 1e-5, 1.0]}  # as a checkpoint might have it
     with pytest.raises(StatsError, match=r"dimensions \[1\].*run train_sft again, or .*dataset_stats=FILE"):
         NormStats.from_dict(old)
 
@@ -205,6 +205,6 @@ def test_unreadable_files_name_the_setting(content, tmp_path):
 
 
 def test_unknown_fields_are_refused():
-    data = json.loads(json.dumps(make_stats()[0].to_dict()))
+    data = json.loads(json.dumps(dataclasses.asdict(make_stats()[0])))
     with pytest.raises(StatsError, match=r"unknown fields \['state_sdt'\]"):
         NormStats.from_dict(data | {"state_sdt": [1]})

@@ -9,7 +9,7 @@ import torch
 from helpers.crossings import META, Crossings
 from PIL import Image
 
-from rlft.config.randomization import NUMBERS, DomainRandomizationConfig, OverlayConfig, TextureConfig, enabled_effects
+from rlft.config.schema import DomainRandomizationConfig, OverlayConfig, TextureConfig, enabled_effects
 from rlft.data.randomize.randomizer import SLOTS, ImageRandomizer, around_zero, draw, pick
 from rlft.errors import ConfigError
 from rlft.types import Observation
@@ -60,7 +60,7 @@ def test_a_row_does_not_depend_on_the_batch_it_stands_in(folder, threads):
     frames, before = noisy(9, 50, 70), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for cfg in (everything(folder), *(DomainRandomizationConfig(**{k: NUMERIC[k]}) for k in NUMBERS)):
+        for cfg in (everything(folder), *(DomainRandomizationConfig(**{k: NUMERIC[k]}) for k in NUMERIC)):
             change = randomizer(cfg).change
             whole = change(frames, names(9))
             assert not torch.equal(whole.frames, frames), enabled_effects(cfg)

@@ -28,15 +28,14 @@ def near(out: torch.Tensor, wanted: np.ndarray) -> bool:
 
 
 IDENTITIES = {
-    "brightness": lambda x: effects.brightness(x, torch.zeros(len(x))),
+    "add": lambda x: effects.add(x, effects.per_row(torch.zeros(len(x)))),
     "contrast": lambda x: effects.contrast(x, torch.ones(len(x))),
     "saturation": lambda x: effects.saturation(x, torch.ones(len(x))),
     "hue": lambda x: effects.hue(x, torch.zeros(len(x))),
     "a turn of the hue by 360 degrees": lambda x: effects.hue(x, torch.full((len(x),), 360.0)),
-    "noise": lambda x: effects.noise(x, torch.zeros(len(x)), torch.randn(x.shape, generator=torch.Generator())),
     "blur": lambda x: effects.blur(x, torch.zeros(len(x)), 1.5),
     "place": placed,
-    "blend": lambda x: effects.blend(x, x.flip(0), torch.zeros(len(x))),
+    "mix": lambda x: effects.mix(x, x.flip(0), torch.zeros(len(x))),
 }
 
 
@@ -51,13 +50,13 @@ def test_identity_parameters_change_no_bit(name):
 def test_closed_forms():
     frames, others = images(2), images(2, seed=1)
     x, y = frames.double().numpy(), others.double().numpy()
-    assert near(effects.brightness(frames, of(-300.0, 5.4)), x + np.array([-300.0, 5.4])[:, None, None, None])
+    assert near(effects.add(frames, effects.per_row(of(-300.0, 5.4))), x + np.array([-300.0, 5.4])[:, None, None, None])
     mean = x.mean((1, 2, 3), keepdims=True)
     assert near(effects.contrast(frames, of(0.5, 0.5)), (x - mean) * 0.5 + mean)
     luma = (x * np.array([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdims=True)
     assert near(effects.saturation(frames, of(0.0, 0.0)), np.repeat(luma, 3, 1))
     assert near(effects.saturation(frames, of(1.5, 1.5)), (x - luma) * 1.5 + luma)
-    assert near(effects.blend(frames, others, of(0.25, 0.25)), 0.75 * x + 0.25 * y)
+    assert near(effects.mix(frames, others, of(0.25, 0.25)), 0.75 * x + 0.25 * y)
 
 
 def test_the_hue_turns_and_turns_back_and_the_mean_stays():
@@ -74,7 +73,7 @@ def test_the_hue_turns_and_turns_back_and_the_mean_stays():
 def test_noise_has_the_std_that_is_asked_for():
     frames = torch.full((2, 3, 128, 128), 128, dtype=torch.uint8)
     field = torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
-    apart = effects.noise(frames, of(5.0, 20.0), field).double() - 128
+    apart = effects.add(frames, field * effects.per_row(of(5.0, 20.0))).double() - 128
     assert apart.std(dim=(1, 2, 3)).tolist() == pytest.approx([5.0, 20.0], rel=0.02)
     assert float(apart.mean(dim=(1, 2, 3)).abs().max()) < 0.3
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from assets_at import assets_root
 
-from rlft.data.randomize.images import Images
-from rlft.data.randomize.overlay import find_background, majority, swap
+from rlft.data.randomize.effects import find_background, majority, swap
+from rlft.data.randomize.randomizer import Images
 
 CPU = torch.device("cpu")
 H, W = 168, 224

@@ -8,16 +8,17 @@ from helpers.demonstrations import random_demos
 from helpers.toy_world import CPU, PLACEMENT, toy_env, toy_model
 
 from rlft.config.learning import SftConfig
-from rlft.config.randomization import DomainRandomizationConfig
+from rlft.config.schema import DomainRandomizationConfig, ModelConfig
 from rlft.data.normalize import NormStats
 from rlft.data.randomize.randomizer import ImageRandomizer
 from rlft.errors import ConfigError
 from rlft.learn.sft import SftTrainer
-from rlft.policy.pi0.factory import build_policy
+from rlft.policy.pretrained import build_policy
 from rlft.rollout.sampler import RolloutSampler
 from rlft.types import CameraSettings
 
 CAMERAS = (CameraSettings("top", 28, 28),)
+MODEL = ModelConfig(small={"image_size": 28})
 COLOURS = {"hue": 60.0, "brightness": 0.3}
 
 
@@ -91,7 +92,7 @@ def test_the_rollouts_metrics_are_logged():
 def trainer(randomizer=None, **changes) -> SftTrainer:
     torch.set_num_threads(1)
     data = random_demos()
-    policy = build_policy("small", NormStats.from_demos(data), horizon=3, device=CPU, small={"image_size": 28})
+    policy = build_policy(MODEL, NormStats.from_demos(data), horizon=3, device=CPU)
     settings = {"steps": 4, "batch_size": 8, "warmup_steps": 1, "train_expert_only": True} | changes
     return SftTrainer(policy, data, SftConfig(**settings), seed=0, randomizer=randomizer)
 

@@ -1,14 +1,17 @@
 """Frames and states to model inputs: exact where nothing is to be done, refused where nothing can be guessed."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
 
+from rlft.config.schema import ModelConfig
 from rlft.data.normalize import NormStats
 from rlft.policy.base import denormalize, normalize
 from rlft.policy.images import resize_with_pad, stack_cameras
-from rlft.policy.pi0.tokenizer import PromptTokenizer, build_small_tokenizer
-from rlft.policy.pi0.transforms import ObservationTransform, state_prompt
+from rlft.policy.pi0.policy import state_prompt
+from rlft.policy.pretrained import build_policy
 from rlft.types import Observation
 
 
@@ -16,10 +19,10 @@ def make_frames(n=2, height=56, width=56, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
 
 
-def make_transform(cameras=("front",), image_size=56, state_in_prompt=False):
+@cache
+def make_transform(cameras=("front",), kind="small"):
     stats = NormStats((1.0, 2.0), (2.0, 4.0), (0.0,), (1.0,), "Env-v1", "pd", cameras)
-    tokenizer = PromptTokenizer(build_small_tokenizer(384), 48, source="x")
-    return ObservationTransform(image_size, 32, (0, 1), stats, tokenizer, state_in_prompt)
+    return build_policy(ModelConfig(kind), stats, horizon=2, device=torch.device("cpu")).transform
 
 
 def make_observation(frames, state=((1.0, 6.0), (3.0, 2.0))):
@@ -130,13 +133,13 @@ def test_pi05_prompt_holds_the_state_clipped_into_the_bins():
 
 
 def test_pi05_tokens_follow_the_state():
-    transform = make_transform(state_in_prompt=True)
+    transform = make_transform(kind="small_pi05")
     inputs = transform(make_observation(make_frames()))
     assert not torch.equal(inputs.tokens[0], inputs.tokens[1])
 
 
 def test_pi05_prompts_are_as_wide_as_the_longest_state_would_make_them():
-    transform = make_transform(state_in_prompt=True)
+    transform = make_transform(kind="small_pi05")
     widths = set()
     for state in ((-5.0, -5.0), (0.4, 0.9), (5.0, 5.0)):
         inputs = transform(make_observation(make_frames(), (state, state)))

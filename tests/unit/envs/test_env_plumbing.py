@@ -1,50 +1,35 @@
-"""Settings, checks, memory layout and messages: what the implementations share."""
+"""Settings, checks and memory layout: what the implementations share."""
 
 import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict, replace
-from multiprocessing import Pipe
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rlft.assets.commands import COMMAND
 from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings
-from rlft_envs.arrays import FLAGS, MAX_METRICS, shared_arrays
+from rlft_envs.arrays import FLAGS, MAX_METRICS, shared_step
 from rlft_envs.assets import download_command
 from rlft_envs.checks import check_actions, check_reset
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.make import make_vec_env
 from rlft_envs.maniskill.devices import check_vulkan
 from rlft_envs.maniskill.variations import Variation
+from rlft_envs.simulator import make_vec_env
 from rlft_envs.single import ObservationRow
-from rlft_envs.workers import protocol
 from rlft_envs.workers.link import worker_environment
 
-CAMERAS = (CameraSettings("a", 5, 7, fov=0.3, eye=(1.0, 2.0, 3.0), target=(0.0, 0.0, 0.0)), CameraSettings("b", 4, 4))
+CAMERAS = CameraSettings("a", 5, 7), CameraSettings("b", 4, 4)
 SETTINGS = EnvSettings("toy", "ToyReach-v0", 3, 10, "pd_ee_delta_pos", CAMERAS, privileged=True)
-SETTINGS = replace(
-    SETTINGS, reward=RewardSettings("dense", 0.3, 2.0), make_kwargs={"variation": {"goal_offset": [0.1, 0.2]}}
-)
-SPEC = EnvSpec("x", 3, (-1.0, -1.0), (1.0, 1.0), 4, SETTINGS.cameras, "c", 20.0, 10, privileged_dim=6)
-
-
-def test_settings_and_spec_survive_the_wire():
-    mine, theirs = Pipe()
-    message = {"settings": protocol.pack_settings(SETTINGS), "spec": asdict(SPEC), "text": "a\0b"}
-    protocol.send(mine, message, b"raw\0bytes")
-    found, payload = protocol.receive(theirs)
-    assert protocol.unpack_settings(found["settings"]) == SETTINGS
-    assert protocol.unpack_spec(found["spec"]) == SPEC
-    assert (found["text"], payload) == ("a\0b", b"raw\0bytes")
+SPEC = EnvSpec("x", 3, (-1.0, -1.0), (1.0, 1.0), 4, CAMERAS, "c", 20.0, 10, privileged_dim=6)
 
 
 def test_what_a_worker_writes_is_what_the_pool_reads_whatever_the_chunk():
     descriptor = os.memfd_create("test")
-    mine, _, rewards = shared_arrays(descriptor, SPEC, 5)
-    part = shared_arrays(descriptor, SPEC, 5)[0].part(slice(1, 3))
+    mine = shared_step(descriptor, SPEC, 5)
+    part = shared_step(descriptor, SPEC, 5).part(slice(1, 3))
     rows = []
     for slot in range(2):
         images = {c.name: np.full((c.height, c.width, 3), 50 * slot + i, np.uint8) for i, c in enumerate(SPEC.cameras)}
@@ -54,24 +39,23 @@ def test_what_a_worker_writes_is_what_the_pool_reads_whatever_the_chunk():
     part.n_executed[:] = 4, 5
     for number, name in enumerate(FLAGS):
         getattr(part, name)[number % 2] = True
-    obs = mine.observation([2, 1], ["go", "stay", "come"])
-    for k, row in enumerate(reversed(rows)):
+    obs = mine.copy().obs
+    for k, row in enumerate(rows, start=1):
         assert all(np.array_equal(obs.images[name][k], image) for name, image in row.images.items())
         assert np.array_equal(obs.state[k], row.state)
         assert np.array_equal(obs.privileged[k], row.privileged)
-    assert obs.task == ["come", "stay"]
     # A longer chunk grows the memory, and leaves where it is what was there.
-    _, actions, longer = shared_arrays(descriptor, SPEC, 5000)
-    actions[:], longer[:], part.state[:] = 1.0, 2.0, 7.0
-    mine.name_metrics(part.metric_names)
-    step = mine.chunk_step(longer, ["go", "stay", "come"])
+    longer = shared_step(descriptor, SPEC, 5000)
+    longer.actions[:], longer.rewards[:], part.obs.state[:] = 1.0, 2.0, 7.0
+    longer.name_metrics(part.metrics)
+    step = longer.copy()
     os.close(descriptor)
     assert step.n_executed.tolist() == [0, 4, 5]
     assert [getattr(step, name).tolist() for name in FLAGS] == [[False, n % 2 == 0, n % 2 == 1] for n in range(5)]
     assert np.array_equal(step.metrics["distance"], np.array([0.0, 0.1, 1.1], np.float32))
     assert step.obs.state[:, 0].tolist() == [0.0, 7.0, 7.0]
-    assert rewards.shape == (3, 5)
-    longer[:] = 0.0
+    assert mine.rewards.shape == (3, 5)
+    longer.rewards[:] = 0.0
     part.clear([0, 1])
     assert (step.rewards == 2.0).all()
     assert step.ended.tolist() == [False, True, True], "what was handed out is a copy"
@@ -95,7 +79,7 @@ def test_a_worker_finds_what_its_parent_finds(tmp_path, monkeypatch):
 
 
 def arrays_of(spec):
-    return shared_arrays(os.memfd_create("test"), spec, 1)[0]
+    return shared_step(os.memfd_create("test"), spec, 1)
 
 
 def test_numbers_that_are_not_finite_are_not_stored():
@@ -103,7 +87,7 @@ def test_numbers_that_are_not_finite_are_not_stored():
     row = ObservationRow({}, np.array([1, np.nan, np.inf, 2], np.float32), np.zeros(6, np.float32))
     assert not row.is_finite()
     arrays.write(0, row)
-    assert arrays.state.tolist() == [[1, 0, 0, 2]]
+    assert arrays.obs.state.tolist() == [[1, 0, 0, 2]]
 
 
 def test_checks_name_what_is_wrong():
@@ -144,11 +128,13 @@ def test_make_refuses_in_words(changes, words):
     ("values", "words"),
     [
         ({"object_regoin": [[0, 1], [0, 1]]}, "did you mean object_region"),
-        ({"object_region": [0, 1]}, "shape"),
+        ({"object_region": [0, 1]}, r"variation\.object_region\.0 = 0: Input should be a valid array"),
+        ({"object_region": [[0, 1, 2], [0, 1]]}, r"object_region\.0 = \[0, 1, 2\]: .* at most 2 items"),
         ({"object_region": [[1, 0], [0, 1]]}, "low <= high"),
-        ({"object_mass": -1}, "positive"),
+        ({"object_mass": -1}, "greater than 0"),
         ({"goal_offset": [float("nan"), 0.0]}, "finite"),
-        ({"object_yaw": "left"}, "numbers"),
+        ({"object_yaw": "left"}, "object_yaw = 'left': Input should be a valid array"),
+        ({"goal_offset": [1.0]}, "at least 2 items"),
     ],
 )
 def test_a_wrong_variation_is_refused(values, words):
@@ -174,10 +160,10 @@ def test_a_missing_vulkan_driver_is_found_before_anything_is_imported(monkeypatc
 
 def test_importing_and_making_a_toy_imports_no_simulator():
     code = (
-        "import sys, rlft, rlft_envs, rlft_envs.make, rlft_envs.workers.pool, rlft_envs.toy\n"
+        "import sys, rlft, rlft_envs, rlft_envs.simulator, rlft_envs.workers.pool, rlft_envs.toy\n"
         "import rlft_envs.maniskill.variations\n"
         "from rlft.types import EnvSettings\n"
-        "rlft_envs.make.make_vec_env(EnvSettings('toy', 'ToyReach-v0', 1, 5, 'pd_ee_delta_pos'))\n"
+        "rlft_envs.simulator.make_vec_env(EnvSettings('toy', 'ToyReach-v0', 1, 5, 'pd_ee_delta_pos'))\n"
         "heavy = {'torch', 'mani_skill', 'sapien', 'lerobot', 'transformers', 'wandb', 'gymnasium'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )

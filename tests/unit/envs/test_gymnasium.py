@@ -11,9 +11,8 @@ import pytest
 from rlft.types import CameraSettings, DemoAttempt, EnvSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.gym.reading import look_up, read_image
-from rlft_envs.make import make_vec_env
 from rlft_envs.record import RecordSettings, record
-from rlft_envs.simulator import build_single_env, simulator_of
+from rlft_envs.simulator import build_single_env, make_vec_env, simulator_of
 from rlft_envs.task import make_expert
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
@@ -125,7 +124,7 @@ def test_demonstrations_are_recorded():
 def test_images_are_rendered_once_per_chunk_where_the_environment_lets_it(settings):
     env = make_vec_env(settings)
     env.reset([0], [8])
-    inner = env._links[0].slots.envs[0].env
+    inner = env._links[0].envs[0].env
     drawn = []
     target, name = (inner, "_draw") if settings is not FLAT else (inner.unwrapped, "render")
     original = getattr(target, name)

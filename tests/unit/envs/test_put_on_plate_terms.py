@@ -28,13 +28,13 @@ def test_success_is_near_above_and_touching():
 
 def test_a_turned_box_is_as_wide_as_its_corners():
     yaw = 0.7
-    q = torch.tensor([[np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]], dtype=torch.float32)
-    found = upright_size(torch.tensor([CARROT]), q)[0].numpy()
+    q = np.array([[np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]])
+    found = upright_size(np.array([CARROT]), q)[0]
     corners = np.array([[sx * CARROT[0], sy * CARROT[1]] for sx in (-0.5, 0.5) for sy in (-0.5, 0.5)])
     R = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
     np.testing.assert_allclose(found, [*np.ptp(corners @ R.T, axis=0), CARROT[2]], atol=1e-6)
-    on_end = torch.tensor([[np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0]], dtype=torch.float32)  # x becomes z
-    np.testing.assert_allclose(upright_size(torch.tensor([CARROT]), on_end)[0], [0.04, 0.032, 0.12], atol=1e-6)
+    on_end = np.array([[np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0]])  # x becomes z
+    np.testing.assert_allclose(upright_size(np.array([CARROT]), on_end)[0], [0.04, 0.032, 0.12], atol=1e-6)
 
 
 def flags(*values):
@@ -110,6 +110,17 @@ def test_a_texture_over_everything_is_seen_through_a_window_that_follows_the_for
     window = texture[0, 3 : 3 + 6, 4 : 4 + 8]  # the middle of rows 2..4 and columns 3..6
     assert torch.equal(out[0], (0.5 * below[0] + 0.5 * window).to(torch.uint8))
     assert torch.equal(out[1], below[1])  # nothing simulated is seen there
+
+
+def test_environments_do_not_mix():
+    rgb, background, foreground = images()
+    foreground[1, 0:2, 0:3] = True
+    texture = torch.full_like(rgb, 77)
+    both = blend_box(rgb, background, foreground, texture, torch.tensor([0.3, 0.5]))
+    for e in range(2):
+        one = slice(e, e + 1)
+        alone = blend_box(rgb[one], background[one], foreground[one], texture[one], torch.tensor([0.3, 0.5])[one])
+        assert torch.equal(both[one], alone)
 
 
 def stretched_one_by_one(rgb, background, foreground, texture, mix):

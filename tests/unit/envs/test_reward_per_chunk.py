@@ -7,7 +7,7 @@ import pytest
 
 from rlft.types import EnvSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.make import make_vec_env
+from rlft_envs.simulator import make_vec_env
 from rlft_envs.toy import ToyEnv
 
 SETTINGS = EnvSettings("toy", "ToyReach-v0", 3, 23, "pd_ee_delta_pos", reward=RewardSettings(scale=3.0))
@@ -24,7 +24,7 @@ def play(settings, monkeypatch, towards_goal=True):
     asked.clear()
     chunks, rng = [], np.random.default_rng(0)
     while not (chunks and chunks[-1].ended.all()):
-        away = np.stack([toy._goal - toy._pos for toy in env._links[0].slots.envs])[:, None]
+        away = np.stack([toy._goal - toy._pos for toy in env._links[0].envs])[:, None]
         actions = np.clip(3 * away, -1, 1) if towards_goal else rng.uniform(-1, 1, (3, 1, 2))
         chunks.append(env.step_chunk(0.6 * np.repeat(actions, A, 1)))
     env.close()

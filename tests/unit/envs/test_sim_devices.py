@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from rlft.types import CameraSettings, EnvSettings
-from rlft_envs import make
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.maniskill import simulator
 from rlft_envs.maniskill.devices import on_gpu, physics_device, render_device
+from rlft_envs.simulator import make_vec_env
 
 CPU = EnvSettings("maniskill", "PushCube-v1", 1, 10, "pd_ee_delta_pos", cameras=(CameraSettings("base_camera", 8, 8),))
 GPU = replace(CPU, sim_backend="gpu")
@@ -66,7 +66,7 @@ def test_all_workers_are_told_the_same_renderer_and_the_log_says_which(monkeypat
     monkeypatch.setattr(simulator, "check_vulkan", lambda: None)
     monkeypatch.setattr("rlft_envs.workers.pool.WorkerPool", lambda settings: settings)
     with caplog.at_level("INFO", logger="rlft_envs.maniskill.simulator"):
-        settings = make.make_vec_env(replace(CPU, num_workers=2))
+        settings = make_vec_env(replace(CPU, num_workers=2))
     assert settings.render_backend == "sapien_cuda:0"
     assert "physx_cpu renders on sapien_cuda:0" in caplog.text
 

@@ -42,6 +42,15 @@ def test_actions_are_displacements_and_are_clipped():
     np.testing.assert_allclose(env.observe().state[:2] - before[:2], [0.5 * MAX_STEP, -MAX_STEP], atol=1e-6)
 
 
+def test_standing_still_is_truncated_not_terminated():
+    env = ToyEnv(SETTINGS)
+    env.reset(0)
+    results = [env.step(np.zeros(2)) for _ in range(40)]
+    assert [r.truncated for r in results] == [False] * 39 + [True]
+    assert not any(r.terminated for r in results)
+    assert sum(r.reward for r in results) == pytest.approx(0.0)
+
+
 def test_an_episode_may_go_on_after_success_and_pays_the_bonus_once():
     env = ToyEnv(replace(SETTINGS, episode_ends_on_success=False, reward=RewardSettings("sparse")))
     env.reset(1)
@@ -77,7 +86,6 @@ def test_stepping_before_reset_is_refused():
         ({"state_terms": ("qpos",)}, "env.state_terms"),
         ({"cameras": (CameraSettings("c", 8, 8, fov=1.0),)}, "a name and a size only"),
         ({"make_kwargs": {"wind": 3}}, "env.make_kwargs"),
-        ({"make_kwargs": {"fault": {"kind": "rais", "seed": 0}}}, "did you mean raise"),
     ],
 )
 def test_what_the_toy_lacks_is_refused(changes, words):

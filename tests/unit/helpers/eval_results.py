@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from rlft.evaluate import EpisodeResult, EvalProtocol, EvalResult
-from rlft.evaluate.result import summarise
+from rlft.evaluate.protocol import EvalProtocol
+from rlft.evaluate.result import EpisodeResult, EvalResult, summarise
 from rlft.types import CameraSettings, EnvSettings
 
 SEED = 1_000_000

@@ -10,7 +10,7 @@ from rlft.config.schema import RunConfig
 from rlft.objective.ppo import PPO
 from rlft.policy.actor import Actor, Draws
 from rlft.policy.denoise import make_schedule
-from rlft.policy.noise import NoiseHead
+from rlft.policy.heads import NoiseHead
 from rlft.rollout.buffer import ChunkRows, Rollout
 
 CPU = torch.device("cpu")

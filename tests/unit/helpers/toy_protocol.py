@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from helpers.toy_world import PLACEMENT, toy_env, toy_settings
 
-from rlft.evaluate import EvalProtocol, Evaluator, choose_ids
+from rlft.evaluate.loop import Evaluator
+from rlft.evaluate.protocol import EvalProtocol, choose_ids
 from rlft.types import EnvSettings
 from rlft_envs.task import configuration_space
 

@@ -10,7 +10,7 @@ from rlft.objective.ppo import PPO
 from rlft.placement import Placement
 from rlft.rollout.sampler import RolloutSampler
 from rlft.types import EnvSettings, RewardSettings
-from rlft_envs.make import make_vec_env
+from rlft_envs.simulator import make_vec_env
 
 CPU = torch.device("cpu")
 PLACEMENT = Placement(CPU, CPU, CPU)

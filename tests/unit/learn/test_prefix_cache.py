@@ -7,13 +7,13 @@ import pytest
 import torch
 from helpers.demonstrations import random_demos
 
-from rlft import memory
 from rlft.config.learning import OptimizerConfig, SftConfig
+from rlft.config.schema import ModelConfig
 from rlft.data.normalize import NormStats
 from rlft.errors import ConfigError
 from rlft.learn import prefix_cache
 from rlft.learn.sft import SftTrainer
-from rlft.policy.pi0.factory import build_policy
+from rlft.policy.pretrained import build_policy
 
 CPU = torch.device("cpu")
 FRAMES = 96
@@ -24,7 +24,8 @@ KINDS = ("small", "small_pi05")
 def trainer(kind="small", cache: bool | None = True, *, steps=6, batch_size=4, perturb=None, **changes) -> SftTrainer:
     torch.set_num_threads(1)
     data = random_demos((FRAMES // 2, FRAMES // 2), ("reach", LONG))
-    policy = build_policy(kind, NormStats.from_demos(data), horizon=3, device=CPU, small={"image_size": 28})
+    model = ModelConfig(kind, small={"image_size": 28})
+    policy = build_policy(model, NormStats.from_demos(data), horizon=3, device=CPU)
     with torch.no_grad():
         g = torch.Generator().manual_seed(3)
         for parameter in policy.parameters():  # π0.5's time enters through weights that begin at zero
@@ -50,7 +51,7 @@ def test_losses_and_gradients_are_those_of_encoding_anew(kind):
         for p, q in zip(kept.parameters, anew.parameters, strict=True):
             torch.testing.assert_close(p.grad, q.grad, atol=1e-6, rtol=1e-4)
         anew.policy.load_state_dict(kept.policy.state_dict())  # Adam makes much of the last bits of tiny gradients
-    assert kept.prefixes.encoded > 0
+    assert kept.prefixes._filled.any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,7 +86,7 @@ def test_only_blocks_that_were_asked_for_are_encoded_and_each_once():
     assert rows[1:] == [block, block]
     t.prefixes.rows(torch.arange(FRAMES))
     assert sum(rows[1:]) == FRAMES
-    assert t.prefixes.encoded == FRAMES
+    assert t.prefixes._filled.all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -122,7 +123,7 @@ def test_a_resumed_run_encodes_in_the_blocks_of_the_one_it_continues():
     second.policy.load_state_dict(first.policy.state_dict())
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     assert second.prefixes.block == first.prefixes.block
-    assert second.prefixes.encoded == 0
+    assert not second.prefixes._filled.any()
     assert [first.step()["loss"] for _ in range(3)] == [second.step()["loss"] for _ in range(3)]
 
 
@@ -171,15 +172,3 @@ def test_the_limit_is_a_share_of_the_free_memory(monkeypatch):
     assert trainer(cache=None, train_expert_only=False).prefixes is None
     with pytest.raises(ConfigError, match=r"96 frames x .* GB free on cpu .*sft.cache_prefix=null"):
         trainer(cache=True)
-
-
-def test_free_memory_of_the_host_is_what_the_kernel_calls_available(monkeypatch, tmp_path):
-    assert 10**7 < memory.free_bytes(CPU) < 10**14
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    (tmp_path / "meminfo").write_text("MemTotal: 900 kB\nMemFree: 10 kB\nMemAvailable:   300 kB\n")
-    assert memory.free_bytes(CPU) == 300 * 1024
-
-
-def test_free_memory_of_a_gpu_is_the_drivers_figure(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 9))
-    assert memory.free_bytes(torch.device("cuda:1")) == 7

@@ -7,18 +7,20 @@ import torch
 from helpers.demonstrations import random_demos
 
 from rlft.config.learning import OptimizerConfig, SftConfig
+from rlft.config.schema import ModelConfig
 from rlft.data.normalize import NormStats
 from rlft.errors import DivergedError
 from rlft.learn import sft
 from rlft.learn.sft import SftTrainer
-from rlft.policy.pi0.factory import build_policy
+from rlft.policy.pretrained import build_policy
 
 CPU = torch.device("cpu")
+MODEL = ModelConfig(small={"image_size": 28})
 
 
 def trainer(steps: int = 8, **changes) -> SftTrainer:
     data = random_demos()
-    policy = build_policy("small", NormStats.from_demos(data), horizon=3, device=CPU, small={"image_size": 28})
+    policy = build_policy(MODEL, NormStats.from_demos(data), horizon=3, device=CPU)
     defaults = {"steps": steps, "batch_size": 8, "warmup_steps": 2, "optimizer": OptimizerConfig(lr=3e-3)}
     return SftTrainer(policy, data, SftConfig(**(defaults | changes)), seed=0)
 

@@ -13,7 +13,7 @@ from rlft.config.learning import OptimizerConfig
 from rlft.config.load import changed, load
 from rlft.learn.updater import Updater
 from rlft.objective.grpo import GRPO, SAME, group_advantages
-from rlft.objective.surrogate import ChainTrace
+from rlft.policy.actor import ChainTrace
 from rlft.rollout.buffer import ChunkRows, Rollout
 
 G = 3
@@ -51,7 +51,7 @@ def random_rollout(T, E, seed):
         reward = torch.randint(0, 2, (E, 1), generator=g).float().masked_fill(broken[:, None], math.nan)
         chunks = ChunkRows(reward, torch.ones(E, dtype=torch.int64), ended & ~broken, truncated & ~broken, broken)
         rows = torch.zeros(E, 1, 1, 1)
-        rollout.add(t, range(E), trace=ChainTrace(rows, torch.zeros(E), torch.zeros(E), rows), chunks=chunks)
+        rollout.add(t, range(E), trace=ChainTrace(torch.zeros(E), torch.zeros(E), rows, rows), chunks=chunks)
         age[ended | truncated | broken] = 0
     return rollout
 

@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from helpers.learners import judge, make_ppo, one_step, settings
-from helpers.toy_policies import MlpPolicy, NoPrefix, repeat_rows
+from helpers.learners import judge, make_actor, make_ppo, one_step, settings
+from helpers.toy_policies import ConstantTargetPolicy, MlpPolicy, NoPrefix, repeat_rows
 from torch import nn
 
 from rlft.config.learning import GuardConfig, OptimizerConfig
@@ -79,6 +79,27 @@ def test_bandit_reaches_its_analytic_optimum(method):
         optimum = -2 * 0.25 * last
     assert float(r.mean()) == pytest.approx(optimum, rel=0.1)
     assert float((model.actor.policy.weight.detach() - truth).abs().max()) < 0.08
+
+
+def test_score_function_gradient_agrees_with_the_reparameterised_one():
+    """E[A grad log p] equals grad E[r] for a differentiable reward, within Monte-Carlo error."""
+    policy = ConstantTargetPolicy(width=2)
+    actor = make_actor(policy, std=(0.3, 0.30003))
+    n = 60_000
+    noise = torch.randn(n, 5, 1, 2, generator=generator())
+    goal = torch.tensor([0.5, -1.0])
+    prefix = NoPrefix(torch.zeros(n, 1))
+    sample = actor.sample(prefix, noise, torch.zeros(n, dtype=torch.int64))
+    r = -((sample.actions[:, 0] - goal) ** 2).sum(-1)
+    log_prob = actor.evaluate(prefix, sample.trace.chain, sample.trace.stochastic_step).log_prob.joint(torch.ones(n))
+    (score,) = torch.autograd.grad(((r - r.mean()) * log_prob).mean(), policy.theta)
+    x = noise[:, 0]
+    for k in range(4):
+        mean, std, _ = actor.step_dist(prefix, x, torch.full((n,), k), torch.ones(n, dtype=torch.bool))
+        x = mean + std * noise[:, k + 1]
+    (pathwise,) = torch.autograd.grad(-((x[:, 0] - goal) ** 2).sum(-1).mean(), policy.theta)
+    assert torch.allclose(pathwise, 2 * goal, atol=0.02)
+    assert torch.allclose(score, pathwise, atol=0.08)
 
 
 def mlp_rollout(policy=None, *, method="flow_noise", learned=True, **changes):
@@ -199,6 +220,16 @@ class Rounded(MlpPolicy):
         v, features = super().velocity(prefix, x, t)
         step = 2.0**-7 * (1.0 + 0.3 * (len(x) % 7))
         return (v / step).round() * step, features
+
+
+def test_low_precision_recomputes_the_rollouts_log_probs_and_exact_products_do_not():
+    model, rollout = mlp_rollout(Rounded(), learned=False, exact=False, batch_size=40, update_epochs=1)
+    metrics = update(model, rollout)
+    assert metrics["first_max_log_ratio"] == 0.0
+    assert metrics["rollout_max_log_ratio"] > 0.05
+    model, rollout = mlp_rollout(Rounded(), learned=False, batch_size=40, update_epochs=1)
+    with pytest.raises(DivergedError, match="max_first_log_ratio"):
+        update(model, rollout)
 
 
 def test_low_precision_without_recomputation_is_warned_of(caplog):

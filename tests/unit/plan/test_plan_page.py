@@ -1,17 +1,19 @@
 """The page that a person reads; what is advised makes the run fit, is no more than needed, and is not made up."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rlft import cli
+from rlft.cli import plan_options
 from rlft.config.load import changed, load
-from rlft.learn import prefix_cache
-from rlft.plan.machine import GIB, RESERVE, SHARE, Machine, advise, format_overrides, measure
+from rlft.placement import SHARE
+from rlft.plan.machine import GIB, RESERVE, Machine, advise, format_overrides, measure
 from rlft.plan.memory import CUDA_CONTEXT, HOST, Assumptions
-from rlft.plan.page import plan_page, split_options
-from rlft.plan.stage_page import stage_page
+from rlft.plan.page import plan_page, stage_page
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
@@ -32,12 +34,25 @@ def test_the_documented_page_is_what_the_command_prints(capsys):
     assert capsys.readouterr().out.split() == wanted.split()
 
 
+@pytest.mark.parametrize("words", [["--help"], ["policy=pi9"]])
+def test_help_and_errors_are_light(words):
+    code = (
+        f"import sys, runpy; sys.argv = ['plan.py', *{words}]\n"
+        f"try: runpy.run_path({str(ROOT / 'scripts' / 'plan.py')!r}, run_name='__main__')\n"
+        f"except SystemExit as done: assert done.code == {0 if words == ['--help'] else 2}, done.code\n"
+        "heavy = [m for m in ('torch', 'lerobot', 'transformers', 'mani_skill') if m in sys.modules]\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_demonstrations_that_are_there_are_counted(tmp_path):
     facts = tmp_path / "meta" / "info.json"
     facts.parent.mkdir()
     facts.write_text('{"total_frames": 321}')
     words = ["--stage", "sft", "--host-gib", "8", f"dataset.path={tmp_path}", "--cfg", "sft.batch_size=8"]
-    options, rest = split_options(words)
+    options, rest = plan_options(words)
     assert rest == words[4:]
     text = plan_page(load("plan", [word for word in rest if "=" in word]), options)
     assert "batch 8, 321 frames" in text
@@ -136,7 +151,6 @@ def test_what_harms_less_is_preferred_and_taken_no_further_than_needed():
 
 
 def test_auto_goes_by_the_share_that_the_run_itself_goes_by():
-    assert SHARE == prefix_cache.SHARE
     cfg = load("train_rl", ["policy=small", "placement=one_gpu", "env.num_envs=64"])
     plan = machine(80, 64).plan("train_rl", cfg)
     assert plan.store == "prefix"

@@ -4,7 +4,7 @@ import pytest
 from helpers.plan_cases import toy_rollout, toy_runner, toy_settings
 
 from rlft.plan.memory import HOST, Assumptions, plan_rl
-from rlft.plan.rollout import rollout_bytes
+from rlft.plan.network import rollout_bytes
 
 PREFIX, IMAGES = "buffer.store=prefix", "buffer.store=images"
 GROUPS = ("train.objective=grpo", "train.options.group_size=2", "env.max_episode_len=20")

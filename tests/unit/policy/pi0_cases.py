@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
+from rlft.config.schema import ModelConfig
 from rlft.data.normalize import NormStats
-from rlft.policy.pi0.factory import build_policy
+from rlft.policy.pretrained import build_policy
 from rlft.types import Observation
 
 torch.set_num_threads(1)  # the models are too small to share, and threads that wait for each other cost seconds
@@ -20,8 +21,9 @@ def make_stats(cameras=CAMERAS):
     return NormStats((0.1,) * S, (0.5,) * S, *actions, "Env-v1", "pd", cameras)
 
 
-def make_policy(kind="small", cameras=CAMERAS, **kwargs):
-    policy = build_policy(kind, make_stats(cameras), horizon=H, device=CPU, **kwargs)
+def make_policy(kind="small", cameras=CAMERAS, *, real_dims=None, state_dims=None, **model):
+    where = {"real_dims": real_dims, "state_dims": state_dims}
+    policy = build_policy(ModelConfig(kind, **model), make_stats(cameras), horizon=H, device=CPU, **where)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():  # gates and norms that start at zero would hide mistakes
         for parameter in policy.parameters():

@@ -7,9 +7,10 @@ from helpers.crossings import META, Crossings
 from helpers.learners import make_ppo
 from pi0_cases import CPU, TASKS, H, N, S, make_observation, make_stats
 
+from rlft.config.schema import ModelConfig
 from rlft.objective.ppo import PpoSignal
 from rlft.placement import Placement
-from rlft.policy.pi0.factory import build_policy
+from rlft.policy.pretrained import build_policy
 from rlft.rollout.buffer import MicroBatch
 from rlft.types import Observation
 
@@ -20,7 +21,7 @@ DENSITIES = pytest.mark.parametrize("density", ["executed", "masked", "chain"])
 
 
 def on_the_device(kind="small"):
-    return build_policy(kind, make_stats(), horizon=H, device=META)
+    return build_policy(ModelConfig(kind), make_stats(), horizon=H, device=META)
 
 
 def ppo(kind, method, density="masked"):

@@ -7,8 +7,8 @@ import torch
 from helpers.learners import make_actor
 from helpers.toy_policies import LinearGaussianPolicy, MlpPolicy, NoPrefix
 
-from rlft.policy.denoise import ChainLogProb, make_schedule, normal_log_prob, time_grid, transition_mean
-from rlft.policy.noise import NoiseHead
+from rlft.policy.denoise import ChainLogProb, make_schedule, normal_log_prob, transition_mean
+from rlft.policy.heads import NoiseHead
 
 MU, S = 0.7, 0.3
 
@@ -33,7 +33,7 @@ def propagate(schedule, policy, learned_std=None):
 
 
 def test_time_runs_from_noise_to_action():
-    assert time_grid(4).tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert make_schedule("ode", 4, 0.0).t.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
 def test_flow_sde_stds_are_the_published_ones():
@@ -99,8 +99,8 @@ def test_chain_log_prob_is_the_joint_normal_density(method):
     joint = torch.distributions.MultivariateNormal(torch.stack(mean).double(), transform @ transform.T)
     noise = torch.randn(32, num_steps + 1, 1, 1, generator=torch.Generator().manual_seed(2))
     sample = model.sample(NoPrefix(torch.zeros(32, 1)), noise, torch.zeros(32, dtype=torch.int64))
-    expected = joint.log_prob(sample.chain[:, :, 0, 0].double())
-    assert torch.allclose(sample.log_prob.joint(torch.ones(32)).double(), expected, atol=2e-4)
+    expected = joint.log_prob(sample.trace.chain[:, :, 0, 0].double())
+    assert torch.allclose(sample.trace.joint(torch.ones(32)).double(), expected, atol=2e-4)
 
 
 METHODS = ["flow_noise", "flow_sde", "flow_sde_single", "flow_cps"]
@@ -121,16 +121,36 @@ def sample_and_evaluate(model, n=12, seed=3):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_update_path_reproduces_the_rollouts_log_prob_and_features(method):
+    model = make_model(MlpPolicy(), method, 4, act_steps=2, explored=[0, 2], learned=True)
+    prefix, sample = sample_and_evaluate(model)
+    again = model.evaluate(prefix, sample.trace.chain, sample.trace.stochastic_step)
+    for executed in (torch.full((12,), 2), torch.ones(12)):
+        assert torch.allclose(again.log_prob.joint(executed), sample.trace.joint(executed), atol=1e-4)
+    assert torch.allclose(again.features, sample.features, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_shifted_time_grid_is_noticed(method):
+    model = make_model(MlpPolicy(), method, 4, act_steps=2, explored=[0, 2])
+    prefix, sample = sample_and_evaluate(model)
+    model.schedule.t.sub_(0.01).clamp_(min=1e-3)
+    again = model.evaluate(prefix, sample.trace.chain, sample.trace.stochastic_step)
+    whole = torch.full((12,), 2)
+    assert (again.log_prob.joint(whole) - sample.trace.joint(whole)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_padding_and_unexecuted_steps_leave_the_log_prob_unchanged(method):
     model = make_model(MlpPolicy(horizon=3, width=4), method, 4, act_steps=2, explored=[0, 2])
     prefix, sample = sample_and_evaluate(model)
-    base = joint(model, prefix, sample.chain, sample.stochastic_step)
-    last = sample.chain.clone()
+    base = joint(model, prefix, sample.trace.chain, sample.trace.stochastic_step)
+    last = sample.trace.chain.clone()
     last[:, -1, 2:] += 5.0  # beyond act_steps
     last[:, -1, :, [1, 3]] -= 5.0  # padded dimensions
-    assert torch.equal(joint(model, prefix, last, sample.stochastic_step), base)
+    assert torch.equal(joint(model, prefix, last, sample.trace.stochastic_step), base)
     last[:, -1, 0, 0] += 0.1  # a real one
-    moved = joint(model, prefix, last, sample.stochastic_step)
+    moved = joint(model, prefix, last, sample.trace.stochastic_step)
     if method == "flow_cps":  # its last step is deterministic: no density there
         assert torch.equal(moved, base)
     elif method != "flow_sde_single":
@@ -148,11 +168,11 @@ def test_single_step_sampler_draws_one_step_and_follows_the_ode_elsewhere():
     prefix, sample = sample_and_evaluate(model)
     ode = make_schedule("ode", 4, 0.0)
     for k in range(4):
-        x = sample.chain[:, k]
+        x = sample.trace.chain[:, k]
         v, _ = model.policy.velocity(prefix, x, ode.t[k].expand(len(x)))
         flow = transition_mean(x, v, ode.t[k].expand(len(x)), ode.t[k + 1].expand(len(x)), ode.t[k + 1].expand(len(x)))
-        same = (sample.chain[:, k + 1] - flow).abs().amax((1, 2)) < 1e-5
-        assert torch.equal(same, sample.stochastic_step != k)
+        same = (sample.trace.chain[:, k + 1] - flow).abs().amax((1, 2)) < 1e-5
+        assert torch.equal(same, sample.trace.stochastic_step != k)
 
 
 def test_noise_head_starts_at_the_geometric_mean_and_stays_in_bounds():
@@ -183,11 +203,11 @@ def test_dimensions_that_are_not_explored_follow_the_flow_and_have_no_density():
     model = make_model(MlpPolicy(horizon=2, width=3), "flow_noise", 3, std=(0.1, 0.2), explored=[0], frozen=[2])
     prefix, sample = sample_and_evaluate(model)
     k = torch.zeros(12, dtype=torch.int64)
-    mean, _, _ = model.step_dist(prefix, sample.chain[:, 0], k, torch.ones(12, dtype=torch.bool))
-    difference = (sample.chain[:, 1] - mean).abs().amax((0, 1))
+    mean, _, _ = model.step_dist(prefix, sample.trace.chain[:, 0], k, torch.ones(12, dtype=torch.bool))
+    difference = (sample.trace.chain[:, 1] - mean).abs().amax((0, 1))
     assert difference[2] == 0.0
     assert difference[0] > 0.0
-    moved = sample.chain.clone()
+    moved = sample.trace.chain.clone()
     moved[:, -1, :, 2] += 1.0
-    k = sample.stochastic_step
-    assert torch.equal(joint(model, prefix, moved, k), joint(model, prefix, sample.chain, k))
+    before, after = (joint(model, prefix, x, sample.trace.stochastic_step) for x in (sample.trace.chain, moved))
+    assert torch.equal(before, after)

@@ -57,6 +57,13 @@ def test_a_checkpoint_is_seen_as_shapes_without_its_weights(tmp_path):
     assert {k: v.shape for k, v in shapes.state_dict().items()} == {k: v.shape for k, v in policy.state_dict().items()}
 
 
+def test_the_longest_prompt_is_known_to_the_next_who_estimates_memory(tmp_path):
+    policy = make_policy()
+    policy.prompt_length = 23
+    save_pretrained(policy, tmp_path)
+    assert load_pretrained(tmp_path, device=CPU).expected_prompt_length("push") == 23
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -11,10 +11,11 @@ from lerobot.policies.pi05.configuration_pi05 import PI05Config
 from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline, UnnormalizerProcessorStep
 from pi0_cases import CPU, S, make_observation, make_policy
 
+from rlft.config.schema import ModelConfig
 from rlft.data.normalize import NormStats
 from rlft.policy.base import normalize
-from rlft.policy.pi0.factory import MODES, build_policy
-from rlft.policy.pretrained import family_of, load_pretrained, save_pretrained
+from rlft.policy.pi0.factory import MODES
+from rlft.policy.pretrained import build_policy, family_of, load_pretrained, save_pretrained
 
 SKEWED = np.exp(np.random.default_rng(5).normal(size=(4000, S + 3))) * [0.01, 1, 10, 100, 1, 0.1, 20] + 3.0
 METHODS = ["mean_std", "quantiles", "bounds"]
@@ -33,10 +34,8 @@ def stats_of(method):
 def exported(request, tmp_path):
     """A policy, and lerobot's pipelines as read from its checkpoint."""
     kind, method = request.param
-    policy = build_policy(kind, stats_of(method), horizon=5, device=CPU)
+    policy = build_policy(ModelConfig(kind), stats_of(method), horizon=5, device=CPU)
     save_pretrained(policy, tmp_path)
-    again = load_pretrained(tmp_path, device=CPU)
-    assert (again.stats, again.config.normalization_mapping["STATE"]) == (policy.stats, MODES[method])
     overrides = {"tokenizer_processor": {"tokenizer_name": str(tmp_path / "tokenizer")}}
     before = PolicyProcessorPipeline.from_pretrained(tmp_path, "policy_preprocessor.json", overrides=overrides)
     after = PolicyProcessorPipeline.from_pretrained(tmp_path, "policy_postprocessor.json")
@@ -83,6 +82,9 @@ def test_the_prompts_are_lerobots_but_for_states_below_minus_one(exported):
         if policy.is_pi05 and z[0] < -1:
             assert "State: -1 89" in theirs
             theirs = theirs.replace("State: -1 89", "State: 0 89")
+        else:
+            for name, mine in (("tokens", inputs.tokens), ("attention_mask", inputs.token_mask)):
+                assert torch.equal(ready[f"observation.language.{name}"][:, : mine.shape[1]], mine)
         assert ours == theirs
         assert ("State: 0 89 179 255;" in ours) is policy.is_pi05
 
@@ -94,6 +96,15 @@ def test_the_default_is_what_lerobot_declares_for_the_pretrained_weights(kind, c
     assert family_of(kind).stats_method == family_of(small).stats_method
     assert declared["STATE"] is declared["ACTION"] is MODES[family_of(kind).stats_method]
     assert declared["VISUAL"] is NormalizationMode.IDENTITY
+
+
+@pytest.mark.parametrize("kind", ["small", "small_pi05"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_checkpoint_says_which_and_is_loaded_with_its_own(kind, method, tmp_path):
+    save_pretrained(build_policy(ModelConfig(kind), stats_of(method), horizon=5, device=CPU), tmp_path)
+    again = load_pretrained(tmp_path, device=CPU)
+    assert again.stats == stats_of(method)
+    assert again.config.normalization_mapping["STATE"] is MODES[method]
 
 
 def test_dimensions_that_lerobot_would_misread_are_named_when_saving(tmp_path, caplog):

@@ -1,16 +1,20 @@
 """What a π0 policy promises: padding, absent cameras, frozen parts, precision, real sizes."""
 
+import dataclasses
+
 import pytest
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.pi0.modeling_pi0 import PI0Config, PI0Policy, PI0Pytorch
 from pi0_cases import CPU, D, H, N, S, make_chunk, make_observation, make_policy, make_stats
 
+from rlft.config.schema import ModelConfig
 from rlft.errors import ConfigError
 from rlft.policy.base import TIME_OFFSET, TIME_SCALE, flow_times
-from rlft.policy.pi0.factory import build_policy, restore_buffers
+from rlft.policy.pi0.factory import restore_buffers
 from rlft.policy.pi0.family import SmallSize
 from rlft.policy.pi0.small import SmallPI0
+from rlft.policy.pretrained import build_policy, family_of
 
 
 def sft_loss(policy):
@@ -27,6 +31,15 @@ def test_padded_language_does_not_change_the_velocity():
     assert short.tokens.shape[1] < long.tokens.shape[1] == 40
     a, b = (policy.velocity(policy.encode(inputs), x, t)[0] for inputs in (short, long))
     torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-5)
+
+
+def test_what_padded_positions_hold_does_not_matter():
+    policy = make_policy()
+    prefix, (x, t) = policy.encode(policy.prepare(make_observation())), make_chunk()
+    assert not prefix.mask.all()
+    before, _ = policy.velocity(prefix, x, t)
+    noisy = dataclasses.replace(prefix, kv=prefix.kv + 100.0 * (~prefix.mask)[:, None, None, None, :, None])
+    assert torch.equal(before, policy.velocity(noisy, x, t)[0])
 
 
 def test_a_camera_that_is_not_the_policys_is_neither_needed_nor_encoded():
@@ -85,7 +98,7 @@ def test_training_the_vlm_reaches_pictures_and_words_but_no_language_head():
 def test_recomputing_activations_gives_the_same_gradients():
     grads = []
     for recompute in (False, True):
-        policy = make_policy(train_vlm=True, recompute=recompute)
+        policy = make_policy(train_vlm=True, gradient_checkpointing=recompute)
         sft_loss(policy).backward()
         grads.append([p.grad for p in policy.actor_parameters()])
     for a, b in zip(*grads, strict=True):
@@ -153,7 +166,7 @@ def test_bfloat16_keeps_float32_buffers_and_comes_close_to_float32():
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_stream_alone():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    a, b, c = (build_policy("small", make_stats(), horizon=H, device=CPU, seed=seed) for seed in (1, 1, 2))
+    a, b, c = (build_policy(ModelConfig(), make_stats(), horizon=H, device=CPU, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(before, torch.get_rng_state())
     pairs = list(zip(a.parameters(), b.parameters(), c.parameters(), strict=True))
     assert all(torch.equal(x, y) for x, y, _ in pairs)
@@ -163,7 +176,8 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_stream_alone
 def test_real_pi0_builds_as_shapes_alone(tmp_path):
     make_policy().tokenizer.tokenizer.save_pretrained(tmp_path)
     meta = torch.device("meta")
-    policy = build_policy("pi0", make_stats(), horizon=50, device=meta, tokenizer_path=str(tmp_path), dtype="bfloat16")
+    model = ModelConfig("pi0", tokenizer_path=str(tmp_path), dtype="bfloat16")
+    policy = build_policy(model, make_stats(), horizon=50, device=meta)
     count = sum(p.numel() for p in policy.parameters())
     assert count == 4_028_019_472
     dead = sum(p.numel() for n, p in policy.named_parameters() if "lm_head" in n)
@@ -182,9 +196,9 @@ def test_real_pi0_builds_as_shapes_alone(tmp_path):
 
 def test_real_pi05_builds_as_shapes_alone(tmp_path):
     make_policy().tokenizer.tokenizer.save_pretrained(tmp_path)
-    policy = build_policy("pi05", make_stats(), horizon=50, device=torch.device("meta"), tokenizer_path=str(tmp_path))
+    model = ModelConfig("pi05", tokenizer_path=str(tmp_path))
+    policy = build_policy(model, make_stats(), horizon=50, device=torch.device("meta"))
     assert policy.is_pi05
-    assert sum(p.numel() for p in policy.parameters()) > 3e9
     assert "model.time_mlp_in.weight" in dict(policy.named_parameters())
 
 
@@ -228,4 +242,4 @@ def test_unknown_size_and_kind_are_refused_with_what_is_known():
     with pytest.raises(ConfigError, match=r"model\.small\.depth='2'"):
         make_policy(small={"depth": "2"})
     with pytest.raises(ConfigError, match=r"pi0.*pi05"):
-        make_policy("pi06")
+        family_of("pi06")

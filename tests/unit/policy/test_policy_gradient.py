@@ -61,7 +61,7 @@ def score_terms(model, sample, weight):
             return (x - target) / (t + 0.5), seen[:, None].expand(-1, self.horizon, -1)
 
     model.actor.policy = PerRow()
-    evaluation = model.actor.evaluate(NoPrefix(torch.zeros(n, 1)), sample.chain, sample.stochastic_step)
+    evaluation = model.actor.evaluate(NoPrefix(torch.zeros(n, 1)), sample.trace.chain, sample.trace.stochastic_step)
     log_prob = evaluation.log_prob.joint(torch.full((n,), model.actor.act_steps))
     model.actor.policy = policy
     assert policy.bias is original
@@ -115,9 +115,9 @@ def test_rollout_and_update_give_the_same_value_and_density(method, density):
     for value_at in ("first", "all"):
         model = coupled(method, density=density, value_at=value_at)
         _, _, sample = draw(model, n=64)
-        again = model.actor.evaluate(NoPrefix(torch.zeros(64, 1)), sample.chain, sample.stochastic_step)
+        again = model.actor.evaluate(NoPrefix(torch.zeros(64, 1)), sample.trace.chain, sample.trace.stochastic_step)
         for executed in (torch.zeros(64), torch.ones(64)):
-            assert torch.allclose(again.log_prob.joint(executed), sample.log_prob.joint(executed), atol=1e-5)
+            assert torch.allclose(again.log_prob.joint(executed), sample.trace.joint(executed), atol=1e-5)
         assert torch.allclose(value(model, again.features), value(model, sample.features), atol=1e-5)
 
 
@@ -171,19 +171,19 @@ def test_a_masked_chain_draws_nowhere_else():
     other[:, 1:, 1, :] += 1.0
     other[:, 1:, :, 1] -= 1.0
     again = model.actor.sample(NoPrefix(torch.zeros(32, 1)), other, torch.zeros(32, dtype=torch.int64))
-    assert torch.equal(again.chain, sample.chain)
+    assert torch.equal(again.trace.chain, sample.trace.chain)
 
 
 def test_a_chunk_cut_short_counts_its_earlier_denoise_steps():
     """Latents of steps that the episode's end cut off fed the executed ones; their last draws did not."""
     model = coupled("flow_noise", density="masked", act_steps=2)
     _, _, sample = draw(model, n=8)
-    whole, cut = (sample.log_prob.joint(torch.full((8,), count)) for count in (2, 1))
-    assert torch.allclose(whole - cut, sample.log_prob.action[:, 1])
-    moved = sample.chain.clone()
+    whole, cut = (sample.trace.joint(torch.full((8,), count)) for count in (2, 1))
+    assert torch.allclose(whole - cut, sample.trace.action[:, 1])
+    moved = sample.trace.chain.clone()
     moved[:, -1, 1] += 3.0
-    again = model.actor.evaluate(NoPrefix(torch.zeros(8, 1)), moved, sample.stochastic_step)
+    again = model.actor.evaluate(NoPrefix(torch.zeros(8, 1)), moved, sample.trace.stochastic_step)
     assert torch.allclose(again.log_prob.joint(torch.ones(8)), cut, atol=1e-5)
     moved[:, 1, 1, 0] += 0.1
-    again = model.actor.evaluate(NoPrefix(torch.zeros(8, 1)), moved, sample.stochastic_step)
+    again = model.actor.evaluate(NoPrefix(torch.zeros(8, 1)), moved, sample.trace.stochastic_step)
     assert (again.log_prob.joint(torch.ones(8)) - cut).abs().min() > 1e-3

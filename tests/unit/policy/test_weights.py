@@ -10,10 +10,11 @@ from pi0_cases import CPU, make_chunk, make_observation, make_policy, make_stats
 from safetensors.torch import load_file, save_file
 
 from rlft import manifest
+from rlft.config.schema import ModelConfig
+from rlft.data.normalize import StatsError
 from rlft.errors import ConfigError, DivergedError
 from rlft.manifest import write_manifest
-from rlft.policy.pi0.factory import build_policy
-from rlft.policy.pretrained import inspect_pretrained, load_pretrained, save_pretrained
+from rlft.policy.pretrained import build_policy, inspect_pretrained, load_pretrained, save_pretrained
 from rlft.policy.weights_io import EMBEDDING, HEAD, WeightsError
 
 
@@ -80,7 +81,7 @@ def test_both_key_layouts_load(layout, checkpoint, policy):
 
     if layout == "hub":
         rewrite(checkpoint, to_hub)
-    loaded = build_policy("small", make_stats(), horizon=5, device=CPU, weights=checkpoint / "model.safetensors")
+    loaded = build_policy(ModelConfig(), make_stats(), horizon=5, device=CPU, weights=checkpoint)
     wanted = policy.model.state_dict()
     if layout == "hub":
         wanted[HEAD] = wanted[EMBEDDING]
@@ -111,7 +112,7 @@ def test_weights_that_do_not_fit_are_named(change, message, checkpoint):
 
 def test_another_architecture_is_refused(checkpoint):
     with pytest.raises(WeightsError, match=r"14 missing: .*11 unexpected: action_time_mlp_in"):
-        build_policy("small_pi05", make_stats(), horizon=5, device=CPU, weights=checkpoint / "model.safetensors")
+        build_policy(ModelConfig("small_pi05"), make_stats(), horizon=5, device=CPU, weights=checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -157,18 +158,6 @@ def test_a_manifest_does_not_reach_outside(checkpoint):
         load_pretrained(checkpoint, device=CPU)
 
 
-def test_a_manifest_without_sizes_is_compared_too(checkpoint):
-    """As earlier versions wrote it."""
-    path = checkpoint / "manifest.json"
-    files = json.loads(path.read_text())["files"]
-    path.write_text(json.dumps({"sha256": {name: entry["sha256"] for name, entry in files.items()}}))
-    load_pretrained(checkpoint, device=CPU)
-    with (checkpoint / "rlft_policy.json").open("a") as file:
-        file.write(" ")
-    with pytest.raises(WeightsError, match=r"rlft_policy\.json is not what was written"):
-        load_pretrained(checkpoint, device=CPU)
-
-
 def test_what_was_just_compared_is_not_hashed_again_and_a_first_look_hashes_no_weights(checkpoint, monkeypatch):
     def hashed(what):
         names, original = [], manifest.sha256_of
@@ -180,6 +169,16 @@ def test_what_was_just_compared_is_not_hashed_again_and_a_first_look_hashes_no_w
     assert hashed(lambda: load_pretrained(checkpoint, device=CPU)) == (9, True)
     assert hashed(lambda: load_pretrained(checkpoint, device=CPU, verified=True)) == (0, False)
     assert hashed(lambda: inspect_pretrained(checkpoint)) == (6, False)
+
+
+def test_broken_statistics_inside_are_refused(checkpoint):
+    path = checkpoint / "rlft_policy.json"
+    facts = json.loads(path.read_text())
+    facts["stats"]["action_std"][1] = 0.0
+    path.write_text(json.dumps(facts))
+    write_manifest(checkpoint)
+    with pytest.raises(StatsError, match=r"action_std .* dimensions \[1\]"):
+        load_pretrained(checkpoint, device=CPU)
 
 
 def test_a_checkpoint_is_not_written_over_another(checkpoint, policy):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def rollout_frames(success: bool, length: int, size: tuple[int, int] = (57, 63))
 
 def write_evaluation(directory: Path, label: str, outcomes: list[bool], *args: object, **protocol: object) -> None:
     """One eval_<label>.json as the evaluator writes it; see :func:`eval_result`."""
-    write_stage(directory, f"eval_{label}", eval_result(label, outcomes, *args, **protocol).to_dict())
+    write_stage(directory, f"eval_{label}", asdict(eval_result(label, outcomes, *args, **protocol)))
 
 
 def metric_lines() -> list[dict[str, object]]:

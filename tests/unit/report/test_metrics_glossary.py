@@ -13,14 +13,14 @@ from torch import nn
 
 from rlft.config.learning import SftConfig
 from rlft.config.load import changed
-from rlft.evaluate import EpisodeResult, EvalProtocol, EvalResult
-from rlft.evaluate.result import summarise
+from rlft.evaluate.protocol import EvalProtocol
+from rlft.evaluate.result import EpisodeResult, EvalResult, summarise
 from rlft.learn.sft import SftTrainer
 from rlft.learn.updater import Updater
 from rlft.objective.base import Objective
 from rlft.objective.grpo import GRPO
 from rlft.objective.ppo import PPO
-from rlft.policy.pi0.transforms import Pi0Input
+from rlft.policy.pi0.policy import Pi0Input
 from rlft.progress import Progress
 from rlft.rollout.buffer import Rollout
 from rlft.rollout.sampler import RolloutStats

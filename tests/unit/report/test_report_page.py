@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,9 +20,9 @@ from rlft.errors import RlftError
 from rlft.evaluate.suite import make_table
 from rlft.files import read_stage, write_stage
 from rlft.report.build import build_report
-from rlft.report.provenance import record_command
 from rlft.report.rundir import read_run
 from rlft.report.video import read_video
+from rlft.run.provenance import record_command
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
 LOADING = {"src", "href", "xlink:href", "srcset", "poster", "data", "action", "background"}
@@ -100,10 +100,11 @@ def test_the_page_is_well_formed_and_loads_and_runs_nothing(page: Page):
     assert " ".join(CONFIG.split()) in page.text
 
 
-def test_labels_and_commands_are_text_too(tmp_path: Path):
+def test_labels_and_commands_are_text_too(tmp_path: Path, monkeypatch):
     evil = '<script>alert("x")</script>'
     write_evaluation(tmp_path, "rl", [True, False], [{"object": evil}, {"object": "'\"><img src=x onerror=y>"}])
-    record_command(tmp_path, "rl", ["python", evil])
+    monkeypatch.setattr(sys, "argv", [evil])
+    record_command(tmp_path, "rl")
     (tmp_path / "config.yaml").write_text(f"seed: '{evil}'\n")
     page = page_of(tmp_path)
     assert not {"script", "img"} & set(page.tags)
@@ -254,7 +255,7 @@ def test_success_by_stratum_leaves_out_labels_of_one_value(tmp_path: Path):
 def test_a_suite_is_a_table_of_its_own_and_no_evaluation(tmp_path: Path):
     results = {"train": eval_result("train", [True, True]), "tables": eval_result("tables", [True, False])}
     table = make_table("rl", "ood", "f" * 64, [("train", "in_distribution"), ("tables", "vision")], results)
-    write_stage(tmp_path, "eval_suite_rl", table.to_dict())
+    write_stage(tmp_path, "eval_suite_rl", asdict(table))
     run = read_run(tmp_path)
     assert (list(run.evaluations), list(run.suites)) == ([], ["rl"])
     page = page_of(tmp_path)
@@ -263,7 +264,7 @@ def test_a_suite_is_a_table_of_its_own_and_no_evaluation(tmp_path: Path):
     assert "-50.0 points [" in page.text
     assert "Not comparable" not in page.text
     assert read_stage(tmp_path, "summary")["suites"] == {"rl": {"in_distribution": 1.0, "vision": 0.5}}
-    write_stage(tmp_path, "eval_suite_rl", replace(table, unequal={"num_steps": ["4", "10"]}).to_dict())
+    write_stage(tmp_path, "eval_suite_rl", asdict(replace(table, unequal={"num_steps": ["4", "10"]})))
     assert "Not comparable. num_steps: 4, 10" in page_of(tmp_path).text
 
 

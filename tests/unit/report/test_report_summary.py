@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +7,10 @@ import pytest
 from report_run_builder import make_run, write_evaluation
 
 from rlft.files import write_stage
-from rlft.report.provenance import git_commit, record_command
+from rlft.report.build import summarise
+from rlft.report.figures import evaluated_success, logged, rollout_success
 from rlft.report.rundir import read_run
-from rlft.report.series import evaluated_success, logged, rollout_success
-from rlft.report.summary import summarise
+from rlft.run.provenance import git_commit, record_command
 from rlft.statistics import wilson_interval
 
 
@@ -71,11 +72,12 @@ def test_curves_keep_gaps_and_take_the_last_of_a_repeated_step(whole_run: Path):
     assert np.all(curve.values < curve.high)
 
 
-def test_recorded_commands_come_back(tmp_path: Path):
-    record_command(tmp_path / "run", "sft", ["python", "a script.py"])
-    record_command(tmp_path / "run", "rl", ["python", "b.py", "x=[1, 2]"])
+def test_recorded_commands_come_back(tmp_path: Path, monkeypatch):
+    for words in (["a script.py"], ["/x/rlft/__main__.py", "train-rl", "x=[1, 2]"]):
+        monkeypatch.setattr(sys, "argv", words)
+        record_command(tmp_path / "run", "rl")
     summary = summarise(read_run(tmp_path / "run"))
-    assert summary["command"] == ["python 'a script.py'", "python b.py 'x=[1, 2]'"]
+    assert summary["command"] == ["python 'a script.py'", "python -m rlft train-rl 'x=[1, 2]'"]
     assert summary["versions"]["python"].startswith("3.")
     assert summary["machine"]["cpu_cores"] >= 1
     assert summary["machine"]["memory_gib"] > 0

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+from faulty_toy import FAULTY
 from helpers.device_reads import DeviceReads
 from helpers.tensor_env import TensorEnv
 from helpers.toy_world import ACT_STEPS, CPU, toy_env, toy_model, toy_sampler
@@ -116,10 +117,9 @@ def test_truncated_chunks_carry_the_value_of_their_true_final_observation():
     seen = {}
     original = sampler._final_values
 
-    def spy(executed, *args):
-        values = original(executed, *args)
-        t = args[1]
-        seen[t] = (executed.outcome.truncated, executed.outcome.terminated, values)
+    def spy(executed, t, ids):
+        values = original(executed, t, ids)
+        seen[t] = (executed.step.truncated, executed.step.terminated, values)
         return values
 
     sampler._final_values = spy
@@ -166,7 +166,7 @@ def test_a_diverged_policy_is_stopped_before_the_simulator():
 
 def test_a_failed_simulator_is_discarded_and_the_rollout_goes_on(tmp_path):
     fault = {"kind": "nan_reward", "seed": seed_for(0, "rollout-episode", 0, 1, 0), "at_step": 3}
-    buffer, stats = collect(make_kwargs={"fault": fault})
+    buffer, stats = collect(simulator=FAULTY, make_kwargs={"fault": fault})
     invalid = column(buffer, "invalid")
     assert invalid[1, 1]
     assert int(invalid.sum()) == 1
@@ -210,7 +210,7 @@ def test_even_batches_change_no_value_of_a_row(method):
 
     def collected(even):
         model, seen = toy_model(method), []
-        env = toy_env(5, limit=3, make_kwargs={"fault": fault})
+        env = toy_env(5, limit=3, simulator=FAULTY, make_kwargs={"fault": fault})
         sampler = toy_sampler(env, model=model, num_decisions=4, even_batches=even)
 
         def encode(inputs, original=model.actor.policy.encode):

@@ -1,12 +1,43 @@
-"""The value head: a small MLP on detached features of the action expert, or on privileged simulator state."""
+"""The small networks beside a policy: the std of its exploration noise, and the value of what it sees."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+HIDDEN = 64  # width of the noise head's one hidden layer
+
+
+class NoiseHead(nn.Module):
+    """Std of a denoise step from the expert's suffix features, bounded in ``[std_min, std_max]``.
+
+    ``log var = mid + half * tanh(u)`` where u is a small MLP's output, so u = 0 (the start) gives the geometric mean
+    of the bounds, model units. The features are not detached: exploration may shape the expert as in ReinFlow (arXiv
+    2505.22094). What is not ``learned`` keeps the geometric mean for good, and trains no parameter.
+    """
+
+    def __init__(self, feature_dim: int, action_width: int, std_min: float, std_max: float, *, learned: bool) -> None:
+        super().__init__()
+        low, high = 2.0 * math.log(std_min), 2.0 * math.log(std_max)
+        self.log_var_middle, self.log_var_reach = (low + high) / 2.0, (high - low) / 2.0
+        self.learned, self.action_width = learned, action_width
+        last = nn.Linear(HIDDEN, action_width)
+        self.net = nn.Sequential(nn.Linear(feature_dim, HIDDEN), nn.SiLU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.requires_grad_(learned)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[n, H, F] -> std [n, H, D]``, float32."""
+        if not self.learned:
+            shape = (*features.shape[:-1], self.action_width)
+            return features.new_full(shape, math.exp(self.log_var_middle / 2.0), dtype=torch.float32)
+        log_var = self.log_var_middle + self.log_var_reach * torch.tanh(self.net(features.float()))
+        return (0.5 * log_var).exp()
 
 
 class Critic(nn.Module):
@@ -43,9 +74,7 @@ class Critic(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, privileged: Tensor) -> None:
-        """Set the privileged statistics from ``[n, P]``, the first time only. Constant entries keep std 1."""
-        if self.privileged_dim == 0 or bool(self.calibrated):
-            return
+        """Set the privileged statistics from ``[n, P]``. Constant entries keep std 1."""
         std = privileged.std(0)
         self.privileged_mean.copy_(privileged.mean(0))
         self.privileged_std.copy_(torch.where(std < 1e-6, torch.ones_like(std), std))

@@ -1,12 +1,15 @@
-"""The proof that randomisation ran: how much it changed, counted on the policy's device."""
+"""The proof that randomisation ran: how much it changed, counted on the policy's device, and a sheet for the eye."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as TF  # noqa: N812 - torchvision's own name for it
+from torchvision.utils import make_grid
 
 from rlft.errors import ConfigError
 from rlft.placement import move, to_host
@@ -15,6 +18,8 @@ log = logging.getLogger(__name__)
 
 ENOUGH = 8  # different draws after which unchanged images are no accident
 MOST = 0.5  # share of images without a known background above which the log warns
+COLUMNS, TILE, GAP = 6, 128, 2  # images in a line; the longer side of one and the room around it, pixels
+MARGIN, LINE = 64, 16  # for the lines' names, for a camera's name
 NO_BACKGROUND = (
     "none of the known backgrounds is in them; check domain_randomization.overlay.known_folder, known_files, min_match "
     "and tolerance"
@@ -26,8 +31,9 @@ class ChangeMonitor:
 
     def __init__(self, effects: Sequence[str], device: torch.device) -> None:
         self.effects, self._device = tuple(effects), device
-        self._unproved: set[tuple[int, ...]] | None = set()  # draws so far; None once everything has shown an effect
-        self._pixel_changed, self._background_swapped, self._warned = False, "overlay" not in effects, False
+        self._owed = {"pixel", "background"} if "overlay" in effects else {"pixel"}  # of these none has changed yet
+        self._draws: set[tuple[int, ...]] = set()  # that should have changed some
+        self._warned = False
         self._reset()
 
     def add(self, before: Tensor, after: Tensor, on: Tensor, swapped: Tensor, names: Sequence[tuple[int, ...]]) -> None:
@@ -40,8 +46,8 @@ class ChangeMonitor:
         )
         self._pixels += apart.numel() // apart.shape[1]
         self._drawn_pixels += int(on.sum()) * apart[0, 0].numel()
-        if self._unproved is not None:
-            self._unproved.update(name for name, changed in zip(names, on.tolist(), strict=True) if changed)
+        if self._owed:
+            self._draws.update(name for name, changed in zip(names, on.tolist(), strict=True) if changed)
 
     def take(self) -> dict[str, float]:
         """The scalars since the last call; warns once where most images have no known background.
@@ -52,8 +58,7 @@ class ChangeMonitor:
         changed, total, drawn, missed, swapped = to_host(self._sums).tolist()
         pixels, drawn_pixels = max(1, self._pixels), max(1, self._drawn_pixels)
         self._reset()
-        self._pixel_changed |= changed > 0
-        self._background_swapped |= swapped > 0
+        self._owed -= {name for name, count in (("pixel", changed), ("background", swapped)) if count}
         self._prove()
         scalars = {"randomization/changed_pixels": changed / pixels, "randomization/mean_change": total / (3 * pixels)}
         if "overlay" in self.effects:
@@ -65,12 +70,10 @@ class ChangeMonitor:
         return scalars
 
     def _prove(self) -> None:
-        if self._pixel_changed and self._background_swapped:
-            self._unproved = None
-        if self._unproved is None or len(self._unproved) < ENOUGH:
+        draws, off = len(self._draws), "or set domain_randomization=null"
+        if not self._owed or draws < ENOUGH:
             return
-        draws, off = len(self._unproved), "or set domain_randomization=null"
-        if self._background_swapped:
+        if "background" not in self._owed:
             keys = ", ".join(f"domain_randomization.{name}" for name in self.effects)
             raise ConfigError(
                 f"{keys}: on, but not one pixel has changed in {draws} different draws; make a range wider, {off}"
@@ -83,3 +86,42 @@ class ChangeMonitor:
     def _reset(self) -> None:
         self._sums = torch.zeros(5, dtype=torch.int64, device=self._device)
         self._pixels = self._drawn_pixels = 0
+
+
+def write_sheet(path: Path, cameras: Sequence[tuple[str, Tensor, Sequence[Tensor]]]) -> None:
+    """Write a PNG: per camera a line of original images, and below each what became of it.
+
+    ``cameras`` gives name, uint8 ``[n, 3, h, w]`` originals, and one such tensor per line of variants, the first of
+    which is what the policy sees. The first six rows are shown.
+    """
+    from PIL import Image, ImageDraw
+
+    lines = [
+        (name if i == 0 else "", "original" if i == 0 else "seen" if i == 1 else "other draw", _line(x[:COLUMNS]))
+        for name, before, variants in cameras
+        for i, x in enumerate((before, *variants))
+        if len(before)
+    ]
+    if not lines:
+        return
+    size = MARGIN + max(x.shape[2] for *_, x in lines), sum(x.shape[1] + (LINE if name else 0) for name, _, x in lines)
+    page, y = Image.new("RGB", size, "white"), 0
+    pen = ImageDraw.Draw(page)
+    for name, label, line in lines:
+        if name:
+            pen.text((2, y + 2), name, fill="black")
+            y += LINE
+        pen.text((2, y + line.shape[1] // 2 - 6), label, fill="black")
+        page.paste(TF.to_pil_image(line), (MARGIN, y))
+        y += line.shape[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    page.save(partial, format="PNG", optimize=True)
+    partial.replace(path)
+
+
+def _line(frames: Tensor) -> Tensor:
+    """Images side by side, uint8 ``[3, h + 2 gap, n (w + gap) + gap]`` on the CPU."""
+    scale = TILE / max(frames.shape[-2:])
+    small = TF.resize(to_host(frames), [max(1, round(side * scale)) for side in frames.shape[-2:]])
+    return make_grid(small, nrow=COLUMNS, padding=GAP, pad_value=255)
