@@ -15,8 +15,6 @@ interpreter than the learner. An ``Array`` is a numpy array where physics runs o
 ``sim.device`` where it runs on a GPU; :meth:`rlft.placement.Placement.to_policy` accepts both.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass

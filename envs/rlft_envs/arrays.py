@@ -3,8 +3,6 @@
 Every number is written once, by the worker whose environment it is about, and copied once, into what the caller gets.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import mmap
@@ -31,7 +29,7 @@ class SharedStep(ChunkStep):
     actions: np.ndarray  # float32 `[n, A, d]`, of the chunk
     columns: np.ndarray  # float32 `[n, MAX_METRICS]`, of which `metrics` names the first; the names come with a step
 
-    def part(self, rows: slice) -> SharedStep:
+    def part(self, rows: slice) -> "SharedStep":
         """The same memory, of some environments only."""
         return map_rows(lambda array: array[rows], self)
 

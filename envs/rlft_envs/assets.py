@@ -1,7 +1,5 @@
 """Where a simulator finds assets that do not come with its package. Standard library only."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """What is checked of what a caller gives, before a simulator is touched."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

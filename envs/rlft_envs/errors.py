@@ -1,7 +1,5 @@
 """What the simulators raise; the messages say what is wrong and what to do."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 
 from rlft.errors import RlftError, did_you_mean

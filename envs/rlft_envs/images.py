@@ -1,7 +1,5 @@
 """Images from files, at a camera's resolution."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Runs one demonstration attempt and records it."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import logging
 import os

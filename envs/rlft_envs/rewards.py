@@ -8,8 +8,6 @@ Let ``phi`` be the task's dense reward, normalised to about [0, 1], ``b`` the su
 - ``sparse``: ``r_j = b [first success at j]``.
 """
 
-from __future__ import annotations
-
 from rlft.types import Array, RewardSettings
 
 REWARD_MODES = ("dense_difference", "dense", "sparse")

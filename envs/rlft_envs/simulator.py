@@ -1,7 +1,5 @@
 """What a simulator has to provide, the seam for simulators of one's own; and who builds what the settings describe."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 from rlft import plugins

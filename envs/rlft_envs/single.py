@@ -4,8 +4,6 @@ A simulator implements some small hooks. Time limit, reward, success and the end
 once, so that they mean the same everywhere.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 :class:`EnvSlots` serves a worker process and, without any, the learner's own process alike.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import os

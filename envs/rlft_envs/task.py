@@ -5,8 +5,6 @@ the environment known to its simulator and may hold ``TASKS``, a tuple of :class
 without its module's name lists such a tuple under the entry point group ``rlft.tasks``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase

@@ -4,8 +4,6 @@ It makes the whole pipeline run in seconds, in tests and on a laptop. The world 
 and y upwards. With ``make_kwargs: {numbered: true}`` it has numbered configurations: every start with every goal.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings

@@ -1,7 +1,5 @@
 """The toy task, and its expert: straight to the goal."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from rlft_envs.task import Task

@@ -1,7 +1,5 @@
 """The command line of the assets."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import shlex

@@ -1,7 +1,5 @@
 """Filling a directory of assets: fetched by pooch, checked beside it, and put in place whole or not at all."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Where assets lie, where each comes from, what it must hold (the manifests beside this file), and what is there."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

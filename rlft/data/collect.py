@@ -4,8 +4,6 @@ Attempts are numbered; attempt i always has the same seed, and the dataset holds
 of their numbers. So it does not depend on how many processes work, nor on where a collection was interrupted.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

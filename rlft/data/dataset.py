@@ -4,8 +4,6 @@ The parquet files are read directly: no second copy in a cache, and nothing is f
 missing.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import json
@@ -32,7 +30,7 @@ COLUMNS = (*NUMBERS, "episode_index", "frame_index", "index", "task_index")
 class DemoBatch:
     """B rows of supervised training."""
 
-    demos: DemoSet  # where the rows are from
+    demos: "DemoSet"  # where the rows are from
     index: torch.Tensor  # int64 `[B]`, the frames at which they start
     # float32 `[B, H, d]`, controller units; beyond the episode's end its last action is repeated
     actions: torch.Tensor
@@ -95,7 +93,7 @@ class DemoSet:
         return self.rows(torch.randint(len(self), (batch,), generator=generator))
 
 
-def _frames(layout: Layout, camera: str) -> np.ndarray:
+def _frames(layout: "Layout", camera: str) -> np.ndarray:
     """All images of one camera, uint8 ``[N, height, width, 3]``."""
     height, width, _ = layout.info["features"][f"{IMAGE_PREFIX}{camera}"]["shape"]
     out = np.empty((len(layout.columns["index"]), height, width, 3), dtype=np.uint8)
@@ -111,7 +109,7 @@ def _frames(layout: Layout, camera: str) -> np.ndarray:
     return out
 
 
-def _png_frames(layout: Layout, camera: str) -> Iterator[np.ndarray]:
+def _png_frames(layout: "Layout", camera: str) -> Iterator[np.ndarray]:
     from PIL import Image, UnidentifiedImageError
 
     key = f"{IMAGE_PREFIX}{camera}"
@@ -124,7 +122,7 @@ def _png_frames(layout: Layout, camera: str) -> Iterator[np.ndarray]:
             raise DatasetError(layout.root, [problem]) from error
 
 
-def _video_frames(layout: Layout, camera: str) -> Iterator[np.ndarray]:
+def _video_frames(layout: "Layout", camera: str) -> Iterator[np.ndarray]:
     import av
 
     for path in layout.video_files[camera]:

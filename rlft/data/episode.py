@@ -1,7 +1,5 @@
 """Recorded episodes, what is known about a set of them, and the LeRobotDataset v3 that is written of one."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -75,7 +73,7 @@ class Episode:
         return out
 
     @classmethod
-    def load(cls, path: Path, seed: int) -> Episode:
+    def load(cls, path: Path, seed: int) -> "Episode":
         """Read what :meth:`rlft_envs.record.DemoRecording.save` wrote; nothing in the file is executed."""
         with np.load(path, allow_pickle=False) as data:
             images = {key.removeprefix("image:"): data[key] for key in data.files if key.startswith("image:")}
@@ -106,7 +104,7 @@ class DemoMeta:
         (root / META_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
-    def load(cls, root: Path) -> DemoMeta:
+    def load(cls, root: Path) -> "DemoMeta":
         """Read ``rlft.json``; a DatasetError where it is missing, broken, or of another format."""
         try:
             data: dict[str, Any] = json.loads((root / META_FILE).read_text())

@@ -5,8 +5,6 @@ ones. Here the list is fixed before the first step, and what happens in an episo
 how many environments run side by side, nor on the order in which they end.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,6 +27,41 @@ from rlft.types import ChunkStep, ConfigurationSpace, Observation, VecEnv
 
 MAX_TRIES = 3  # an episode is named by its seed: a simulator that fails in it again and again always will
 RECORDED_AT_ONCE = 8  # episodes whose images are in memory together
+
+
+@dataclass
+class _Running:
+    """An episode in progress."""
+
+    episode: Episode
+    tries: int = 1
+    decisions: int = 0
+    steps: int = 0
+    episode_return: float = 0.0
+
+    def advance(self, step: ChunkStep, slot: int) -> None:
+        self.decisions += 1
+        self.steps += int(step.n_executed[slot])
+        self.episode_return += float(step.rewards[slot].sum())
+
+    def once_more(self) -> "_Running":
+        if self.tries == MAX_TRIES:
+            e = self.episode
+            raise RlftError(
+                f"the simulator failed {MAX_TRIES} times in evaluation episode {e.index} (seed {e.seed}, "
+                f"configuration {e.configuration_id}); its message stands above; leave it out with another eval.seed"
+            )
+        return _Running(self.episode, self.tries + 1)
+
+    def result(self, step: ChunkStep, slot: int) -> EpisodeResult:
+        return EpisodeResult(
+            **vars(self.episode),
+            success_once=bool(step.success[slot]),
+            success_at_end=bool(step.success_now[slot]),
+            steps=self.steps,
+            episode_return=self.episode_return,
+            metrics={name: float(values[slot]) for name, values in step.metrics.items()},
+        )
 
 
 class Evaluator:
@@ -163,38 +196,3 @@ class Evaluator:
             generator = generator_for(self.protocol.seed, purpose, now.episode.index, now.decisions)
             noise[slot] = torch.randn(shape, generator=generator)
         return noise
-
-
-@dataclass
-class _Running:
-    """An episode in progress."""
-
-    episode: Episode
-    tries: int = 1
-    decisions: int = 0
-    steps: int = 0
-    episode_return: float = 0.0
-
-    def advance(self, step: ChunkStep, slot: int) -> None:
-        self.decisions += 1
-        self.steps += int(step.n_executed[slot])
-        self.episode_return += float(step.rewards[slot].sum())
-
-    def once_more(self) -> _Running:
-        if self.tries == MAX_TRIES:
-            e = self.episode
-            raise RlftError(
-                f"the simulator failed {MAX_TRIES} times in evaluation episode {e.index} (seed {e.seed}, "
-                f"configuration {e.configuration_id}); its message stands above; leave it out with another eval.seed"
-            )
-        return _Running(self.episode, self.tries + 1)
-
-    def result(self, step: ChunkStep, slot: int) -> EpisodeResult:
-        return EpisodeResult(
-            **vars(self.episode),
-            success_once=bool(step.success[slot]),
-            success_at_end=bool(step.success_now[slot]),
-            steps=self.steps,
-            episode_return=self.episode_return,
-            metrics={name: float(values[slot]) for name, values in step.metrics.items()},
-        )

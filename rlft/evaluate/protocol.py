@@ -1,7 +1,5 @@
 """What has to be equal for two evaluations to be comparable: a frozen object, its hash, and the episodes it names."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -61,7 +59,7 @@ class EvalProtocol:
             )
 
     @classmethod
-    def of(cls, env: EnvSettings, **rules: Any) -> EvalProtocol:
+    def of(cls, env: EnvSettings, **rules: Any) -> "EvalProtocol":
         """The protocol of an evaluation in environments built from ``env``; fields of the same name are taken over.
 
         ``rules`` are the fields from ``select`` on.

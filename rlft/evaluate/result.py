@@ -1,7 +1,5 @@
 """What an evaluation found: every episode, the tables and texts made of them, and how another one compares."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

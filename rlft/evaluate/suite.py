@@ -1,7 +1,5 @@
 """Several evaluations of one policy as one table: in distribution, and out of it."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Prefixes of a dataset's frames: with the VLM frozen they are the same in every epoch, so each is computed once."""
 
-from __future__ import annotations
-
 import logging
 import math
 

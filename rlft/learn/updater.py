@@ -1,7 +1,5 @@
 """Epochs of minibatches over a finished rollout: gradients, clipping, steps. What is minimised, an objective says."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Iterator, Mapping

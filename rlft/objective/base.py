@@ -13,8 +13,6 @@ One of your own: subclass :class:`Objective` (or :class:`rlft.objective.surrogat
 :meth:`signal`) in a module of yours, and set ``train.objective=package.module:Name``.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

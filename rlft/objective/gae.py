@@ -1,7 +1,5 @@
 """Generalised advantage estimation over action chunks: pure functions."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -9,8 +9,6 @@ and every decision of the episode has its A_i. There is no KL to a reference pol
 ``train.target_kl`` bounds the change of an iteration.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """PPO with generalised advantages: the clipped surrogate, and a critic as its baseline."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 

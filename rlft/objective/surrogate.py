@@ -1,7 +1,5 @@
 """The clipped surrogate over denoising chains: what PPO and GRPO share, whatever their advantages are."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What a machine has, the plan of a stage on it, and the overrides that make the stage fit."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Bytes on every device while a stage runs, and its FLOPs."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, field
 

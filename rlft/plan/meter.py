@@ -1,7 +1,5 @@
 """FLOPs and live bytes of any torch code, op by op; of tensors on the meta device too, which take no memory."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple

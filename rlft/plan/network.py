@@ -3,8 +3,6 @@
 And what a decision leaves behind, in bytes: the objective makes one, and a rollout stores it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property

@@ -1,7 +1,5 @@
 """What the command ``plan`` prints."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -4,8 +4,6 @@ Shapes: n rows, K denoise steps of which r draw (1 of a single-step sampler), H 
 numbers in each, d of them explored, F suffix features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

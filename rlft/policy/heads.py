@@ -1,7 +1,5 @@
 """The small networks beside a policy: the std of its exploration noise, and the value of what it sees."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

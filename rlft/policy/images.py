@@ -1,7 +1,5 @@
 """From what a camera reports to what a network sees: checked, resized, stacked; for whichever policy looks at it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

@@ -7,8 +7,6 @@
     ...                the family's own files (:mod:`rlft.policy.pi0.factory`: lerobot's layout)
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace

@@ -4,8 +4,6 @@ Two key layouts are read: lerobot's own (``model.`` before every key) and that o
 prefix, and no ``embed_tokens``, because the language head holds the same numbers).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path

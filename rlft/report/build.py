@@ -1,7 +1,5 @@
 """From a run directory to summary.json, report.png and report.html."""
 
-from __future__ import annotations
-
 import logging
 import math
 import shlex

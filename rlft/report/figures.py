@@ -3,8 +3,6 @@
 Curves come out of metrics.jsonl and the evaluation files; gaps are NaN.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable, Mapping
@@ -62,7 +60,7 @@ class Curve:
     high: np.ndarray  # upper end
 
     @classmethod
-    def of(cls, points: Mapping[int, tuple[float, tuple[float, float]]]) -> Curve:
+    def of(cls, points: Mapping[int, tuple[float, tuple[float, float]]]) -> "Curve":
         """From step -> (value, ends of its interval)."""
         rows = [(step, value, *ends) for step, (value, ends) in sorted(points.items())]
         steps, *columns = np.array(rows, dtype=float).reshape(-1, 4).T

@@ -1,7 +1,5 @@
 """report.html: what template.html is given. Everything that enters the page as text is escaped there."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """Reading a run directory: every file that a report is made of, checked once; errors name file and remedy."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -4,8 +4,6 @@ H.264 is taken where the installed PyAV can encode it, because every browser pla
 stand-ins that current browsers play.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 import tempfile

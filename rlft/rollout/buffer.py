@@ -1,7 +1,5 @@
 """A rollout: preallocated on its own device, filled decision by decision, read in shuffled minibatches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ With two groups and a thread for their simulators, one group executes its chunk 
 other. What is computed, and in which batches, does not depend on whether they overlap; only when it is computed does.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future

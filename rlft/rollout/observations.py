@@ -1,7 +1,5 @@
 """What simulators report, whichever array library it lives in: rows of observations, and what a chunk came to."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any

@@ -1,7 +1,5 @@
 """Collecting one rollout: the policy decides, the environments execute, ended ones start anew."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

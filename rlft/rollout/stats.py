@@ -1,7 +1,5 @@
 """What is counted during a rollout, for the log."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

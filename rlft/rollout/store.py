@@ -1,7 +1,5 @@
 """What the rollout keeps of an observation: its encoded prefix, or the images to encode it again."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One Gymnasium environment. Imported lazily; importing it imports gymnasium."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

@@ -1,7 +1,5 @@
 """What lerobot's environment factory knows (aloha, pusht, libero, metaworld, ...), as a plug-in."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a task file says about a Gymnasium environment under ``env.options``. Imports nothing heavy."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,7 +37,7 @@ class Options:
         self.success_above()
 
     @classmethod
-    def of(cls, settings: EnvSettings) -> Options:
+    def of(cls, settings: EnvSettings) -> "Options":
         """The options of these settings; EnvSetupError where one does not exist, or cannot have its value."""
         return parsed(cls, settings.options, "env.options")
 

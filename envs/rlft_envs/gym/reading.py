@@ -1,7 +1,5 @@
 """Finds arrays and images in what an environment returned, and refuses what is none."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Gymnasium as a plug-in; loads nothing of it before it is asked to build or to check."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 import os

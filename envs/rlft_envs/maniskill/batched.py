@@ -18,8 +18,6 @@ Four properties of the batched simulation shape the code:
   (:mod:`rlft_envs.maniskill.gpu_errors`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

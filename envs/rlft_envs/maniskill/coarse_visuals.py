@@ -5,8 +5,6 @@ share a cell of a regular grid are merged (vertex clustering, Rossignac and Borr
 six main normal directions, so that edges stay edges. Collision shapes, and so the physics, are not touched.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

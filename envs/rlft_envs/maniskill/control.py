@@ -10,8 +10,6 @@ A controller's state stays where ManiSkill keeps it (``_start_qpos``, ``_target_
 planners and the privileged state read it there. What is not in :data:`PARTS` (joint velocities) is left to ManiSkill.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """One ManiSkill environment with CPU physics. Imported lazily; importing it imports ManiSkill and torch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -3,8 +3,6 @@
 The lines are PhysX's own, printed by SAPIEN. No exception, return value or callback carries them.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys
@@ -76,7 +74,7 @@ class PhysxWatch:
     def __init__(self) -> None:
         self.sizes: Mapping[str, int] = {}  # see check_lines
 
-    def __enter__(self) -> PhysxWatch:
+    def __enter__(self) -> "PhysxWatch":
         shared = PhysxWatch
         with shared._lock:
             if shared._inside == 0:

@@ -1,7 +1,5 @@
 """What is read from a ManiSkill scene: state terms, the simulator's state, cameras, metrics. Imports ManiSkill."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Robots and control modes of one's own, as data: ``make_kwargs: {robot: {...}}``. Imports ManiSkill."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -46,7 +44,7 @@ class Robot:
     control_modes: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any] | None) -> Robot | None:
+    def parse(cls, values: Mapping[str, Any] | None) -> "Robot | None":
         """Check what the settings say (EnvSetupError where they are wrong); None where they say nothing."""
         if not values:
             return None

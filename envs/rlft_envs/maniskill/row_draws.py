@@ -6,8 +6,6 @@ reset, and on the device. Here a task initialises one environment after another,
 and a numpy stream that its seed starts: what one environment with CPU physics does. Imported lazily, with ManiSkill.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ The task class is instantiated directly, without gymnasium's registry: time limi
 of the registry would only stand between us and the simulator. Imported lazily; importing it imports ManiSkill.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """ManiSkill as a plug-in; loads nothing of it before it is asked to build."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 

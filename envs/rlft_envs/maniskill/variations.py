@@ -5,8 +5,6 @@ is given as ``make_kwargs: {variation: {...}}`` with the fields of :class:`Varia
 made when needed: upstream code is not changed, and what is not named keeps the task's own randomisation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -47,7 +45,7 @@ class Variation:
     goal_region: Region | None = None  # where the goal lies
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any] | None) -> Variation | None:
+    def parse(cls, values: Mapping[str, Any] | None) -> "Variation | None":
         """Check (EnvSetupError) and freeze a configuration's mapping; None or an empty one means no variation."""
         return parsed(cls, values, "env.make_kwargs.variation") if values else None
 

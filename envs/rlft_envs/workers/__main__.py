@@ -4,8 +4,6 @@ Started by :mod:`rlft_envs.workers.link` as ``<python> -m rlft_envs.workers <fil
 to, when anything raises (after reporting it), and when its parent is gone, however that died.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import gc
 import logging

@@ -1,7 +1,5 @@
 """Worker processes that record demonstrations: started, fed, watched, restarted."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import Counter
@@ -32,7 +30,7 @@ class DemoPool:
         self._tries: Counter[int] = Counter()
         self._max_restarts, self._part = settings.max_restarts, part
 
-    def __enter__(self) -> DemoPool:
+    def __enter__(self) -> "DemoPool":
         for link in self._links:
             link.start()
         return self

@@ -4,8 +4,6 @@ A message is a dictionary that names an operation and its arguments, one per chu
 of it (``answer``, ``setup`` or ``fault``), and the value or text. Numbers of a chunk lie in shared memory.
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 import signal

@@ -1,7 +1,5 @@
 """A VecEnv of CPU simulators: side by side in worker processes, or one after the other in this one."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping, Sequence

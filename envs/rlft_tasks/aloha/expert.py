@@ -1,7 +1,5 @@
 """Who hands the cube over: waypoints for both grippers, turned into joint angles by damped least squares."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import mujoco

@@ -1,7 +1,5 @@
 """gym-aloha's scene, rendered when it is looked at. Importing this imports gymnasium."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

@@ -4,8 +4,6 @@ Every delta controller is closed loop here: the action is the wanted pose minus 
 controller itself starts from (the measured one, or its own last target), so errors do not add up.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

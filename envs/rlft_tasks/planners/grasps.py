@@ -7,8 +7,6 @@ whether they can press on it, and whether the two contacts face each other.
 Lengths are metres. ``z`` is up.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

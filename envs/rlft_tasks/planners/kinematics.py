@@ -1,7 +1,5 @@
 """Forward and inverse kinematics of the arm, on the simulator's own Pinocchio model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

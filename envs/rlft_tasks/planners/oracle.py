@@ -1,7 +1,5 @@
 """Runs a task's plan one action at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@
 (time-optimal path parameterisation by reachability analysis, Pham and Pham 2018; the toppra package).
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The plan looks again before every part of it, and starts over where the object slipped out of the fingers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

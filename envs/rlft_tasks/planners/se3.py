@@ -4,8 +4,6 @@ A twist is ``[v, w]`` (metres, radians), linear part first, expressed in the bod
 Robotics*, chapter 3.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.spatial.transform import RigidTransform, Rotation
 

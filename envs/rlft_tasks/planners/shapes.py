@@ -3,8 +3,6 @@
 What the fingers will touch is the collision shape, which can differ from what is seen, so grasps are found on it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ start from where the object really is. Object and goal poses are read from the s
 plan also holds where the task's spawn region or goal is changed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

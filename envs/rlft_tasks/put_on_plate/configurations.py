@@ -4,8 +4,6 @@ A number is read as digits of a mixed radix: object, plate, table, position, yaw
 stands after the object, or after the plate where it chooses a second plate.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod

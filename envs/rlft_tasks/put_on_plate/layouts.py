@@ -4,8 +4,6 @@ Places are points of a grid around (-0.16, 0) on the table, 0.03 m apart; robot 
 compared in the published arithmetic, because two of them (0.15 m) fall on distances of the grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The family's meshes and images on disk. Standard library only."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import lru_cache

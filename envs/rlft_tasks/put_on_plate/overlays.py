@@ -4,8 +4,6 @@ E environments, images uint8 ``[E, h, w, 3]``. The blends are the published ones
 Nothing is read back from the device: boxes are tensors, and a texture is looked up at every pixel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path

@@ -3,8 +3,6 @@
 Every buffer has a leading axis of num_envs and is written at ``env_idx`` only.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -9,8 +9,6 @@ the interpreter's lock while it steps, and several configurations in one physics
 0.4 m, for what rolls). So falls are kept: the table's photograph does not matter to them.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from math import cos, sin
 from pathlib import Path

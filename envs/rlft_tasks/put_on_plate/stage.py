@@ -5,8 +5,6 @@ Three roles: ``source`` is to be moved, ``target`` is where to, ``extra`` is a d
 named, which are running, somewhere else; ``read_contacts`` says what the last step led to.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any

@@ -1,7 +1,5 @@
 """What counts as success, and what is counted on the way. Every tensor has a leading axis E."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

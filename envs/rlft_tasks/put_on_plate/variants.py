@@ -5,8 +5,6 @@ a range that depends on the split. Ids, ranges and the order of the digits are t
 that a number means the same configuration here and there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple

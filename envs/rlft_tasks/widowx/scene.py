@@ -5,8 +5,6 @@ environments of a process; a reset that settles objects while the robot still st
 stand-in mesh that upstream would show though the original lies beside it; and a reward, which upstream lacks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -9,8 +9,6 @@ to image and is read from each: images as rendered are compared almost exactly, 
 background's colour must stay.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

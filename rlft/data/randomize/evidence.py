@@ -1,7 +1,5 @@
 """The proof that randomisation ran: how much it changed, counted on the policy's device, and a sheet for the eye."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Images changed before the policy sees them, in a batch, on the policy's device."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from fnmatch import fnmatch

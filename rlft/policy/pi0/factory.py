@@ -7,8 +7,6 @@
     tokenizer/                                           the tokenizer itself
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 from collections.abc import Sequence

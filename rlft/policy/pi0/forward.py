@@ -9,8 +9,6 @@ Shapes::
     L layers    h key heads         G query heads to a key head    c width of a head    w width of a tower
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """lerobot's π0 and π0.5 as a FlowPolicy, and the way from what cameras and a robot report to what the network reads."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ the backbone's constructor, so the small model is built by subclass: the constru
 lerobot's with the sizes of :class:`rlft.policy.pi0.family.SmallSize`; every forward pass is inherited unchanged.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Language: instructions to token ids, once per instruction, and a small tokenizer that needs no download."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 
