@@ -1,7 +1,5 @@
 """``python -m benchmarks [NAMES] [--out DIR] [--quick]``: run the benchmarks, write ``bench.json``, print a table."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -4,8 +4,6 @@ Each side is a process of its own, for libgomp reads its environment once. Measu
 busy Python loop beside for every core from before the sides start. They take turns; the one that waits does nothing.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """One benchmark in a process of its own: its rows go to a file as they come."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import json

@@ -6,8 +6,6 @@ is in DIR already is not run again: half an hour on two cores. The result is wri
 ``benchmarks/results/densities.json``.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -3,8 +3,6 @@
 No episode ends on either side while it is measured, and the first images of both sides are compared bit for bit.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterator
 from functools import partial

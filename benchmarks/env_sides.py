@@ -1,7 +1,5 @@
 """What the environment benchmarks run: our environments, stock ManiSkill ones, and a bare loop without any rules."""
 
-from __future__ import annotations
-
 import gc
 import multiprocessing
 import os

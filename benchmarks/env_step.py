@@ -5,8 +5,6 @@ simulator's own state), as in the demo's rollouts. They play the same actions, a
 by after them is measured: nothing, if the arithmetic is the same.
 """
 
-from __future__ import annotations
-
 import os
 import statistics
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Before each measurement all episodes start anew, so that all sides step and render the very same trajectories.
 """
 
-from __future__ import annotations
-
 import os
 import statistics
 from collections.abc import Iterator

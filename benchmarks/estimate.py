@@ -6,8 +6,6 @@ run keeps busy. Its upper end has a margin: every stage has to start, and render
 factor. Work that other programs make wait is no part of it, for nobody knows how long they will run; it is mentioned.
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import os

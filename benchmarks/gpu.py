@@ -5,8 +5,6 @@ One line a row, printed as it comes: a run that is cut off leaves its table. The
 see that they run; its file goes elsewhere. See docs/three_gpus.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """The GPU benchmark's sizes, and an environment that costs nothing: what is left is the learner's time and memory."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ Every ratio has both sides in this process, on the same weights, in turns. Every
 values do not change what they cost.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any

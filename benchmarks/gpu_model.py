@@ -4,8 +4,6 @@ Everything that it asks of the library goes through the few functions here. Obse
 :class:`benchmarks.gpu_env.StillEnv`, which costs nothing: rollouts, decisions and updates are the library's own.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import tempfile

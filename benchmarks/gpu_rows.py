@@ -4,8 +4,6 @@ A check yields a :class:`Found` for each of its cases. One that fails, or that n
 every case that it owes, which says why: a table without a row would look as if nothing had been asked.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import signal
@@ -83,7 +81,7 @@ class Row:
         return to_json(asdict(self))
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Row:
+    def from_json(cls, data: Mapping[str, Any]) -> "Row":
         """A row from :meth:`to_json`'s values."""
         return cls(**data)
 

@@ -1,7 +1,5 @@
 """The GPU benchmark's rows about simulation: what a seed means, what a reset touches, images, devices, speed."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

@@ -5,8 +5,6 @@ without a network cannot do), else on the CPU with rendering on the GPU. ``--dry
 side of a comparison runs in a worker process: SAPIEN refuses GPU physics in a process that has used CPU physics.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from functools import cached_property
 from pathlib import Path

@@ -4,8 +4,6 @@ Two rollouts alive at once, waits for the device inside a decision, a stream per
 strict float32 products.
 """
 
-from __future__ import annotations
-
 import gc
 import warnings
 from collections.abc import Callable, Iterator

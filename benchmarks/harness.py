@@ -5,8 +5,6 @@ A benchmark is a module of this package with ``BUDGET_S`` and ``run(settings) ->
 ``run``. Every row that was yielded is kept, also when the benchmark fails later.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ Its constructor builds the real size only, so the policy object is put around ou
 its own. Nothing of its forward passes is touched.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from typing import Any

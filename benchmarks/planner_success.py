@@ -6,8 +6,6 @@ that needs more steps than the task's time limit is a failure. The result of eac
 ``benchmarks/results/planner_success.json``, beside those of the others.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import multiprocessing

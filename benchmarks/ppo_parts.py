@@ -1,7 +1,5 @@
 """A run's parts from settings, as ``train_rl.py`` builds them, for benchmarks of rollouts and whole iterations."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Any

@@ -4,8 +4,6 @@ Both sides are the same updater, model and rollout; only the buffer differs. The
 for all denoise steps, and as cheaply as we know how, so the gain is that of storing alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -62,7 +60,7 @@ def compare(size: str, horizon: int, method: str, pairs: int) -> Row:
     return row if row.met else explained(row, stored, images)
 
 
-def explained(row: Row, stored: Side, images: Side) -> Row:
+def explained(row: Row, stored: "Side", images: "Side") -> Row:
     """The row with what limits it: where the time goes on either side."""
     ours, theirs = model.time_shares(lambda: stored.update(1)), model.time_shares(lambda: images.update(1))
     text = (

@@ -5,8 +5,6 @@ What a stored prefix saves depends on one number, the work of encoding an observ
 (:func:`relative_ratio`, tested).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import replace

@@ -5,8 +5,6 @@ then the policy with all threads, or with one, whichever is faster. With the sim
 policy to the other, the two stand for separate devices, which is what overlap is for.
 """
 
-from __future__ import annotations
-
 import os
 import statistics
 from collections.abc import Iterator, Sequence

@@ -5,8 +5,6 @@ model units; that they give the same numbers is checked first. lerobot pads ever
 from the prompt's own length is measured too, and stands in the facts.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

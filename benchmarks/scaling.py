@@ -4,8 +4,6 @@ The exponent b of seconds = a size^b is fitted to the medians; 1 is linear. The 
 simulators in this process, so that every size shares what is fixed: one process and one renderer.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any

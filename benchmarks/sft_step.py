@@ -5,8 +5,6 @@ processors and ready before the clock starts, so its loader costs it nothing. Th
 noise and times, is checked first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -67,7 +65,7 @@ def steps_worth_measuring(run: Callable[[int], float]) -> int:
     return max(1, round(SECONDS * rate(lambda: run(1) and 1.0)))
 
 
-def explained(row: Row, ours: OurSide, theirs: LerobotSide) -> Row:
+def explained(row: Row, ours: "OurSide", theirs: "LerobotSide") -> Row:
     """The row with where the time goes on either side."""
     mine, other = model.time_shares(ours.step), model.time_shares(theirs.step)
     text = (

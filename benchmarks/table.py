@@ -1,7 +1,5 @@
 """The result file and the table that a person reads."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

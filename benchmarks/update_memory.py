@@ -5,8 +5,6 @@ and optimiser steps. Unlike a process's resident size it is the same in every ru
 buffer are there before and not counted; the buffer's bytes stand in the facts.
 """
 
-from __future__ import annotations
-
 import statistics
 import warnings
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Writes docs/configuration.md from the schema: ``python -m tools.configuration [--check]``."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pages of the documentation that are made from code or result files: written, or compared with what is there."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -4,8 +4,6 @@ GIT_DIR is a clone, bare or not, of the repository that the manifest names. Its 
 clone lacks keeps its id; its size is then not known.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Writes docs/recipes.md from configs/recipe/: ``python -m tools.recipes [--check]``."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict

@@ -4,8 +4,6 @@
 ``--add-bench FILE NAME`` what the benchmarks wrote.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

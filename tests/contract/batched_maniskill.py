@@ -12,8 +12,6 @@ otherwise than one environment on the CPU is done here too:
 - PhysX complains on file descriptor 2 (``complaint``).
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 

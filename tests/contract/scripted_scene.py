@@ -5,8 +5,6 @@ belongs to an environment is read and written at its index, without a GPU. Actor
 simulation indexes them by; a call to one of them fails.
 """
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

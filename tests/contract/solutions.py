@@ -1,7 +1,5 @@
 """Actions that solve the tasks of the conformance suite."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cache
 

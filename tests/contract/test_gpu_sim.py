@@ -1,7 +1,5 @@
 """The batched simulation's buffers and complaints, on the stand-in, which keeps both as the simulator on a GPU does."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 

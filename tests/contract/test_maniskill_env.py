@@ -1,7 +1,5 @@
 """What is ManiSkill's own: cameras, state terms, variations, and refusals in words."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

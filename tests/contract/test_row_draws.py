@@ -1,7 +1,5 @@
 """A seed names the same start of an episode in any batch and slot, and on a device that draws other numbers."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace

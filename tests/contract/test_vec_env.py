@@ -1,7 +1,5 @@
 """The VecEnv contract, proved on every implementation of it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

@@ -1,7 +1,5 @@
 """SimplerEnv's WidowX tasks on the real simulator: language, numbered episodes, images, metrics, reward."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

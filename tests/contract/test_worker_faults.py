@@ -1,7 +1,5 @@
 """A worker that dies, hangs or raises is named, replaced, and costs its own episodes only."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -1,7 +1,5 @@
 """Every implementation of the VecEnv contract, built small: four environments that end inside a chunk of five."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from assets_at import find_assets

@@ -3,8 +3,6 @@
 ``model.kind=their_policy.flow:FAMILY`` trains, checkpoints, resumes and evaluates it; the package has to be importable.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

@@ -4,8 +4,6 @@ A tensor on the meta device has no numbers, so what reads one is found wherever 
 is found by its ops, and what it sends as Python numbers (which meta makes without an op) by the functions that do so.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +26,7 @@ class Crossings:
     sent: list[str] = field(default_factory=list)  # a tensor went to the device
     lists: list[str] = field(default_factory=list)  # Python numbers went there, for which the host waits as well
 
-    def __enter__(self) -> Crossings:
+    def __enter__(self) -> "Crossings":
         self._modes = [_Functions(self), _Ops(self)]
         for mode in self._modes:
             mode.__enter__()

@@ -1,7 +1,5 @@
 """Demonstrations in memory of images and states at random."""
 
-from __future__ import annotations
-
 import torch
 
 from rlft.data.dataset import DemoSet

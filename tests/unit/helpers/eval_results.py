@@ -1,7 +1,5 @@
 """Results of evaluations that nobody had to run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Objectives on small policies, and rollouts that are made by hand."""
 
-from __future__ import annotations
-
 import torch
 
 from rlft.config.learning import CriticConfig, GuardConfig, TrainConfig

@@ -1,7 +1,5 @@
 """Small runs that are built as the product builds them, to hold the plan against."""
 
-from __future__ import annotations
-
 import torch
 from helpers.learners import judge
 

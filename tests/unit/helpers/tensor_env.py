@@ -1,7 +1,5 @@
 """An environment whose arrays are tensors, as on a GPU."""
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Flow policies whose mathematics is known in closed form, for the tests of samplers and PPO."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

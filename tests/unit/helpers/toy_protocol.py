@@ -1,7 +1,5 @@
 """Evaluations of the toy task: protocol and evaluator as the product assembles them, on environments of one's own."""
 
-from __future__ import annotations
-
 from helpers.toy_world import PLACEMENT, toy_env, toy_settings
 
 from rlft.evaluate.loop import Evaluator

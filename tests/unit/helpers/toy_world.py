@@ -1,7 +1,5 @@
 """A toy environment and a policy that reads its state, assembled as the product assembles them."""
 
-from __future__ import annotations
-
 import torch
 from helpers.learners import make_actor, settings
 from helpers.toy_policies import StatePolicy

@@ -1,7 +1,5 @@
 """Builds a small run directory with the formats of the real stages: real mp4 files, metrics with gaps and NaN."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import asdict
