@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 
 from rlft import __main__ as package
 from rlft import cli
+from rlft.cli import OPTIONS
+from rlft.completion import completion_script
 from rlft.config.groups import CONFIG_DIR
 from rlft.config.load import load
 from rlft.errors import RlftError
@@ -177,3 +180,39 @@ def test_what_the_simulator_does_not_know_is_an_error_of_the_settings(workers):
     with pytest.raises(RlftError, match=said) as caught:
         make_vec_env(env_settings(cfg, 2))
     assert caught.value.exit_code == 2
+
+
+ASK = {
+    "bash": """
+COMP_LINE="rlft-train-rl $1"; COMP_POINT=${#COMP_LINE}; COMP_WORDS=($COMP_LINE); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+_rlft; printf "%s\\n" "${COMPREPLY[@]}"
+""",
+    # compadd works inside zsh's line editor alone; a function in its place prints what it is given and would keep.
+    "zsh": """
+compadd() { print -l -- ${(M)${@[$@[(i)--]+1,-1]}:#$words[CURRENT]*} }
+words=(rlft-train-rl ${=1}); CURRENT=$#words; _rlft
+""",
+}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_options_groups_keys_and_choices_are_completed(shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+
+    def completed(line):
+        command = [shell, "-c", completion_script(shell, ["train-rl"], OPTIONS) + ASK[shell], shell, line]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    def values(key, *words):  # bash completes what comes after the =
+        return list(words) if shell == "bash" else [f"{key}={word}" for word in words]
+
+    assert completed("--conf") == ["--config-dir", "--config-name"]
+    assert completed("--config-name demo") == ["demo_cpu"]
+    assert completed("train.gamma") == ["train.gamma=", "train.gamma_per="]
+    assert completed("placement=") == values("placement", "cpu", "one_gpu", "three_gpus")
+    assert completed("seed=1 train.gamma_per=s") == values("train.gamma_per", "step")
+    assert completed("sim.overlap=") == values("sim.overlap", "true", "false", "null")
+    assert completed("no.such") == []

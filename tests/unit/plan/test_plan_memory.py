@@ -13,7 +13,7 @@ from rlft.config.load import changed, load
 from rlft.data.dataset import DemoMeta, DemoSet
 from rlft.learn.sft import SftTrainer
 from rlft.plan.memory import HOST, Assumptions, plan_rl, plan_sft, simulator_bytes
-from rlft.plan.network import pinned_blocks
+from rlft.plan.network import pinned_blocks, rollout_bytes
 from rlft.run.assembly.policy import demo_stats, fresh_policy
 from rlft_envs.simulator import Simulator
 
@@ -195,3 +195,28 @@ def demonstrations(frames, horizon):
     images = {"top": torch.zeros(n, 56, 56, 3, dtype=torch.uint8)}
     state, actions = torch.rand(n, 2), torch.rand(n, 2)
     return DemoSet(meta, images, state, actions, torch.tensor([n]), ["reach"] * n, horizon)
+
+
+GROUPS = ("train.objective=grpo", "train.options.group_size=2", "env.max_episode_len=20")
+SIZES = [
+    (IMAGES, "n_action_steps=7", "num_steps=2"),
+    (PREFIX, "critic.inputs=both", "env.num_envs=2", "train.batch_size=8"),
+    (IMAGES, "env.cameras=[]"),
+    (PREFIX, "env.cameras=[{name: top, height: 28, width: 28}, {name: side}]"),
+    (PREFIX, "model.kind=small_pi05"),
+    (PREFIX, "model.dtype=bfloat16"),
+    (PREFIX, *GROUPS),
+    (IMAGES, *GROUPS, "train.options.estimator=rloo"),
+    (PREFIX, "train.objective=reinforce:Reinforce"),
+]
+
+
+@pytest.mark.parametrize("words", SIZES, ids=" ".join)
+def test_the_rollouts_size_equals_a_real_rollouts(words):
+    cfg = toy_settings(*words)
+    runner, spec = toy_runner(cfg)
+    held, policy = toy_rollout(runner).nbytes(), runner.objective.actor.policy
+    how = {"store": cfg.buffer.store, "privileged_dim": spec.privileged_dim, "tokens": policy.prompt_length}
+    assert rollout_bytes(cfg, policy, **how) == held
+    assumed = Assumptions(tokens=policy.prompt_length, privileged_dim=spec.privileged_dim, cores=1)
+    assert plan_rl(cfg, assumed, cfg.buffer.store).used[HOST]["buffer"] == held
