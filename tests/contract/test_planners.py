@@ -35,15 +35,9 @@ CASES = [
 
 def settings(env_id, control_mode, variation=None, **changes):
     kwargs = {} if variation is None else {"variation": variation}
-    alone = {
-        "num_envs": 1,
-        "max_episode_steps": 400,
-        "robot": "panda",
-        "privileged": False,
-        "state_terms": ("tcp_pos",),
-    }
-    alone |= {"env_id": env_id, "control_mode": control_mode, "make_kwargs": kwargs, "reward": RewardSettings("sparse")}
-    return dataclasses.replace(PUSH_CUBE, **{**alone, "cameras": (), **changes})
+    alone = {"num_envs": 1, "max_episode_steps": 400, "robot": "panda", "privileged": False, "cameras": ()}
+    alone |= {"env_id": env_id, "control_mode": control_mode, "make_kwargs": kwargs, "state_terms": ("tcp_pos",)}
+    return dataclasses.replace(PUSH_CUBE, reward=RewardSettings("sparse"), **(alone | changes))
 
 
 @pytest.fixture(scope="module")

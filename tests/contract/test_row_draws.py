@@ -93,14 +93,8 @@ TASKS = [  # the Panda tasks of setup.INSTRUCTIONS that need no download
 @pytest.mark.parametrize("env_id", TASKS)
 def test_upstreams_tasks_draw_on_a_device_what_they_draw_on_the_cpu(env_id):
     """The task's own code; StackCube and StackPyramid reject draws."""
-    settings = replace(
-        STATE_ONLY,
-        sim_backend="cpu",
-        render_backend="sapien_cpu",  # PushT repaints its table
-        env_id=env_id,
-        reward=RewardSettings("sparse"),
-        make_kwargs={},
-    )
+    alone = {"env_id": env_id, "sim_backend": "cpu", "render_backend": "sapien_cpu"}  # PushT repaints its table
+    settings = replace(STATE_ONLY, **alone, reward=RewardSettings("sparse"), make_kwargs={})
     task, states = build_base_env(settings), []
     for others in ((), (DeviceStream(0), DrawsOnCpu(41))):
         renew_physics(task)
@@ -199,14 +193,8 @@ def test_each_environment_starts_alone_with_the_streams_of_its_seed():
     for (i, seed, number), seen in zip([(1, 7, 50), (3, 8, 60)], slots.seen, strict=True):
         stream = BatchedRNG.from_seeds([seed])
         expected = stream.rngs[0].rand(), stream.rand().tolist()
-        assert seen == (
-            [i],
-            [i],
-            [number],
-            [seed],
-            *expected,
-            torch.rand(1, generator=torch.Generator().manual_seed(seed)),
-        )
+        drawn = torch.rand(1, generator=torch.Generator().manual_seed(seed))
+        assert seen == ([i], [i], [number], [seed], *expected, drawn)
     assert slots._episode_seed.tolist() == [1, 7, 3, 8]
     assert slots.scene._reset_mask.all()
     with pytest.raises(EnvSetupError, match="0 seeds for 4 environments"):

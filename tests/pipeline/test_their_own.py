@@ -61,13 +61,8 @@ class Installed:
         run = self.folder / "user" / "outputs" / name
         base = [*words, f"name={name}", *TINY]
         sft, rl = (f"model.path={run}/{stage}/checkpoints/last/pretrained_model" for stage in ("sft", "rl"))
-        commands = [
-            ("collect", base),
-            ("train_sft", base),
-            ("train_rl", [*base, sft]),
-            ("evaluate", [*base, rl, "eval.label=mine"]),
-            ("report", base),
-        ]
+        commands = [("collect", base), ("train_sft", base), ("train_rl", [*base, sft])]
+        commands += [("evaluate", [*base, rl, "eval.label=mine"]), ("report", base)]
         self.run("-c", COMMANDS, json.dumps(commands))
         assert json.loads((run / "collect.json").read_text())["episodes"] == 3
         assert json.loads((run / "dataset" / "rlft.json").read_text())["planner"] == source
@@ -86,7 +81,9 @@ def test_the_wheel_is_what_runs_and_brings_its_settings(installed):
     code = "import rlft, rlft_envs, rlft_tasks; print(rlft.__file__, rlft_envs.__file__, rlft_tasks.__file__)"
     where = installed.run("-c", code)
     assert all(str(installed.folder / "venv") in file for file in where.split())
-    assert "PushCube-v1" in installed.run("-m", "rlft", "train-rl", "--cfg")
+    settings = installed.run("-m", "rlft", "train-rl", "--cfg", "algo=grpo")
+    assert "PushCube-v1" in settings
+    assert "objective: grpo" in settings
 
 
 @pytest.mark.simulator

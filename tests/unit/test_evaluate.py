@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 from faulty_toy import FAULTY
-from helpers.toy_protocol import toy_evaluator
-from helpers.toy_world import toy_model
+from helpers.toy_world import toy_evaluator, toy_model
 
 from rlft.errors import RlftError
 from rlft.evaluate.result import strata_text, summarise, summary_line, tabulate

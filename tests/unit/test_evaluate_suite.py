@@ -4,8 +4,7 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
-from helpers.toy_protocol import toy_evaluator
-from helpers.toy_world import toy_model
+from helpers.toy_world import toy_evaluator, toy_model
 
 from rlft.evaluate.suite import SuiteTable, finished, make_table, markdown, run_members
 from rlft.files import to_json, write_stage
