@@ -9,14 +9,6 @@ from rlft.rows import TensorRows
 
 
 @dataclass
-class Chain(TensorRows):
-    """What was drawn."""
-
-    chain: torch.Tensor
-    stochastic_step: torch.Tensor
-
-
-@dataclass
 class Beyond(TensorRows):
     """How much more a decision earned than the average one."""
 
@@ -31,7 +23,7 @@ class Reinforce(Objective):
     def sample(self, prefix, draws, privileged):
         """Draw a chain."""
         drawn = self.actor.sample(prefix, draws.noise, draws.stochastic_step)
-        return Sampled(drawn.actions, Chain(drawn.chain, drawn.stochastic_step), drawn.mean_std)
+        return Sampled(drawn.actions, drawn.trace, drawn.mean_std)
 
     def signal(self, rollout):
         """Reward beyond the mean."""
