@@ -41,13 +41,11 @@ class EvalProtocol:
     instruction: str | None  # the text given instead of the task's own, or None
     max_episode_steps: int  # the time limit, environment steps
     # The rules:
-    # `success`: the first success ends an episode; `time_limit`: every episode runs the full limit
-    episode_end: str
+    episode_end: str  # `success`: the first one ends an episode; `time_limit`: nothing but the limit does
     select: str  # `seeds`, `all` or `stratified`; see :func:`choose_ids`
     episodes: int  # how many
     seed: int  # names every episode's seed and noise, and the sample
-    # the numbered configuration of each episode, in order; None where the seed decides
-    configuration_ids: tuple[int, ...] | None
+    configuration_ids: tuple[int, ...] | None  # of each episode, in order; None where the seed decides
     num_steps: int  # denoise steps of the deterministic ODE
     act_steps: int  # A
     version: int = VERSION  # of the rules themselves
@@ -123,17 +121,13 @@ def choose_ids(select: str, episodes: int, seed: int, numbered: ConfigurationSpa
         raise RlftError(f"eval.select={select} {needs}; use eval.select={SEEDS}")
     if select == ALL:
         if numbered.count > MAX_ALL:
-            raise RlftError(
-                f"eval.select={ALL} would run {numbered.count:,} episodes, more than {MAX_ALL:,}; "
-                f"use eval.select={STRATIFIED} with eval.episodes"
-            )
+            what = f"would run {numbered.count:,} episodes, more than {MAX_ALL:,}"
+            raise RlftError(f"eval.select={ALL} {what}; use eval.select={STRATIFIED} with eval.episodes")
         return tuple(range(numbered.count))
     if select == STRATIFIED:
         if episodes > numbered.count:
-            raise RlftError(
-                f"eval.episodes={episodes}, but the task has {numbered.count} configurations; "
-                f"use eval.episodes={numbered.count} or less, or eval.select={ALL}"
-            )
+            remedy = f"use eval.episodes={numbered.count} or less, or eval.select={ALL}"
+            raise RlftError(f"eval.episodes={episodes}, but the task has {numbered.count} configurations; {remedy}")
         return stratified_sample(numbered, episodes, seed)
     # Two seeds of 31 bits each: there are tasks with more configurations than one can name.
     drawn = ((seed_for(seed, "eval-configuration", i, j) for j in range(2)) for i in range(episodes))
@@ -155,10 +149,8 @@ def stratified_sample(space: ConfigurationSpace, count: int, seed: int) -> tuple
 
     However many are drawn, the counts of two values of an axis differ by at most one, and so do the counts of two
     combinations of the axes that the space balances first, then of these with each further axis in turn. Which values
-    meet is shuffled by the seed. A shorter sample is the beginning of a longer one; at most all are drawn.
+    meet is shuffled by the seed. A shorter sample is the beginning of a longer one; ``count`` is at most all of them.
     """
-    if not 0 < count <= space.count:
-        raise ValueError(f"count={count}: wanted 1..{space.count}")
     axes, rng = space.axes, np.random.default_rng(seed_for(seed, "eval-strata"))
     names = list(dict.fromkeys([*(name for name in space.balanced_first if name in axes), *axes]))
     digits = zip(names, balanced_order([axes[name] for name in names], count), strict=True)

@@ -65,8 +65,7 @@ class EvalResult:
     metrics: dict[str, Measured]  # task metric -> its mean over the episodes' last steps
     strata: dict[str, list[Stratum]]  # label -> success by its values
     macro: dict[str, float]  # label -> mean of its values' rates: each counts once, however many episodes it had
-    # label -> how many values the task has, where it says so: those without an episode have no row
-    strata_total: dict[str, int]
+    strata_total: dict[str, int]  # label -> values that the task has, if it says so: those never run have no row
     seconds: float  # wall time
     restarted: int  # episodes run again because the simulator failed in them
     per_episode: list[EpisodeResult]  # every episode, by index
