@@ -36,8 +36,7 @@ class Placement:
     sim: torch.device  # device of physics and of the observations that a GPU simulator returns; `cpu` for CPU physics
     policy: torch.device  # device of the network
     buffer: torch.device  # device of the stored rollout
-    # whether the simulator takes tensors on `sim` (GPU physics) or numpy arrays (CPU physics)
-    sim_tensors: bool = False
+    sim_tensors: bool = False  # whether the simulator takes tensors on `sim` (GPU physics) or numpy arrays (CPU)
 
     @classmethod
     def from_config(cls, cfg: RunConfig) -> Self:

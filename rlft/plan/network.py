@@ -56,7 +56,7 @@ class Network:
         self._passes: dict[tuple[int, str, bool], Cost] = {}
         if objective is not None:
             blanks = {store: blank_rollout(objective, store, tokens) for store in self._seen}
-            self.decision_bytes = {store: decision_bytes(blank) for store, blank in blanks.items()}
+            self.decision_bytes = {store: blank.nbytes() // (T * blank.E) for store, blank in blanks.items()}
             self._row = {store: blank.rows(torch.zeros(1, dtype=torch.int64)) for store, blank in blanks.items()}
             self.gathered = {store: [x.nbytes for x in row.tensors()] for store, row in self._row.items()}
             self.draws = [x.nbytes for x in blank_draws(objective).tensors().values()]
@@ -233,11 +233,6 @@ def blank_rollout(objective: Objective, store: str, tokens: int) -> Rollout:
     return rollout
 
 
-def decision_bytes(rollout: Rollout) -> int:
-    """Bytes of one decision in a rollout."""
-    return rollout.nbytes() // (rollout.T * rollout.E)
-
-
 def rollout_bytes(
     cfg: RunConfig, policy: FlowPolicy, *, store: str, privileged_dim: int, tokens: int | None = None
 ) -> int:
@@ -249,7 +244,7 @@ def rollout_bytes(
     """
     length = tokens or policy.expected_prompt_length(cfg.env.instruction)
     blank = blank_rollout(build_objective(cfg, policy, privileged_dim), store, length)
-    return decisions(cfg) * decision_bytes(blank)
+    return decisions(cfg) * (blank.nbytes() // (T * blank.E))
 
 
 def pinned_blocks(sizes: Iterable[int]) -> int:
