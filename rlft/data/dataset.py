@@ -69,15 +69,10 @@ class DemoSet:
     def load(cls, path: Path | str, horizon: int) -> Self:
         """Read a LeRobotDataset v3 into memory; a DatasetError lists every problem found in it."""
         layout = open_layout(path)
-        return cls(
-            layout.meta,
-            {name: torch.from_numpy(_frames(layout, name)) for name in layout.meta.cameras},
-            torch.from_numpy(layout.columns["observation.state"].copy()),
-            torch.from_numpy(layout.columns["action"].copy()),
-            torch.from_numpy(layout.lengths),
-            [layout.tasks[i] for i in layout.columns["task_index"]],
-            horizon,
-        )
+        images = {name: torch.from_numpy(_frames(layout, name)) for name in layout.meta.cameras}
+        state, action = (torch.from_numpy(layout.columns[key].copy()) for key in NUMBERS)
+        tasks = [layout.tasks[i] for i in layout.columns["task_index"]]
+        return cls(layout.meta, images, state, action, torch.from_numpy(layout.lengths), tasks, horizon)
 
     def rows(self, index: torch.Tensor) -> DemoBatch:
         """The training rows that start at frames ``index``, int64 ``[B]``."""

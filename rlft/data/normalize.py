@@ -169,10 +169,9 @@ class NormStats:
                 line = f"{name} is {mine!r} in the statistics and {theirs!r} here"
                 (other if name in ORIGIN else wrong).append(line)
         if wrong or (other and not allow_mismatch):
-            remedy = "Use the statistics that were computed with this data and environment"
-            if not wrong:
-                remedy += ", or set allow_stats_mismatch=true"
-            raise StatsError(f"Normalisation statistics do not fit: {'; '.join(wrong + other)}. {remedy}.")
+            differ, allow = "; ".join(wrong + other), "" if wrong else ", or set allow_stats_mismatch=true"
+            remedy = f"Use the statistics that were computed with this data and environment{allow}"
+            raise StatsError(f"Normalisation statistics do not fit: {differ}. {remedy}.")
         if other:
             log.warning("Normalisation statistics of another origin are accepted: %s.", "; ".join(other))
 

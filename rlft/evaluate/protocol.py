@@ -51,10 +51,9 @@ class EvalProtocol:
     version: int = VERSION  # of the rules themselves
 
     def __post_init__(self) -> None:
-        if self.configuration_ids is not None and len(self.configuration_ids) != self.episodes:
-            raise ValueError(
-                f"episodes={self.episodes}, but {len(self.configuration_ids)} configuration_ids; give one each"
-            )
+        ids = self.configuration_ids
+        if ids is not None and len(ids) != self.episodes:
+            raise ValueError(f"episodes={self.episodes}, but {len(ids)} configuration_ids; give one each")
 
     @classmethod
     def of(cls, env: EnvSettings, **rules: Any) -> "EvalProtocol":
@@ -104,12 +103,8 @@ class Episode:
 def choose_ids(select: str, episodes: int, seed: int, numbered: ConfigurationSpace | None) -> tuple[int, ...] | None:
     """The configurations of the episodes, in order; None where the task numbers none and the environment draws.
 
-    Args:
-        select: ``seeds``: each drawn by its own seed, with repetition; ``all``: each of them once; ``stratified``:
-            ``episodes`` different ones, balanced over the labels.
-        episodes: how many; ``all`` takes as many as there are.
-        seed: names the draw.
-        numbered: the task's configurations, where it numbers them.
+    ``select`` = ``seeds``: each drawn by its own seed, with repetition; ``all``: each of them once, however many
+    ``episodes`` says; ``stratified``: ``episodes`` different ones, balanced over the labels. ``seed`` names the draw.
 
     Raises:
         RlftError: the task has no numbered configurations, or too few.
@@ -164,13 +159,12 @@ def stratified_sample(space: ConfigurationSpace, count: int, seed: int) -> tuple
 def balanced_order(sizes: Sequence[int], count: int) -> list[np.ndarray]:
     """The first cells of an order that visits every cell of a grid once, with the values of every axis taking turns.
 
+    Gives the digit of each cell, int64 ``[count]`` per axis.
+
     Axis j reads k mod n_j, shifted by one whenever it and the axes before it would start to repeat: with P the product
     of the sizes before it, digit_j(k) = (k' + floor(k' / lcm(P, n_j))) mod n_j, where k' = k mod P n_j. Within P n_j
     steps this visits each pair (k mod P, digit) once, and consecutive steps read consecutive digits: so within any
     beginning the values of an axis differ by at most one in count, and so do the cells of the first j axes.
-
-    Returns:
-        the digit of each cell, int64 ``[count]`` per axis.
     """
     k, digits, before = np.arange(count), [], 1
     for size in sizes:

@@ -1,7 +1,6 @@
 """Bytes on every device while a stage runs, and its FLOPs."""
 
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rlft import placement, plugins
 from rlft.config.schema import RunConfig
@@ -24,7 +23,7 @@ class Assumptions:
     privileged_dim: int = 70  # P; only the simulator knows
     tokens: int | None = None  # L, the padded length of the prompts; None: the checkpoint's, or an estimate
     frames: int | None = None  # of the dataset; None: every demonstration as long as an episode may be
-    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))  # of the machine that trains
+    cores: int | None = None  # of the machine that trains; None: this process's
     sim_bytes: int | None = None  # of a simulation that was never measured; None: it is not counted
 
 
@@ -54,7 +53,7 @@ def device_name(name: str) -> str:
     return str(parse_device(name))
 
 
-def simulator_bytes(cfg: RunConfig, cores: int) -> int | None:
+def simulator_bytes(cfg: RunConfig, cores: int | None) -> int | None:
     """Host memory of all processes of CPU physics; None where nobody measured it, and on a GPU."""
     found = plugins.load("simulators", cfg.env.simulator, "env.simulator")
     measured = (found() if isinstance(found, type) else found).process_bytes(renders=bool(cfg.env.cameras))

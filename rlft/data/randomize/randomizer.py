@@ -40,10 +40,8 @@ class Images:
 
     def __init__(self, setting: str, folder: Path, files: Sequence[str], device: torch.device) -> None:
         if not folder.is_dir():
-            raise ConfigError(
-                f"{setting} = {folder}: no such directory; give one with images, or set assets.root (or RLFT_ASSETS) "
-                "to where downloaded assets are"
-            )
+            remedy = "give one with images, or set assets.root (or RLFT_ASSETS) to where downloaded assets are"
+            raise ConfigError(f"{setting} = {folder}: no such directory; {remedy}")
         names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
         for pattern in files:
             if not any(fnmatch(name, pattern) for name in names):
@@ -106,13 +104,10 @@ class ImageRandomizer:
         self.monitor = ChangeMonitor(enabled_effects(cfg), self.device)
 
     def __call__(self, obs: Observation, names: Sequence[Name], moment: Name = ()) -> Observation:
-        """Change the images of n rows.
+        """Change images, uint8 ``[n, height, width, 3]``; they come back on the policy's device.
 
-        Args:
-            obs: images uint8 ``[n, height, width, 3]``, which come back on the policy's device; those of cameras that
-                are left alone are the same objects as before.
-            names: n tuples of counters: which episode each row is of, or which row it is.
-            moment: further counters, which count where settings ask for a draw per decision.
+        Those of cameras that are left alone are the same objects as before. ``names`` are n tuples of counters: which
+        episode a row is of, or which row it is; ``moment`` counts as well where settings ask for a draw per decision.
         """
         named = [(*name, *moment) for name in names] if self.cfg.per == "decision" else list(names)
         images, shown = dict(obs.images), []
