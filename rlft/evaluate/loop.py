@@ -28,6 +28,8 @@ from rlft.types import ChunkStep, ConfigurationSpace, Observation, VecEnv
 MAX_TRIES = 3  # an episode is named by its seed: a simulator that fails in it again and again always will
 RECORDED_AT_ONCE = 8  # episodes whose images are in memory together
 
+type Act = Callable[[Observation, dict[int, _Running]], torch.Tensor]  # by environment: what runs there; actions
+
 
 @dataclass
 class _Running:
@@ -128,12 +130,7 @@ class Evaluator:
         finally:
             self.env.record([])
 
-    def _play(
-        self,
-        act: Callable[[Observation, dict[int, _Running]], torch.Tensor],
-        episodes: Sequence[Episode],
-        slots: Sequence[int],
-    ) -> Iterator[tuple[int, EpisodeResult | None]]:
+    def _play(self, act: Act, episodes: Sequence[Episode], slots: range) -> Iterator[tuple[int, EpisodeResult | None]]:
         """Run episodes in the environments ``slots``; an environment that is done takes the next one.
 
         Gives (environment, result) as they end; None for an episode that is run again because the simulator failed.
