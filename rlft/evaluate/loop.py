@@ -49,10 +49,9 @@ class _Running:
     def once_more(self) -> "_Running":
         if self.tries == MAX_TRIES:
             e = self.episode
-            raise RlftError(
-                f"the simulator failed {MAX_TRIES} times in evaluation episode {e.index} (seed {e.seed}, "
-                f"configuration {e.configuration_id}); its message stands above; leave it out with another eval.seed"
-            )
+            which = f"episode {e.index} (seed {e.seed}, configuration {e.configuration_id})"
+            remedy = "its message stands above; leave it out with another eval.seed"
+            raise RlftError(f"the simulator failed {MAX_TRIES} times in evaluation {which}; {remedy}")
         return _Running(self.episode, self.tries + 1)
 
     def result(self, step: ChunkStep, slot: int) -> EpisodeResult:

@@ -68,8 +68,7 @@ def plan_rl(cfg: RunConfig, assumed: Assumptions, store: str) -> MemoryPlan:
     """Reinforcement learning; ``store``: what the rollout keeps of an observation, ``prefix`` or ``images``."""
     privileged = assumed.privileged_dim if cfg.critic.inputs != "features" else 0
     net = network_of("train_rl", cfg, assumed.tokens, privileged)
-    places = {"simulator": cfg.sim.device, "model": cfg.model.device, "buffer": cfg.buffer.device}
-    used, roles = _devices(places)
+    used, roles = _devices({"simulator": cfg.sim.device, "model": cfg.model.device, "buffer": cfg.buffer.device})
     model, buffer = device_name(cfg.model.device), device_name(cfg.buffer.device)
     micro, gpu = cfg.train.micro_batch_size or cfg.train.batch_size, physics_backend(cfg) == "gpu"
     part = [micro * size for size in net.gathered[store]]
