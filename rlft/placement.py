@@ -36,8 +36,7 @@ class Placement:
     sim: torch.device  # device of physics and of the observations that a GPU simulator returns; `cpu` for CPU physics
     policy: torch.device  # device of the network
     buffer: torch.device  # device of the stored rollout
-    # whether the simulator takes tensors on `sim` (GPU physics) or numpy arrays (CPU physics)
-    sim_tensors: bool = False
+    sim_tensors: bool = False  # whether the simulator takes tensors on `sim` (GPU physics) or numpy arrays (CPU)
 
     @classmethod
     def from_config(cls, cfg: RunConfig) -> Self:
@@ -96,6 +95,26 @@ def physics_backend(cfg: RunConfig) -> str:
     if cfg.sim.backend != "auto":
         return cfg.sim.backend
     return "gpu" if cfg.sim.device.startswith("cuda") else "cpu"
+
+
+def worker_count(cfg: RunConfig, cores: int | None = None) -> int:
+    """Processes that step CPU physics: as set, else one for each of ``cores`` (None: those of this process)."""
+    return (cores or len(os.sched_getaffinity(0))) if cfg.sim.num_workers is None else cfg.sim.num_workers
+
+
+def overlaps(cfg: RunConfig, cores: int | None = None) -> bool:
+    """Whether the rollout simulates one group of environments while the policy decides for the other."""
+    if cfg.sim.overlap is not None:
+        return cfg.sim.overlap
+    if cfg.env.num_envs == 1:
+        return False
+    apart = parse_device(cfg.sim.device) != parse_device(cfg.model.device)
+    return apart if physics_backend(cfg) == "gpu" else worker_count(cfg, cores) >= 2
+
+
+def group_count(cfg: RunConfig, cores: int | None = None) -> int:
+    """Groups that the rollout's environments are decided in."""
+    return cfg.sim.num_groups or (2 if overlaps(cfg, cores) else 1)
 
 
 def parse_device(name: str) -> torch.device:
