@@ -187,7 +187,6 @@ class VecEnv(Protocol):
     @property
     def spec(self) -> EnvSpec:
         """The facts about this environment."""
-        ...
 
     def reset(
         self, env_ids: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int] | None = None
@@ -203,7 +202,6 @@ class VecEnv(Protocol):
         Returns:
             the first observations, one row per index, in the order of ``env_ids``.
         """
-        ...
 
     def step_chunk(self, actions: Array) -> ChunkStep:
         """Execute up to A actions per environment.
@@ -214,19 +212,15 @@ class VecEnv(Protocol):
         Raises:
             ValueError: an action is NaN or infinite (names environment and step), or the shape is wrong.
         """
-        ...
 
     def record(self, env_ids: Sequence[int]) -> None:
         """From now on keep a human-view frame per executed step of these environments, and forget those of others."""
-        ...
 
     def take_frames(self, env_id: int) -> np.ndarray:
         """Return and forget the recorded frames, uint8 ``[n, height, width, 3]``; recording goes on."""
-        ...
 
     def close(self) -> None:
         """Free processes and memory; may be called twice."""
-        ...
 
 
 @dataclass(frozen=True)
