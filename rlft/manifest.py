@@ -54,7 +54,8 @@ def sha256_of(path: Path) -> str:
 def _damage(path: Path, size: int, digest: str | None) -> str | None:
     try:
         if (found := path.stat().st_size) != size:
-            return f"has {found} bytes, {size} were written{f"; it is {what}" if (what := what_instead(path)) else ""}"
+            what = what_instead(path)
+            return f"has {found} bytes, {size} were written{f'; it is {what}' if what else ''}"
         return "is not what was written (SHA-256 differs)" if digest and sha256_of(path) != digest else None
     except FileNotFoundError:
         return f"is listed in {MANIFEST}, but is missing"

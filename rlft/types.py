@@ -134,14 +134,9 @@ class Observation:
 def map_rows(f: Callable[..., Array], first: Any, *others: Any) -> Any:
     """Apply a function to every array of bundles that have the same form, and so to the rows of all of them.
 
-    Args:
-        f: one array of each bundle (their first axis is the environment) -> an array.
-        first: an array, an :class:`Observation` or another dataclass, None, or a nested dictionary of these.
-            Instructions are passed to ``f`` as an array of objects.
-        others: of the same form.
-
-    Returns:
-        a bundle of that form, of what ``f`` returned.
+    A bundle is an array, an :class:`Observation` or another dataclass, None, or a nested dictionary of these. ``f``
+    takes one array of each, whose first axis is the environment (instructions as an array of objects), and what it
+    returns makes a bundle of that form.
     """
     if first is None:
         return None
