@@ -65,10 +65,6 @@ class Placement:
         """Copy to the policy's device what :func:`move` takes."""
         return move(value, self.policy)
 
-    def to_buffer(self, value: Any) -> Any:
-        """Copy to the buffer's device what :func:`move` takes."""
-        return move(value, self.buffer)
-
     def to_sim(self, value: Any) -> Any:
         """Copy to where the simulator takes its input: tensors on ``sim`` for GPU physics, numpy arrays otherwise."""
         if self.sim_tensors:
@@ -84,10 +80,6 @@ class Placement:
         """The same for a thread that steps simulators: CUDA's present device belongs to a thread, and begins as 0."""
         if self.sim_tensors:
             torch.cuda.set_device(self.sim)
-
-    def sim_threads(self, groups: int) -> int:
-        """Threads that may step simulators at once: GPU simulations of one process share a context and take turns."""
-        return 1 if self.sim_tensors else groups
 
 
 def physics_backend(cfg: RunConfig) -> str:
@@ -251,12 +243,8 @@ def prefetched[T](
 ) -> Iterator[T]:
     """Batches, each brought to a CUDA device on a stream of its own while the one before it is used.
 
-    Two batches are alive at a time. On the CPU there is nothing to gain: they come one by one.
-
-    Args:
-        batches: gathers and copies a batch to the device each time it is asked.
-        device: where they are used.
-        tensors: all tensors of a batch; their memory must outlive the stream that uses them.
+    Two batches are alive at a time; each is gathered and copied when it is asked for. On the CPU there is nothing to
+    gain: they come one by one. ``tensors`` are all of a batch: their memory must outlive the stream that uses them.
     """
     if device.type != "cuda":
         yield from batches

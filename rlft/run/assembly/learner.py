@@ -143,7 +143,6 @@ def build_randomizer(cfg: RunConfig, stage: str, placement: Placement) -> ImageR
     section = cfg.domain_randomization
     if section is None or not {"rollout": section.rollout, "sft": section.sft}[stage]:
         return None
-
     log.info("images of %s are randomised: %s", stage, ", ".join(enabled_effects(section)))
     return ImageRandomizer(
         section,
