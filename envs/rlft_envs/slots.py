@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rlft.types import AttemptRecord, DemoAttempt, DemoSource, EnvSettings, EnvSpec
+from rlft.types import AttemptRecord, DemoAttempt, DemoSource, EnvSettings, EnvSpec, map_rows
 from rlft_envs.arrays import SharedStep, shared_step
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.record import SIMULATOR_ERROR, SUCCESS, RecordSettings, package_versions, record
@@ -36,12 +36,8 @@ class Ready:
 class EnvSlots:
     """n of the E environments, and where each stands. A slot is a position among the n.
 
-    Args:
-        settings: of all E environments.
-        env_ids: which these are; they follow each other.
-        memory: descriptor of the memory that holds the arrays of all E (:func:`rlft_envs.arrays.shared_step`);
-            None where nobody else looks at them.
-        demos: how demonstrations are recorded; None where none are wanted.
+    They follow each other. ``memory`` is the descriptor of what holds the arrays of all E
+    (:func:`rlft_envs.arrays.shared_step`); None where nobody else looks at them.
     """
 
     def __init__(
@@ -124,7 +120,7 @@ class EnvSlots:
         self.envs = []
 
     def _shared(self, act_steps: int) -> SharedStep:
-        return shared_step(self._memory, self.spec, act_steps).part(self._rows)
+        return map_rows(lambda array: array[self._rows], shared_step(self._memory, self.spec, act_steps))
 
     def _run_chunk(self, slot: int, env: SingleEnv) -> None:
         """Run one environment's chunk to its end, or to the end of its episode; render once."""
