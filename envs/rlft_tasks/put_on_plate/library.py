@@ -54,9 +54,12 @@ class Library:
 
 
 @lru_cache
-def load_library(assets_root: Path) -> Library:
+def load_library(assets_root: str | Path | None) -> Library:
     """Read the three lists under ``<assets_root>/put_on_plate``; EnvSetupError where one, or a file, is missing."""
-    root = assets_root / FOLDER
+    if assets_root is None:
+        wrong = f"the {FOLDER} assets are needed, and neither assets.root nor RLFT_ASSETS is set"
+        raise EnvSetupError(f"{wrong}; get them with: {download_command(None)}")
+    root = Path(assets_root) / FOLDER
     folder = root / "more_table"
     tables = tuple(
         Table(key, entry["name"], folder / "imgs" / key, folder / "textures" / entry["texture"], entry["mix"])
