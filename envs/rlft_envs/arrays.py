@@ -41,8 +41,7 @@ class SharedStep(ChunkStep):
 
     def write_metrics(self, slot: int, metrics: Mapping[str, float]) -> None:
         """Keep an environment's task metrics of its last executed step; errors as of :meth:`name_metrics`."""
-        if list(self.metrics) != list(metrics):
-            self.name_metrics(metrics)
+        self.name_metrics(metrics)
         self.columns[slot, : len(metrics)] = list(metrics.values())
 
     def name_metrics(self, names: Iterable[str]) -> None:

@@ -6,10 +6,9 @@
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -59,8 +58,6 @@ class EnvSlots:
             name, frozen = f"{expert.__module__}:{expert.__qualname__}", make_expert(self.envs[0]).frozen_action_dims
             source = DemoSource(self.spec, name, package_versions(simulator_of(settings).packages), frozen)
         self.ready = Ready(self.spec, [env.instruction for env in self.envs], source)
-        answers = (self.reset, self.step, self.record, self.take_frames, self.demonstrate)
-        self.operations: dict[str, Callable[..., Any]] = {answer.__name__: answer for answer in answers}
 
     def reset(self, starts: Sequence[tuple[int, int, int | None]]) -> list[str]:
         """Start episodes, by slot, seed and configuration; their rows are written. Answers with the instructions."""

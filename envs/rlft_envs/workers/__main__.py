@@ -48,7 +48,7 @@ def main() -> int:
             if operation == "close":
                 slots.close()
                 return 0
-            connection.send(("answer", slots.operations[operation](**message)))
+            connection.send(("answer", getattr(slots, operation)(**message)))
     except EnvSetupError as error:
         connection.send(("setup", str(error)))
         return 1

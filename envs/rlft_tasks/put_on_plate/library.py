@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rlft_envs.assets import download_command, visual_mesh
+from rlft_envs.assets import download_command
 from rlft_envs.errors import EnvSetupError
 
 FOLDER = "put_on_plate"
@@ -24,13 +24,8 @@ class Model:
 
     @property
     def collision(self) -> Path:
-        """The mesh that physics sees."""
+        """The mesh that physics sees; :func:`rlft_envs.assets.visual_mesh` gives the one that cameras see."""
         return self.folder / "collision.obj"
-
-    @property
-    def visual(self) -> Path:
-        """The mesh that cameras see."""
-        return visual_mesh(self.folder)
 
 
 @dataclass(frozen=True)

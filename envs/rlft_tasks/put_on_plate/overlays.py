@@ -17,8 +17,7 @@ from rlft_tasks.put_on_plate.variants import Variant
 
 BLOCK = 16  # environments whose textures are blended at once: float images of all of them would fill gigabytes
 
-kept_image = lru_cache(maxsize=64)(fit_image)
-"""Kept, because a split has 21 tables and every reset asks again. Do not write into it."""
+kept_image = lru_cache(maxsize=64)(fit_image)  # a split has 21 tables, and every reset asks again: not to be written to
 
 
 class Backdrop:
