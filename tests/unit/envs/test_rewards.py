@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rlft.types import RewardSettings
-from rlft_envs.rewards import needs_dense, step_reward
+from rlft_envs.rewards import step_reward
 
 
 def test_dense_differences_telescope_to_the_gain_and_the_bonus_comes_once():
@@ -19,11 +19,6 @@ def test_dense_and_sparse():
     dense, before = np.array([0.5, 0.7]), np.array([0.1, 0.2])
     np.testing.assert_allclose(step_reward(RewardSettings("dense", 3.0, 1.0), dense, before, first), [1.5, 3.1])
     np.testing.assert_allclose(step_reward(RewardSettings("sparse", 3.0, 4.0), dense, before, first), [0.0, 4.0])
-
-
-def test_sparse_needs_no_dense_reward():
-    assert not needs_dense(RewardSettings("sparse"))
-    assert needs_dense(RewardSettings("dense_difference"))
 
 
 def test_an_unknown_mode_is_refused():
