@@ -8,8 +8,9 @@ from rlft.config.load import changed, load
 from rlft.config.schema import RunConfig
 from rlft.data.normalize import NormStats
 from rlft.objective.base import Objective, build_objective
+from rlft.placement import overlaps
 from rlft.rollout.sampler import RolloutSampler
-from rlft.run.assembly.envs import overlaps, policy_threads
+from rlft.run.assembly.envs import policy_threads
 from rlft.run.assembly.learner import build_placement
 from rlft.run.assembly.policy import fresh_policy
 from rlft.types import VecEnv

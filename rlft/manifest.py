@@ -54,7 +54,8 @@ def sha256_of(path: Path) -> str:
 def _damage(path: Path, size: int, digest: str | None) -> str | None:
     try:
         if (found := path.stat().st_size) != size:
-            return f"has {found} bytes, {size} were written{_what_else(path)}"
+            what = what_instead(path)
+            return f"has {found} bytes, {size} were written{f'; it is {what}' if what else ''}"
         return "is not what was written (SHA-256 differs)" if digest and sha256_of(path) != digest else None
     except FileNotFoundError:
         return f"is listed in {MANIFEST}, but is missing"
@@ -62,10 +63,11 @@ def _damage(path: Path, size: int, digest: str | None) -> str | None:
         return f"cannot be read ({error.strerror})"
 
 
-def _what_else(path: Path) -> str:
-    """What stands in a file's place where a copy went wrong."""
+def what_instead(path: Path) -> str:
+    """What stands in a file's place where a copy went wrong, and the remedy; empty where nothing is known."""
     with path.open("rb") as file:
-        head = file.read(64).lstrip().lower()
+        head = file.read(256).lstrip().lower()
     if head.startswith(b"version https://git-lfs"):
-        return "; it is a git-lfs pointer: fetch the file itself"
-    return "; it is an HTML page: the download failed" if head.startswith((b"<!doctype html", b"<html")) else ""
+        return "a Git LFS pointer, not the file itself; run `git lfs pull` where it came from"
+    page = head.startswith((b"<!doctype", b"<html", b"<?xml"))
+    return "a web page, not the file itself; the download met a login or an error page" if page else ""

@@ -36,8 +36,7 @@ class Placement:
     sim: torch.device  # device of physics and of the observations that a GPU simulator returns; `cpu` for CPU physics
     policy: torch.device  # device of the network
     buffer: torch.device  # device of the stored rollout
-    # whether the simulator takes tensors on `sim` (GPU physics) or numpy arrays (CPU physics)
-    sim_tensors: bool = False
+    sim_tensors: bool = False  # whether the simulator takes tensors on `sim` (GPU physics) or numpy arrays (CPU)
 
     @classmethod
     def from_config(cls, cfg: RunConfig) -> Self:
@@ -66,10 +65,6 @@ class Placement:
         """Copy to the policy's device what :func:`move` takes."""
         return move(value, self.policy)
 
-    def to_buffer(self, value: Any) -> Any:
-        """Copy to the buffer's device what :func:`move` takes."""
-        return move(value, self.buffer)
-
     def to_sim(self, value: Any) -> Any:
         """Copy to where the simulator takes its input: tensors on ``sim`` for GPU physics, numpy arrays otherwise."""
         if self.sim_tensors:
@@ -86,16 +81,32 @@ class Placement:
         if self.sim_tensors:
             torch.cuda.set_device(self.sim)
 
-    def sim_threads(self, groups: int) -> int:
-        """Threads that may step simulators at once: GPU simulations of one process share a context and take turns."""
-        return 1 if self.sim_tensors else groups
-
 
 def physics_backend(cfg: RunConfig) -> str:
     """``gpu`` or ``cpu``: what ``sim.backend`` says; for ``auto``, where ``sim.device`` is."""
     if cfg.sim.backend != "auto":
         return cfg.sim.backend
     return "gpu" if cfg.sim.device.startswith("cuda") else "cpu"
+
+
+def worker_count(cfg: RunConfig, cores: int | None = None) -> int:
+    """Processes that step CPU physics: as set, else one for each of ``cores`` (None: those of this process)."""
+    return (cores or len(os.sched_getaffinity(0))) if cfg.sim.num_workers is None else cfg.sim.num_workers
+
+
+def overlaps(cfg: RunConfig, cores: int | None = None) -> bool:
+    """Whether the rollout simulates one group of environments while the policy decides for the other."""
+    if cfg.sim.overlap is not None:
+        return cfg.sim.overlap
+    if cfg.env.num_envs == 1:
+        return False
+    apart = parse_device(cfg.sim.device) != parse_device(cfg.model.device)
+    return apart if physics_backend(cfg) == "gpu" else worker_count(cfg, cores) >= 2
+
+
+def group_count(cfg: RunConfig, cores: int | None = None) -> int:
+    """Groups that the rollout's environments are decided in."""
+    return cfg.sim.num_groups or (2 if overlaps(cfg, cores) else 1)
 
 
 def parse_device(name: str) -> torch.device:
@@ -232,12 +243,8 @@ def prefetched[T](
 ) -> Iterator[T]:
     """Batches, each brought to a CUDA device on a stream of its own while the one before it is used.
 
-    Two batches are alive at a time. On the CPU there is nothing to gain: they come one by one.
-
-    Args:
-        batches: gathers and copies a batch to the device each time it is asked.
-        device: where they are used.
-        tensors: all tensors of a batch; their memory must outlive the stream that uses them.
+    Two batches are alive at a time; each is gathered and copied when it is asked for. On the CPU there is nothing to
+    gain: they come one by one. ``tensors`` are all of a batch: their memory must outlive the stream that uses them.
     """
     if device.type != "cuda":
         yield from batches

@@ -134,14 +134,9 @@ class Observation:
 def map_rows(f: Callable[..., Array], first: Any, *others: Any) -> Any:
     """Apply a function to every array of bundles that have the same form, and so to the rows of all of them.
 
-    Args:
-        f: one array of each bundle (their first axis is the environment) -> an array.
-        first: an array, an :class:`Observation` or another dataclass, None, or a nested dictionary of these.
-            Instructions are passed to ``f`` as an array of objects.
-        others: of the same form.
-
-    Returns:
-        a bundle of that form, of what ``f`` returned.
+    A bundle is an array, an :class:`Observation` or another dataclass, None, or a nested dictionary of these. ``f``
+    takes one array of each, whose first axis is the environment (instructions as an array of objects), and what it
+    returns makes a bundle of that form.
     """
     if first is None:
         return None
@@ -187,7 +182,6 @@ class VecEnv(Protocol):
     @property
     def spec(self) -> EnvSpec:
         """The facts about this environment."""
-        ...
 
     def reset(
         self, env_ids: Sequence[int], seeds: Sequence[int], configuration_ids: Sequence[int] | None = None
@@ -203,7 +197,6 @@ class VecEnv(Protocol):
         Returns:
             the first observations, one row per index, in the order of ``env_ids``.
         """
-        ...
 
     def step_chunk(self, actions: Array) -> ChunkStep:
         """Execute up to A actions per environment.
@@ -214,19 +207,15 @@ class VecEnv(Protocol):
         Raises:
             ValueError: an action is NaN or infinite (names environment and step), or the shape is wrong.
         """
-        ...
 
     def record(self, env_ids: Sequence[int]) -> None:
         """From now on keep a human-view frame per executed step of these environments, and forget those of others."""
-        ...
 
     def take_frames(self, env_id: int) -> np.ndarray:
         """Return and forget the recorded frames, uint8 ``[n, height, width, 3]``; recording goes on."""
-        ...
 
     def close(self) -> None:
         """Free processes and memory; may be called twice."""
-        ...
 
 
 @dataclass(frozen=True)

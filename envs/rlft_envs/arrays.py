@@ -3,8 +3,6 @@
 Every number is written once, by the worker whose environment it is about, and copied once, into what the caller gets.
 """
 
-import itertools
-import math
 import mmap
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +15,6 @@ from rlft.types import ChunkStep, EnvSpec, Observation, map_rows
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.single import ObservationRow
 
-ALIGNMENT = 64  # bytes; each array starts on a cache line
 MAX_METRICS = 64
 FLAGS = ("terminated", "truncated", "success", "success_now", "invalid")
 
@@ -28,10 +25,6 @@ class SharedStep(ChunkStep):
 
     actions: np.ndarray  # float32 `[n, A, d]`, of the chunk
     columns: np.ndarray  # float32 `[n, MAX_METRICS]`, of which `metrics` names the first; the names come with a step
-
-    def part(self, rows: slice) -> "SharedStep":
-        """The same memory, of some environments only."""
-        return map_rows(lambda array: array[rows], self)
 
     def write(self, slot: int, row: ObservationRow) -> None:
         """Store one environment's observation; numbers that are not finite become 0 (the caller marks it invalid)."""
@@ -48,8 +41,7 @@ class SharedStep(ChunkStep):
 
     def write_metrics(self, slot: int, metrics: Mapping[str, float]) -> None:
         """Keep an environment's task metrics of its last executed step; errors as of :meth:`name_metrics`."""
-        if list(self.metrics) != list(metrics):
-            self.name_metrics(metrics)
+        self.name_metrics(metrics)
         self.columns[slot, : len(metrics)] = list(metrics.values())
 
     def name_metrics(self, names: Iterable[str]) -> None:
@@ -73,24 +65,21 @@ def shared_step(descriptor: int, spec: EnvSpec, act_steps: int) -> SharedStep:
     What does not depend on A comes first: it stays where it is when A changes.
     """
     E = spec.num_envs
-    layout: list[tuple[str, tuple[int, ...], Any]] = [
-        *((f"image/{c.name}", (E, c.height, c.width, 3), np.uint8) for c in spec.cameras),
-        ("state", (E, spec.state_dim), np.float32),
-        ("privileged", (E, spec.privileged_dim), np.float32),
-        ("n_executed", (E,), np.int64),
-        *((name, (E,), np.bool_) for name in FLAGS),
-        ("columns", (E, MAX_METRICS), np.float32),
-        ("actions", (E, act_steps, spec.act_dim), np.float32),
-        ("rewards", (E, act_steps), np.float32),
+    parts: list[tuple[str, Any, tuple[int, ...]]] = [
+        *((f"image/{c.name}", np.uint8, (E, c.height, c.width, 3)) for c in spec.cameras),
+        ("state", np.float32, (E, spec.state_dim)),
+        ("privileged", np.float32, (E, spec.privileged_dim)),
+        ("n_executed", np.int64, (E,)),
+        *((name, np.bool_, (E,)) for name in FLAGS),
+        ("columns", np.float32, (E, MAX_METRICS)),
+        ("actions", np.float32, (E, act_steps, spec.act_dim)),
+        ("rewards", np.float32, (E, act_steps)),
     ]
-    sizes = [math.prod(shape) * np.dtype(dtype).itemsize for _, shape, dtype in layout]
-    starts = list(itertools.accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0))
-    if os.fstat(descriptor).st_size < starts[-1]:
-        os.ftruncate(descriptor, starts[-1])
-    memory = mmap.mmap(descriptor, starts[-1])
-    arrays: dict[str, Any] = {}
-    for (name, shape, dtype), start in zip(layout, starts):
-        arrays[name] = np.ndarray(shape, dtype, buffer=memory, offset=start)
+    layout = np.dtype(parts, align=True)
+    if os.fstat(descriptor).st_size < layout.itemsize:
+        os.ftruncate(descriptor, layout.itemsize)
+    record: Any = np.ndarray((), layout, buffer=mmap.mmap(descriptor, layout.itemsize))
+    arrays = {name: record[name] for name, *_ in parts}
     images = {camera.name: arrays.pop(f"image/{camera.name}") for camera in spec.cameras}
     state, privileged = arrays.pop("state"), arrays.pop("privileged")
     obs = Observation(images, state, [""] * E, privileged if spec.privileged_dim else None)

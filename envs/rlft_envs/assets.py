@@ -40,17 +40,6 @@ def point_maniskill_at(settings: EnvSettings) -> None:
             raise EnvSetupError(f"{wrong}; give the setting before the first environment is built")
 
 
-def folder_of(settings: EnvSettings, name: str) -> Path:
-    """The directory ``<assets root>/<name>``; EnvSetupError, which says how to get it, where it is not there."""
-    folder = None if settings.assets_root is None else Path(settings.assets_root) / name
-    if folder is not None and folder.is_dir():
-        return folder
-    wrong = ", and assets.root is not set"
-    if folder is not None:
-        wrong = f" that are not under {folder} (assets.root, RLFT_ASSETS)"
-    raise EnvSetupError(f"{settings.env_id} needs assets{wrong}; download them with: {own_download(settings)}")
-
-
 def visual_mesh(folder: Path) -> Path:
     """The mesh that cameras see of the thing in a folder, which holds at least its ``collision.obj``."""
     return next((path for path in (folder / name for name in VISUALS) if path.is_file()), folder / VISUALS[-1])

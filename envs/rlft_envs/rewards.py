@@ -22,19 +22,11 @@ def grasp_potential(grasped: Array, held: Array, success: Array) -> Array:
     return 0.1 * grasped + 0.1 * held + 1.0 * (success & grasped)
 
 
-def needs_dense(settings: RewardSettings) -> bool:
-    """Whether the simulator has to compute its dense reward at all."""
-    return settings.mode != "sparse"
-
-
 def step_reward(settings: RewardSettings, dense: Array, previous_dense: Array, first_success: Array) -> Array:
-    """The reward of one executed step, in the shape of ``first_success``; ValueError where there is no such mode.
+    """The reward of one executed step, of any shape; ValueError where there is no such mode.
 
-    Args:
-        settings: mode, scale and bonus.
-        dense: normalised dense reward after the step, any shape; ignored when sparse.
-        previous_dense: the same before the step; only ``dense_difference`` looks at it.
-        first_success: 1 where this step is the episode's first success, else 0; float.
+    The dense rewards are normalised, after the step and before; ``first_success`` is 1.0 where the step is the
+    episode's first success, else 0.0.
     """
     bonus = settings.success_bonus * first_success
     if settings.mode == "dense_difference":

@@ -63,11 +63,8 @@ def make_vec_env(settings: EnvSettings) -> VecEnv:
     """Build the environments.
 
     CPU physics runs in ``settings.num_workers`` worker processes, or in this process where that is 0; GPU physics is
-    one batched object in this process.
-
-    Raises:
-        EnvSetupError: the settings name something that does not exist, or that cannot run on this machine.
-        WorkerError: a worker process could not be started.
+    one batched object in this process. EnvSetupError: the settings name something that does not exist, or that cannot
+    run on this machine; WorkerError: a worker process could not be started.
     """
     simulator = simulator_of(settings)
     check_known("env.reward.mode", [settings.reward.mode], REWARD_MODES)

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlft.types import EnvSettings, EnvSpec
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.rewards import needs_dense, step_reward
+from rlft_envs.rewards import step_reward
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class SingleEnv(ABC):
         if settings.reward_per_chunk and settings.reward.mode != "dense_difference":
             wrong = f"reward_per_chunk goes with env.reward.mode=dense_difference, not with {settings.reward.mode!r}"
             raise EnvSetupError(f"{wrong}: only differences add up to the same sum when steps are left out")
-        self.settings = settings
+        self.settings, self._rewards_dense = settings, settings.reward.mode != "sparse"
         self.seed: int | None = None  # of the running episode; None before the first reset
         self.configuration_id: int | None = None  # the one that was asked for; None: the seed decided
         self.elapsed = 0  # steps executed in the running episode
@@ -86,16 +86,14 @@ class SingleEnv(ABC):
         """
         self.seed, self.configuration_id, self.elapsed, self._succeeded = seed, configuration_id, 0, False
         self._start_episode(seed, configuration_id)
-        self._dense = self._dense_reward() if needs_dense(self.settings.reward) else 0.0
+        self._dense = self._dense_reward() if self._rewards_dense else 0.0
 
     def step(self, action: np.ndarray, reward_due: bool = True) -> StepResult:
-        """Execute one action.
+        """Execute one action, float32 ``[d]`` in the controller's units; finite.
 
-        Args:
-            action: float32 ``[d]`` in the controller's units; finite.
-            reward_due: False leaves the dense reward to a later step unless the episode ends here. In mode
-                ``dense_difference`` that step then reports the whole difference: the sum is that of the steps between,
-                up to rounding, and a dense reward that is not a number is noticed only there.
+        Where no reward is due, the dense one is left to a later step unless the episode ends here. In mode
+        ``dense_difference`` that step then reports the whole difference: the sum is that of the steps between, up to
+        rounding, and a dense reward that is not a number is noticed only there.
         """
         if self.seed is None:
             raise RuntimeError("step() before reset(seed)")
@@ -104,7 +102,7 @@ class SingleEnv(ABC):
         terminated = outcome.fail or (outcome.success and self.settings.episode_ends_on_success)
         truncated = not terminated and (outcome.cut or self.elapsed >= self.settings.max_episode_steps)
         dense = self._dense
-        if needs_dense(self.settings.reward) and (reward_due or terminated or truncated):
+        if self._rewards_dense and (reward_due or terminated or truncated):
             dense = self._dense_reward()
         first = float(outcome.success and not self._succeeded)
         reward = float(step_reward(self.settings.reward, dense, self._dense, first))

@@ -6,14 +6,13 @@
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from rlft.types import AttemptRecord, DemoAttempt, DemoSource, EnvSettings, EnvSpec
+from rlft.types import AttemptRecord, DemoAttempt, DemoSource, EnvSettings, EnvSpec, map_rows
 from rlft_envs.arrays import SharedStep, shared_step
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.record import SIMULATOR_ERROR, SUCCESS, RecordSettings, package_versions, record
@@ -36,12 +35,8 @@ class Ready:
 class EnvSlots:
     """n of the E environments, and where each stands. A slot is a position among the n.
 
-    Args:
-        settings: of all E environments.
-        env_ids: which these are; they follow each other.
-        memory: descriptor of the memory that holds the arrays of all E (:func:`rlft_envs.arrays.shared_step`);
-            None where nobody else looks at them.
-        demos: how demonstrations are recorded; None where none are wanted.
+    They follow each other. ``memory`` is the descriptor of what holds the arrays of all E
+    (:func:`rlft_envs.arrays.shared_step`); None where nobody else looks at them.
     """
 
     def __init__(
@@ -63,8 +58,6 @@ class EnvSlots:
             name, frozen = f"{expert.__module__}:{expert.__qualname__}", make_expert(self.envs[0]).frozen_action_dims
             source = DemoSource(self.spec, name, package_versions(simulator_of(settings).packages), frozen)
         self.ready = Ready(self.spec, [env.instruction for env in self.envs], source)
-        answers = (self.reset, self.step, self.record, self.take_frames, self.demonstrate)
-        self.operations: dict[str, Callable[..., Any]] = {answer.__name__: answer for answer in answers}
 
     def reset(self, starts: Sequence[tuple[int, int, int | None]]) -> list[str]:
         """Start episodes, by slot, seed and configuration; their rows are written. Answers with the instructions."""
@@ -124,7 +117,7 @@ class EnvSlots:
         self.envs = []
 
     def _shared(self, act_steps: int) -> SharedStep:
-        return shared_step(self._memory, self.spec, act_steps).part(self._rows)
+        return map_rows(lambda array: array[self._rows], shared_step(self._memory, self.spec, act_steps))
 
     def _run_chunk(self, slot: int, env: SingleEnv) -> None:
         """Run one environment's chunk to its end, or to the end of its episode; render once."""

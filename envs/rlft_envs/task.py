@@ -39,10 +39,6 @@ class Task:
     movable: tuple[str, str] | None = None
     goal_follows_object: bool = True  # whether the goal is placed relative to the object
 
-    def serves(self, env_id: str) -> bool:
-        """Whether an id is this task's."""
-        return any(fnmatchcase(env_id, pattern) for pattern in self.ids)
-
     def hook(self, name: str) -> Callable[..., Any] | None:
         """The function of a field, imported where it is named (EnvSetupError: it is not there); None for none."""
         found: Hook | None = vars(self)[name]
@@ -64,7 +60,7 @@ def task_of(settings: EnvSettings) -> Task:
         described = getattr(plugins.imported(module, "env.id"), "TASKS", ()) if module else _declared()
     except ConfigError as error:
         raise EnvSetupError(error.problems[0]) from error
-    return next((task for task in described if task.serves(own)), Task(()))
+    return next((task for task in described if any(fnmatchcase(own, pattern) for pattern in task.ids)), Task(()))
 
 
 def ids_with(hook: str) -> list[str]:

@@ -84,10 +84,8 @@ def _download(url: str, output_file: str, _keeper: object, *, digest: str | None
         if file.read(256).lstrip().lower().startswith((b"<!doctype html", b"<html")):
             raise AssetError(f"{url}: a web page, not the file; is there a proxy or a login in between?")
     if digest and (found := digest_of(Path(output_file), digest.partition(":")[0])) != digest:
-        raise AssetError(
-            f"{url}: its digest is {found}, not {digest}; it was deleted. Try again; if it stays so, the file was "
-            "changed where it comes from"
-        )
+        remedy = "Try again; if it stays so, the file was changed where it comes from"
+        raise AssetError(f"{url}: its digest is {found}, not {digest}; it was deleted. {remedy}")
 
 
 def _from_archive(source: Source, archive: Archive, work: Path, directory: Path, timeout_s: float) -> None:
@@ -100,10 +98,8 @@ def _from_archive(source: Source, archive: Archive, work: Path, directory: Path,
     if not archive.exact:
         entries = [Entry(name, digest_of(fresh / name, "git"), (fresh / name).stat().st_size) for name in names]
     elif wrong := [entry.path for entry in entries if not matches(fresh / entry.path, entry)]:
-        raise AssetError(
-            f"{archive.url}: {len(wrong)} files are not those of {source.origin}, among them {wrong[0]}; nothing was "
-            "changed"
-        )
+        what = f"{len(wrong)} files are not those of {source.origin}, among them {wrong[0]}"
+        raise AssetError(f"{archive.url}: {what}; nothing was changed")
     for entry in entries:
         _put(entry, fresh, directory)
     write_receipt(archive.digest, directory, entries)
@@ -118,12 +114,10 @@ def _unpack(packed: Path, target: Path, root: str, url: str) -> Path:
                 safe_name(member.filename)  # extractall would put it elsewhere instead of refusing it
                 if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
                     raise AssetError(f"{url}: {member.filename!r} is a link or a device; nothing was unpacked")
-            total, most = sum(member.file_size for member in members), MAX_RATIO * packed.stat().st_size
-            if total > min(MAX_BYTES, most):
-                raise AssetError(
-                    f"{url}: {total} bytes in a zip of {packed.stat().st_size}; allowed are {MAX_BYTES} bytes and "
-                    f"{MAX_RATIO} times its size; nothing was unpacked"
-                )
+            total, size = sum(member.file_size for member in members), packed.stat().st_size
+            if total > min(MAX_BYTES, MAX_RATIO * size):
+                allowed = f"allowed are {MAX_BYTES} bytes and {MAX_RATIO} times its size"
+                raise AssetError(f"{url}: {total} bytes in a zip of {size}; {allowed}; nothing was unpacked")
             archive.extractall(target, [m for m in members if not any(noise in m.filename for noise in NOISE)])
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise AssetError(f"{url}: not a whole zip: {error}; it was deleted; try again") from error
@@ -146,10 +140,8 @@ def _require_room(root: Path, need: int) -> None:
     if not there.stat().st_mode & WRITABLE or not os.access(there, os.W_OK):
         raise AssetError(f"{there} is read-only; make it writable, or give another directory: --root DIR")
     if (free := shutil.disk_usage(there).free) < need + SPARE:
-        raise AssetError(
-            f"{root}: needs {(need + SPARE) / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; make room or give another "
-            "directory: --root DIR"
-        )
+        sizes = f"needs {(need + SPARE) / 1e6:.0f} MB, {free / 1e6:.0f} MB are free"
+        raise AssetError(f"{root}: {sizes}; make room or give another directory: --root DIR")
 
 
 @contextmanager

@@ -60,16 +60,13 @@ def check_options(cfg: RunConfig) -> None:
         raise ConfigError(problems)
 
 
-def changed(cfg: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
-    """A copy of the settings with some changed, by their dotted keys; they are not checked against each other."""
+def changed[T](cfg: T, changes: Mapping[str, Any]) -> T:
+    """A copy of the settings, or of a section, with some changed by their dotted keys; nothing is checked."""
     for key, value in changes.items():
-        cfg = _with(cfg, key, value)
+        name, _, below = key.partition(".")
+        inner = changed(vars(cfg)[name], {below: value}) if below else value
+        cfg = replace(cfg, **{name: inner})  # type: ignore[type-var]
     return cfg
-
-
-def _with(section: Any, path: str, value: Any) -> Any:
-    name, _, below = path.partition(".")
-    return replace(section, **{name: _with(vars(section)[name], below, value) if below else value})
 
 
 def dump(cfg: RunConfig) -> str:

@@ -22,10 +22,8 @@ UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 def typed[T](cls: type[T], tree: Mapping[str, Any], section: str = "") -> T:
     """Build an object of settings: the schema's root, or a plug-in's ``Options``.
 
-    Args:
-        cls: its class, a dataclass or model of pydantic or a plain dataclass; fields may carry limits and meaning.
-        tree: resolved values; missing keys take their defaults.
-        section: dotted path of the section, for instance ``env.options``; empty at the root.
+    Its class is a dataclass or model of pydantic or a plain dataclass, whose fields may carry limits and meaning. Keys
+    that the tree of resolved values lacks take their defaults. ``section`` is its dotted path, or empty at the root.
 
     Raises:
         ConfigError: unknown keys, wrong types, values out of range; every one is named.

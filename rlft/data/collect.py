@@ -43,11 +43,8 @@ class AttemptLog:
     """A directory with one line per finished attempt and one file per recorded episode.
 
     An attempt counts once its line is whole, and its line is written after its episode: whatever the moment of
-    an interruption, nothing counts that is not there.
-
-    Args:
-        root: made where it is missing; what lies there is continued.
-        key: everything that decides what an attempt records.
+    an interruption, nothing counts that is not there. ``root`` is made where it is missing, and what lies there is
+    continued; ``key`` is everything that decides what an attempt records.
 
     Raises:
         DatasetError: the attempts that lie there were made with other settings.

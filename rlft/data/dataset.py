@@ -8,7 +8,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,8 +32,7 @@ class DemoBatch:
 
     demos: "DemoSet"  # where the rows are from
     index: torch.Tensor  # int64 `[B]`, the frames at which they start
-    # float32 `[B, H, d]`, controller units; beyond the episode's end its last action is repeated
-    actions: torch.Tensor
+    actions: torch.Tensor  # float32 `[B, H, d]`, controller units; beyond the episode's end its last one again
     is_pad: torch.Tensor  # bool `[B, H]`, True beyond the episode's end
 
     @property
@@ -55,14 +54,12 @@ class DemoSet:
     lengths: torch.Tensor  # int64 `[episodes]`, steps per episode, in order
     tasks: list[str]  # N language instructions
     horizon: int  # H, steps per action window
-    episode: torch.Tensor = field(init=False)  # int64 `[N]`, the episode of each frame
 
     def __post_init__(self) -> None:
-        """Find the episode of each frame, and its end."""
+        """Find the last frame of each frame's episode."""
         if self.horizon < 1:
             raise ValueError(f"horizon={self.horizon}; must be at least 1")
-        self.episode = torch.repeat_interleave(torch.arange(len(self.lengths)), self.lengths)
-        self._last = (torch.cumsum(self.lengths, 0) - 1)[self.episode]  # the last frame of each frame's episode
+        self._last = (torch.cumsum(self.lengths, 0) - 1).repeat_interleave(self.lengths)  # int64 `[N]`
 
     def __len__(self) -> int:
         """N."""
@@ -72,15 +69,10 @@ class DemoSet:
     def load(cls, path: Path | str, horizon: int) -> Self:
         """Read a LeRobotDataset v3 into memory; a DatasetError lists every problem found in it."""
         layout = open_layout(path)
-        return cls(
-            layout.meta,
-            {name: torch.from_numpy(_frames(layout, name)) for name in layout.meta.cameras},
-            torch.from_numpy(layout.columns["observation.state"].copy()),
-            torch.from_numpy(layout.columns["action"].copy()),
-            torch.from_numpy(layout.lengths),
-            [layout.tasks[i] for i in layout.columns["task_index"]],
-            horizon,
-        )
+        images = {name: torch.from_numpy(_frames(layout, name)) for name in layout.meta.cameras}
+        state, action = (torch.from_numpy(layout.columns[key].copy()) for key in NUMBERS)
+        tasks = [layout.tasks[i] for i in layout.columns["task_index"]]
+        return cls(layout.meta, images, state, action, torch.from_numpy(layout.lengths), tasks, horizon)
 
     def rows(self, index: torch.Tensor) -> DemoBatch:
         """The training rows that start at frames ``index``, int64 ``[B]``."""
@@ -143,8 +135,7 @@ class Layout:
     lengths: np.ndarray  # steps per episode
     data_files: list[Path]  # in order
     video_files: dict[str, list[Path]]  # camera name -> in order; only of cameras whose images lie in videos
-    # `observation.state` float32 `[N, S]`, `action` float32 `[N, d]`, the integer columns `[N]`
-    columns: dict[str, np.ndarray]
+    columns: dict[str, np.ndarray]  # `observation.state` float32 `[N, S]`, `action` `[N, d]`, integers `[N]`
     tasks: list[str]  # language instruction per task index
 
 

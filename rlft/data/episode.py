@@ -49,10 +49,6 @@ class Episode:
     task: str  # language instruction
     seed: int  # the seed that the environment was reset with
 
-    def __len__(self) -> int:
-        """T."""
-        return len(self.action)
-
     def problems(self) -> list[str]:
         """What would make this episode poison a dataset; empty if nothing."""
         steps, out = len(self.action), []
@@ -93,15 +89,10 @@ class DemoMeta:
     run_seed: int  # the seed that the episodes' seeds are derived from
     seeds: tuple[int, ...] = ()  # one per episode
     frozen_state_dims: tuple[int, ...] = ()  # state dimensions that never change on purpose
-    # action dimensions that never change on purpose (a gripper that stays closed)
-    frozen_action_dims: tuple[int, ...] = ()
+    frozen_action_dims: tuple[int, ...] = ()  # action dimensions that do not (a gripper that stays closed)
     versions: Mapping[str, str] = field(default_factory=dict)  # package name -> version
     fingerprint: str = ""  # see :func:`fingerprint`
     format: int = META_FORMAT  # of this file
-
-    def save(self, root: Path) -> None:
-        """Write ``rlft.json`` into a dataset directory."""
-        (root / META_FILE).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, root: Path) -> "DemoMeta":
@@ -137,11 +128,9 @@ def check_target(root: Path, repo_id: str) -> None:
     """
     problems = []
     if len(repo_id) > MAX_REPO_ID or ".." in repo_id or not REPO_ID.fullmatch(repo_id):
-        problems.append(
-            f"dataset.repo_id={repo_id[:MAX_REPO_ID]!r} is no name of the form owner/name: letters, digits, "
-            "'.', '_' and '-', each part starting with a letter or digit, no '..', "
-            f"at most {MAX_REPO_ID} characters"
-        )
+        form = "letters, digits, '.', '_' and '-', each part starting with a letter or digit, no '..', at most"
+        name = f"dataset.repo_id={repo_id[:MAX_REPO_ID]!r}"
+        problems.append(f"{name} is no name of the form owner/name: {form} {MAX_REPO_ID} characters")
     if "\0" in str(root):
         problems.append("the path holds a NUL character")
     if ".." in root.parts:
@@ -188,7 +177,7 @@ def write_demos(
             raise DatasetError(root, ["no episode was recorded"])
         meta = dataclasses.replace(meta, seeds=tuple(seeds), fingerprint=fingerprint(numbers))
         dataset.finalize()
-        meta.save(partial)
+        (partial / META_FILE).write_text(json.dumps(dataclasses.asdict(meta), indent=2) + "\n")
         partial.rename(root)
     finally:
         if dataset is not None:
@@ -229,7 +218,7 @@ def _create(root: Path, repo_id: str, meta: DemoMeta, first: Episode, video: boo
 
 
 def _add(dataset: Any, episode: Episode) -> None:
-    for step in range(len(episode)):
+    for step in range(len(episode.action)):
         frame: dict[str, Any] = {f"observation.images.{name}": x[step] for name, x in episode.images.items()}
         frame |= {"observation.state": episode.state[step], "action": episode.action[step], "task": episode.task}
         dataset.add_frame(frame)

@@ -4,8 +4,6 @@ The map is affine per dimension, ``(x - mean) / std``. Quantile statistics (what
 form with the quantiles' midpoint and half-distance in the two fields: ``2 (x - q01) / (q99 - q01) - 1``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import logging
@@ -13,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -51,11 +49,8 @@ class NormStats:
     cameras: tuple[str, ...] = ()  # camera names, in the order that the policy reads them
     state_terms: tuple[str, ...] = ()  # what the state vector is made of
     fingerprint: str = "none"  # hash of the dataset, or `none`
-    # what the numbers are: `mean_std`; `quantiles`, midpoint and half-distance of the 1 % and 99 % quantiles; or
-    # `bounds`, those of the action bounds
-    method: str = "mean_std"
-    # action dimensions that never change in the data (a gripper that stays closed). They are learnt and executed like
-    # the others, but not explored: noise there could only do harm
+    method: str = "mean_std"  # or midpoint and half-distance: of the 1 % and 99 % `quantiles`, of the action `bounds`
+    # action dimensions that never change in the data: learnt and executed, not explored, for noise could only do harm
     frozen_action_dims: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -85,7 +80,7 @@ class NormStats:
         frozen_state_dims: Sequence[int] = (),
         frozen_action_dims: Sequence[int] = (),
         **origin: Any,
-    ) -> NormStats:
+    ) -> Self:
         """Compute statistics of recorded states ``[frames, S]``, physical units, and actions ``[frames, d]``.
 
         Dimensions that are constant on purpose (frozen) get a std of 1. ``quantiles`` map 1 % and 99 % to -1 and 1:
@@ -108,13 +103,13 @@ class NormStats:
         return cls(**numbers, method=method, frozen_action_dims=tuple(frozen_action_dims), **origin)
 
     @classmethod
-    def from_demos(cls, demos: DemoSet, *, method: str = "mean_std") -> NormStats:
+    def from_demos(cls, demos: "DemoSet", *, method: str = "mean_std") -> Self:
         """The statistics of a dataset, with its origin and its declared constant dimensions."""
         declared = {key: getattr(demos.meta, key) for key in (*DEMO_FACTS, "frozen_state_dims", "frozen_action_dims")}
         return cls.from_arrays(demos.state.numpy(), demos.action.numpy(), method=method, **declared)
 
     @classmethod
-    def from_spec(cls, spec: EnvSpec) -> NormStats:
+    def from_spec(cls, spec: EnvSpec) -> Self:
         """Statistics for an untrained policy that has seen no data: action bounds to [-1, 1], state as it is."""
         low, high = np.asarray((spec.action_low, spec.action_high), np.float64)
         if not np.isfinite((low, high)).all():
@@ -174,15 +169,14 @@ class NormStats:
                 line = f"{name} is {mine!r} in the statistics and {theirs!r} here"
                 (other if name in ORIGIN else wrong).append(line)
         if wrong or (other and not allow_mismatch):
-            remedy = "Use the statistics that were computed with this data and environment"
-            if not wrong:
-                remedy += ", or set allow_stats_mismatch=true"
-            raise StatsError(f"Normalisation statistics do not fit: {'; '.join(wrong + other)}. {remedy}.")
+            differ, allow = "; ".join(wrong + other), "" if wrong else ", or set allow_stats_mismatch=true"
+            remedy = f"Use the statistics that were computed with this data and environment{allow}"
+            raise StatsError(f"Normalisation statistics do not fit: {differ}. {remedy}.")
         if other:
             log.warning("Normalisation statistics of another origin are accepted: %s.", "; ".join(other))
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any], *, source: str = "statistics") -> NormStats:
+    def from_dict(cls, data: dict[str, Any], *, source: str = "statistics") -> Self:
         """Rebuild from plain data; missing and unknown fields are errors that name ``source``."""
         # What weights of earlier versions have beside them can still be used.
         data = {"frozen_action_dims" if key == "constant_action" else key: value for key, value in data.items()}
@@ -197,7 +191,7 @@ class NormStats:
         Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
-    def load(cls, path: str | Path) -> NormStats:
+    def load(cls, path: str | Path) -> Self:
         """Read JSON; a StatsError where the file is missing, is no JSON, or its content is wrong."""
         try:
             data = json.loads(Path(path).read_text())

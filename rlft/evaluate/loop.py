@@ -7,7 +7,7 @@ how many environments run side by side, nor on the order in which they end.
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,6 +28,8 @@ from rlft.types import ChunkStep, ConfigurationSpace, Observation, VecEnv
 MAX_TRIES = 3  # an episode is named by its seed: a simulator that fails in it again and again always will
 RECORDED_AT_ONCE = 8  # episodes whose images are in memory together
 
+type Act = Callable[[Observation, dict[int, _Running]], torch.Tensor]  # by environment: what runs there; actions
+
 
 @dataclass
 class _Running:
@@ -47,10 +49,9 @@ class _Running:
     def once_more(self) -> "_Running":
         if self.tries == MAX_TRIES:
             e = self.episode
-            raise RlftError(
-                f"the simulator failed {MAX_TRIES} times in evaluation episode {e.index} (seed {e.seed}, "
-                f"configuration {e.configuration_id}); its message stands above; leave it out with another eval.seed"
-            )
+            which = f"episode {e.index} (seed {e.seed}, configuration {e.configuration_id})"
+            remedy = "its message stands above; leave it out with another eval.seed"
+            raise RlftError(f"the simulator failed {MAX_TRIES} times in evaluation {which}; {remedy}")
         return _Running(self.episode, self.tries + 1)
 
     def result(self, step: ChunkStep, slot: int) -> EpisodeResult:
@@ -95,17 +96,15 @@ class Evaluator:
         ``on_progress`` is called with (episodes done, episodes in all, successes).
         """
         started = time.perf_counter()
-        results: list[EpisodeResult] = []
-        successes = 0
-
-        def keep(_: int, result: EpisodeResult) -> None:
-            nonlocal successes
+        act = partial(self._act, policy) if explore is None else partial(self._explore, explore)
+        results, successes, restarted = list[EpisodeResult](), 0, 0
+        for _, result in self._play(act, self.episodes, range(self.env.spec.num_envs)):
+            if result is None:
+                restarted += 1
+                continue
             results.append(result)
             successes += result.success_once
             on_progress(len(results), len(self.episodes), successes)
-
-        act = partial(self._act, policy) if explore is None else partial(self._explore, explore)
-        restarted = self._play(act, self.episodes, range(self.env.spec.num_envs), keep)
         seconds = time.perf_counter() - started
         return summarise(
             label, self.protocol, results, seconds=seconds, restarted=restarted, policy=fingerprint, values=self._values
@@ -123,24 +122,19 @@ class Evaluator:
         slots = range(min(self.env.spec.num_envs, RECORDED_AT_ONCE, len(chosen)))
         self.env.record(list(slots))
         try:
-            act, episodes, take = partial(self._act, policy), [self.episodes[i] for i in chosen], self.env.take_frames
-            self._play(act, episodes, slots, lambda slot, result: on_video(result, take(slot)), forget=take)
+            for slot, result in self._play(partial(self._act, policy), [self.episodes[i] for i in chosen], slots):
+                frames = self.env.take_frames(slot)  # those of an episode that failed are forgotten
+                if result is not None:
+                    on_video(result, frames)
         finally:
             self.env.record([])
 
-    def _play(
-        self,
-        act: Callable[[Observation, dict[int, _Running]], torch.Tensor],
-        episodes: Sequence[Episode],
-        slots: Sequence[int],
-        on_end: Callable[[int, EpisodeResult], None],
-        forget: Callable[[int], object] = lambda slot: None,
-    ) -> int:
+    def _play(self, act: Act, episodes: Sequence[Episode], slots: range) -> Iterator[tuple[int, EpisodeResult | None]]:
         """Run episodes in the environments ``slots``; an environment that is done takes the next one.
 
-        Returns how many were run again because the simulator failed in them.
+        Gives (environment, result) as they end; None for an episode that is run again because the simulator failed.
         """
-        waiting, restarted = deque(episodes), 0
+        waiting = deque(episodes)
         running = {slot: _Running(waiting.popleft()) for slot in slots[: len(episodes)]}
         others = {i: _Running(self.episodes[0]) for i in range(self.env.spec.num_envs) if i not in running}
         obs = self._reset(dict(sorted((running | others).items())))  # those that have nothing to do start as well
@@ -153,17 +147,15 @@ class Evaluator:
             for slot in [slot for slot in indices(step.ended) if slot in running]:
                 episode = running.pop(slot)
                 if bool(step.invalid[slot]):
-                    restarted += 1
-                    forget(slot)
+                    yield slot, None
                     again[slot] = episode.once_more()
                     continue
-                on_end(slot, episode.result(step, slot))
+                yield slot, episode.result(step, slot)
                 if waiting:
                     again[slot] = _Running(waiting.popleft())
             if again:
                 obs = put_rows(obs, list(again), self._reset(again))
                 running |= again
-        return restarted
 
     def _reset(self, starting: dict[int, _Running]) -> Observation:
         episodes = [running.episode for running in starting.values()]

@@ -41,22 +41,19 @@ class EvalProtocol:
     instruction: str | None  # the text given instead of the task's own, or None
     max_episode_steps: int  # the time limit, environment steps
     # The rules:
-    # `success`: the first success ends an episode; `time_limit`: every episode runs the full limit
-    episode_end: str
+    episode_end: str  # `success`: the first one ends an episode; `time_limit`: nothing but the limit does
     select: str  # `seeds`, `all` or `stratified`; see :func:`choose_ids`
     episodes: int  # how many
     seed: int  # names every episode's seed and noise, and the sample
-    # the numbered configuration of each episode, in order; None where the seed decides
-    configuration_ids: tuple[int, ...] | None
+    configuration_ids: tuple[int, ...] | None  # of each episode, in order; None where the seed decides
     num_steps: int  # denoise steps of the deterministic ODE
     act_steps: int  # A
     version: int = VERSION  # of the rules themselves
 
     def __post_init__(self) -> None:
-        if self.configuration_ids is not None and len(self.configuration_ids) != self.episodes:
-            raise ValueError(
-                f"episodes={self.episodes}, but {len(self.configuration_ids)} configuration_ids; give one each"
-            )
+        ids = self.configuration_ids
+        if ids is not None and len(ids) != self.episodes:
+            raise ValueError(f"episodes={self.episodes}, but {len(ids)} configuration_ids; give one each")
 
     @classmethod
     def of(cls, env: EnvSettings, **rules: Any) -> "EvalProtocol":
@@ -106,12 +103,8 @@ class Episode:
 def choose_ids(select: str, episodes: int, seed: int, numbered: ConfigurationSpace | None) -> tuple[int, ...] | None:
     """The configurations of the episodes, in order; None where the task numbers none and the environment draws.
 
-    Args:
-        select: ``seeds``: each drawn by its own seed, with repetition; ``all``: each of them once; ``stratified``:
-            ``episodes`` different ones, balanced over the labels.
-        episodes: how many; ``all`` takes as many as there are.
-        seed: names the draw.
-        numbered: the task's configurations, where it numbers them.
+    ``select`` = ``seeds``: each drawn by its own seed, with repetition; ``all``: each of them once, however many
+    ``episodes`` says; ``stratified``: ``episodes`` different ones, balanced over the labels. ``seed`` names the draw.
 
     Raises:
         RlftError: the task has no numbered configurations, or too few.
@@ -123,17 +116,13 @@ def choose_ids(select: str, episodes: int, seed: int, numbered: ConfigurationSpa
         raise RlftError(f"eval.select={select} {needs}; use eval.select={SEEDS}")
     if select == ALL:
         if numbered.count > MAX_ALL:
-            raise RlftError(
-                f"eval.select={ALL} would run {numbered.count:,} episodes, more than {MAX_ALL:,}; "
-                f"use eval.select={STRATIFIED} with eval.episodes"
-            )
+            what = f"would run {numbered.count:,} episodes, more than {MAX_ALL:,}"
+            raise RlftError(f"eval.select={ALL} {what}; use eval.select={STRATIFIED} with eval.episodes")
         return tuple(range(numbered.count))
     if select == STRATIFIED:
         if episodes > numbered.count:
-            raise RlftError(
-                f"eval.episodes={episodes}, but the task has {numbered.count} configurations; "
-                f"use eval.episodes={numbered.count} or less, or eval.select={ALL}"
-            )
+            remedy = f"use eval.episodes={numbered.count} or less, or eval.select={ALL}"
+            raise RlftError(f"eval.episodes={episodes}, but the task has {numbered.count} configurations; {remedy}")
         return stratified_sample(numbered, episodes, seed)
     # Two seeds of 31 bits each: there are tasks with more configurations than one can name.
     drawn = ((seed_for(seed, "eval-configuration", i, j) for j in range(2)) for i in range(episodes))
@@ -155,10 +144,8 @@ def stratified_sample(space: ConfigurationSpace, count: int, seed: int) -> tuple
 
     However many are drawn, the counts of two values of an axis differ by at most one, and so do the counts of two
     combinations of the axes that the space balances first, then of these with each further axis in turn. Which values
-    meet is shuffled by the seed. A shorter sample is the beginning of a longer one; at most all are drawn.
+    meet is shuffled by the seed. A shorter sample is the beginning of a longer one; ``count`` is at most all of them.
     """
-    if not 0 < count <= space.count:
-        raise ValueError(f"count={count}: wanted 1..{space.count}")
     axes, rng = space.axes, np.random.default_rng(seed_for(seed, "eval-strata"))
     names = list(dict.fromkeys([*(name for name in space.balanced_first if name in axes), *axes]))
     digits = zip(names, balanced_order([axes[name] for name in names], count), strict=True)
@@ -172,13 +159,12 @@ def stratified_sample(space: ConfigurationSpace, count: int, seed: int) -> tuple
 def balanced_order(sizes: Sequence[int], count: int) -> list[np.ndarray]:
     """The first cells of an order that visits every cell of a grid once, with the values of every axis taking turns.
 
+    Gives the digit of each cell, int64 ``[count]`` per axis.
+
     Axis j reads k mod n_j, shifted by one whenever it and the axes before it would start to repeat: with P the product
     of the sizes before it, digit_j(k) = (k' + floor(k' / lcm(P, n_j))) mod n_j, where k' = k mod P n_j. Within P n_j
     steps this visits each pair (k mod P, digit) once, and consecutive steps read consecutive digits: so within any
     beginning the values of an axis differ by at most one in count, and so do the cells of the first j axes.
-
-    Returns:
-        the digit of each cell, int64 ``[count]`` per axis.
     """
     k, digits, before = np.arange(count), [], 1
     for size in sizes:

@@ -65,8 +65,7 @@ class EvalResult:
     metrics: dict[str, Measured]  # task metric -> its mean over the episodes' last steps
     strata: dict[str, list[Stratum]]  # label -> success by its values
     macro: dict[str, float]  # label -> mean of its values' rates: each counts once, however many episodes it had
-    # label -> how many values the task has, where it says so: those without an episode have no row
-    strata_total: dict[str, int]
+    strata_total: dict[str, int]  # label -> values that the task has, if it says so: those never run have no row
     seconds: float  # wall time
     restarted: int  # episodes run again because the simulator failed in them
     per_episode: list[EpisodeResult]  # every episode, by index
@@ -183,10 +182,9 @@ def load_result[T](kind: type[T], path: Path, remedy: str) -> T:
 def compare(before: EvalResult, after: EvalResult) -> dict[str, Any]:
     """Count the episodes in pairs.
 
-    Returns:
-        the two labels; ``differences``: why the two cannot be compared (other protocols), empty where they can; and
-        :data:`COUNTS`, None where they cannot: in episodes, ``both`` (success before and after), ``gained``, ``lost``,
-        ``neither`` and ``pairs``; percentage points gained, the exact p-value, whether the 95 % intervals are apart.
+    Gives the two labels; ``differences``: why the two cannot be compared (other protocols), empty where they can; and
+    :data:`COUNTS`, None where they cannot: in episodes, ``both`` (success before and after), ``gained``, ``lost``,
+    ``neither`` and ``pairs``; percentage points gained, the exact p-value, whether the 95 % intervals are apart.
     """
     first, second, differences = before.protocol, after.protocol, list[str]()
     if before.protocol_hash != after.protocol_hash:
@@ -199,16 +197,10 @@ def compare(before: EvalResult, after: EvalResult) -> dict[str, Any]:
     pairs = zip(before.per_episode, after.per_episode, strict=True)
     outcomes = Counter((early.success_once, late.success_once) for early, late in pairs)
     gained, lost = outcomes[False, True], outcomes[True, False]
-    return labels | {
-        "both": outcomes[True, True],
-        "gained": gained,
-        "lost": lost,
-        "neither": outcomes[False, False],
-        "pairs": outcomes.total(),
-        "gain_points": 100.0 * (gained - lost) / outcomes.total(),
-        "p_value": mcnemar_exact(gained, lost),
-        "intervals_apart": after.ci95[0] > before.ci95[1] or before.ci95[0] > after.ci95[1],
-    }
+    counts = outcomes[True, True], gained, lost, outcomes[False, False], outcomes.total()
+    apart = after.ci95[0] > before.ci95[1] or before.ci95[0] > after.ci95[1]
+    judged = 100.0 * (gained - lost) / outcomes.total(), mcnemar_exact(gained, lost), apart
+    return labels | dict(zip(COUNTS, (*counts, *judged), strict=True))
 
 
 def mcnemar_exact(gained: int, lost: int) -> float:

@@ -15,9 +15,7 @@ from rlft.statistics import difference_interval
 
 log = logging.getLogger(__name__)
 
-# Of the table for people.
-COLUMNS = ("member", "group", "succeeded", "success", "95 % interval", "at the end", "against in distribution",
-           "protocol")  # fmt: skip
+COLUMNS = "member | group | succeeded | success | 95 % interval | at the end | against in distribution | protocol"
 # What members of a suite differ in by intention: the task and what it shows.
 VARIED = ("env_id", "make_kwargs", "instruction", "configuration_ids")
 
@@ -42,9 +40,7 @@ class SuiteTable:
     policy: str  # fingerprint of the weights
     rows: list[SuiteRow]  # the members, in their order
     groups: dict[str, float]  # group -> mean of its members' rates
-    # protocol fields in which members differ beyond the task and what it shows, with their values: such members are not
-    # comparable
-    unequal: dict[str, list[str]]
+    unequal: dict[str, list[str]]  # protocol fields beyond VARIED -> values: such members are not comparable
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -87,7 +83,7 @@ def markdown(table: SuiteTable) -> str:
          f"`{row.protocol_hash[:SHORT]}`")
         for row in table.rows
     ]  # fmt: skip
-    lines += [_cells(COLUMNS), "|---" * len(COLUMNS) + "|", *map(_cells, rows), "", "| group | mean of its members |"]
+    lines += [f"| {COLUMNS} |", "|---" * len(rows[0]) + "|", *map(_cells, rows), "", "| group | mean of its members |"]
     lines += ["|---|---|", *(_cells((group.replace("_", " "), percent(rate))) for group, rate in table.groups.items())]
     return "\n".join(lines) + "\n"
 

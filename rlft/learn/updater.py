@@ -24,6 +24,7 @@ class Updater:
     def __init__(self, objective: Objective, cfg: TrainConfig, guard: GuardConfig | None = None) -> None:
         self.objective, self.cfg, self.guard = objective, cfg, guard or GuardConfig()
         self.optimizers = {name: MasterAdamW(*group) for name, group in objective.parameter_groups().items()}
+        self._norms = [f"{name}_grad_norm" for name in self.optimizers]
         self.skipped_in_a_row = self.idle_in_a_row = 0
 
     def update(self, rollout: Rollout, iteration: int, generator: torch.Generator) -> dict[str, float]:
@@ -121,10 +122,6 @@ class Updater:
                 "decision was invalid or left out by the objective, every loss not finite, or the KL passed "
                 "train.target_kl at once; the log says which"
             )
-
-    @property
-    def _norms(self) -> tuple[str, ...]:
-        return tuple(f"{name}_grad_norm" for name in self.optimizers)
 
     def _summary(self, applied: list[dict[str, float]]) -> dict[str, float]:
         """Means over the applied minibatches, the largest of maxima; NaN where there are none."""

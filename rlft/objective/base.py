@@ -76,8 +76,6 @@ class Objective(nn.Module, ABC):
     @classmethod
     def problems(cls, cfg: RunConfig) -> list[str]:
         """What it cannot do of these settings, or would ignore; asked before anything is loaded."""
-        if cls.Options is None and cfg.train.options:
-            return [f"train.options = {cfg.train.options}: train.objective = {cfg.train.objective} has none; remove it"]
         return []
 
     def heads(self) -> dict[str, nn.Module]:

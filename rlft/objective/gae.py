@@ -7,10 +7,7 @@ from torch import Tensor
 def chunk_returns(rewards: Tensor, gamma: float, gamma_per: str) -> Tensor:
     """Reward of one chunk decision: ``sum_i g^i r_i`` with g = gamma per step, or 1 per chunk; float32 ``[...]``.
 
-    Args:
-        rewards: float32 ``[..., A]``, zero beyond the executed steps.
-        gamma: discount.
-        gamma_per: ``step`` or ``chunk``: what gamma discounts.
+    ``rewards`` are float32 ``[..., A]``, zero beyond the executed steps.
     """
     if gamma_per == "chunk":
         return rewards.sum(-1)

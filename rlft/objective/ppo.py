@@ -37,11 +37,8 @@ class PpoSignal(Advantage):
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
     """Half the mean squared error of ``[n]`` values, scalar; with ``clip``, the larger of it and the clipped value's.
 
-    Args:
-        value: the critic now.
-        old_value: the critic at the rollout.
-        target: advantage (not normalised) plus old value.
-        clip: how far the value may move from the old one; None: as far as it likes.
+    ``old_value`` is the critic's at the rollout, from which ``clip`` is counted; ``target`` is it plus the advantage
+    (not normalised).
     """
     error = (value - target).square()
     if clip is not None:

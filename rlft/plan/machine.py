@@ -11,7 +11,7 @@ from rlft import plugins
 from rlft.config.checks import cross_checks, policy_family
 from rlft.config.load import changed
 from rlft.config.schema import RunConfig
-from rlft.placement import SHARE, free_bytes
+from rlft.placement import SHARE, free_bytes, worker_count
 from rlft.plan.memory import HOST, Assumptions, MemoryPlan, device_name, plan_rl, plan_sft
 
 GIB = 2**30
@@ -94,10 +94,7 @@ def advise(stage: str, cfg: RunConfig, machine: Machine) -> Change | None:
     """The overrides that make a stage fit.
 
     Of the remedies, at their strongest, as many are taken as it needs, the least harmful first. Then each is weakened
-    as far as the plan still fits, the most harmful first.
-
-    Returns:
-        the settings to override; none where it fits as it is; None where nothing that is known here helps.
+    as far as the plan still fits, the most harmful first. Empty where it fits as it is; None where nothing helps.
     """
 
     def fits(changes: list[Change]) -> bool:
@@ -119,14 +116,14 @@ def advise(stage: str, cfg: RunConfig, machine: Machine) -> Change | None:
     return _merged(cfg, chosen)
 
 
-def _choices(cfg: RunConfig, key: str, strongest: Any, cores: int) -> list[Change]:
+def _choices(cfg: RunConfig, key: str, strongest: Any, cores: int | None) -> list[Change]:
     """A setting as it is, and what it can be instead, up to its strongest: a number is halved."""
     section, name = key.split(".")
     present, choices = vars(vars(cfg)[section])[name], list[Change]()
     if isinstance(strongest, bool) or not isinstance(strongest, int):
         choices = [] if present in (strongest, None) else [{key: strongest}]
     else:
-        number = present or (cfg.train.batch_size if section == "train" else cores)
+        number = worker_count(cfg, cores) if name == "num_workers" else present or cfg.train.batch_size
         while number > strongest:
             number = max(number // 2, strongest)
             choices.append({key: number})

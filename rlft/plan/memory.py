@@ -1,11 +1,10 @@
 """Bytes on every device while a stage runs, and its FLOPs."""
 
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rlft import placement, plugins
 from rlft.config.schema import RunConfig
-from rlft.placement import parse_device, physics_backend
+from rlft.placement import group_count, parse_device, physics_backend, worker_count
 from rlft.plan.network import Network, decisions, network_of, pinned_blocks
 
 HOST = str(placement.HOST)
@@ -24,7 +23,7 @@ class Assumptions:
     privileged_dim: int = 70  # P; only the simulator knows
     tokens: int | None = None  # L, the padded length of the prompts; None: the checkpoint's, or an estimate
     frames: int | None = None  # of the dataset; None: every demonstration as long as an episode may be
-    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))  # of the machine that trains
+    cores: int | None = None  # of the machine that trains; None: this process's
     sim_bytes: int | None = None  # of a simulation that was never measured; None: it is not counted
 
 
@@ -54,14 +53,14 @@ def device_name(name: str) -> str:
     return str(parse_device(name))
 
 
-def simulator_bytes(cfg: RunConfig, cores: int) -> int | None:
+def simulator_bytes(cfg: RunConfig, cores: int | None) -> int | None:
     """Host memory of all processes of CPU physics; None where nobody measured it, and on a GPU."""
     found = plugins.load("simulators", cfg.env.simulator, "env.simulator")
     measured = (found() if isinstance(found, type) else found).process_bytes(renders=bool(cfg.env.cameras))
     if physics_backend(cfg) == "gpu" or measured is None:
         return None
     (first, further), sizes = measured, (cfg.env.num_envs, cfg.eval.num_envs)
-    processes = sum(min(_workers(cfg, cores), size) for size in sizes) or 1
+    processes = sum(min(worker_count(cfg, cores), size) for size in sizes) or 1
     return processes * first + (sum(sizes) - processes) * further
 
 
@@ -69,25 +68,22 @@ def plan_rl(cfg: RunConfig, assumed: Assumptions, store: str) -> MemoryPlan:
     """Reinforcement learning; ``store``: what the rollout keeps of an observation, ``prefix`` or ``images``."""
     privileged = assumed.privileged_dim if cfg.critic.inputs != "features" else 0
     net = network_of("train_rl", cfg, assumed.tokens, privileged)
-    places = {"simulator": cfg.sim.device, "model": cfg.model.device, "buffer": cfg.buffer.device}
-    used, roles = _devices(places)
+    used, roles = _devices({"simulator": cfg.sim.device, "model": cfg.model.device, "buffer": cfg.buffer.device})
     model, buffer = device_name(cfg.model.device), device_name(cfg.buffer.device)
-    micro = cfg.train.micro_batch_size or cfg.train.batch_size
+    micro, gpu = cfg.train.micro_batch_size or cfg.train.batch_size, physics_backend(cfg) == "gpu"
     part = [micro * size for size in net.gathered[store]]
     update = net.train(micro, store, more=micro < cfg.train.batch_size)
-    group = -(-cfg.env.num_envs // _groups(cfg, assumed))
+    group = -(-cfg.env.num_envs // group_count(cfg, assumed.cores))
     rollout = max(group, cfg.eval.num_envs) * net.decide.peak  # a decision is stored before the next one is made
     # On a GPU the next part of a minibatch arrives while this one is used.
     peak = _hold(used[model], net, update=update.peak + sum(part) * (model != HOST), rollout=rollout)
     used[buffer]["buffer"] = kept = decisions(cfg) * net.decision_bytes[store]
     if model != HOST:  # torch keeps pinned blocks, and gathers a part before the last one is copied
-        sent = (
-            net.draws if physics_backend(cfg) == "gpu" else [*net.draws, sum(net.kept["images"])]
-        )  # CPU physics' images
+        sent = net.draws if gpu else [*net.draws, sum(net.kept["images"])]  # CPU physics' images as well
         used[HOST]["staging"] += pinned_blocks(max(group, cfg.eval.num_envs) * size for size in sent)
         used[HOST]["staging"] += 2 * pinned_blocks(part) * (buffer == HOST)
         used[buffer]["staging"] += sum(part) * (buffer not in (HOST, model))
-    simulating, gpu = simulator_bytes(cfg, assumed.cores), physics_backend(cfg) == "gpu"
+    simulating = simulator_bytes(cfg, assumed.cores)
     place, unknown = device_name(cfg.sim.device) if gpu else HOST, simulating is None and assumed.sim_bytes is None
     used[place]["simulation"] += (assumed.sim_bytes or 0) if simulating is None else simulating
     flops = _rl_flops(cfg, net, update.flops / micro)
@@ -130,18 +126,6 @@ def _hold(used: dict[str, int], net: Network, rollout: int = 0, **learning: int)
     used |= {"weights": net.weight_bytes, "optimizer": net.optimizer_bytes}
     used |= {"gradients": gradients, "activations": phases[peak] - gradients}
     return peak
-
-
-def _groups(cfg: RunConfig, assumed: Assumptions) -> int:
-    """Groups that the rollout's environments are decided in."""
-    apart = device_name(cfg.sim.device) != device_name(cfg.model.device)
-    auto = apart if physics_backend(cfg) == "gpu" else _workers(cfg, assumed.cores) > 1
-    overlap = auto if cfg.sim.overlap is None else cfg.sim.overlap
-    return cfg.sim.num_groups or 1 + (overlap and cfg.env.num_envs > 1)
-
-
-def _workers(cfg: RunConfig, cores: int) -> int:
-    return cores if cfg.sim.num_workers is None else cfg.sim.num_workers
 
 
 def _rl_flops(cfg: RunConfig, net: Network, update: float) -> dict[str, float]:

@@ -56,7 +56,7 @@ class Network:
         self._passes: dict[tuple[int, str, bool], Cost] = {}
         if objective is not None:
             blanks = {store: blank_rollout(objective, store, tokens) for store in self._seen}
-            self.decision_bytes = {store: decision_bytes(blank) for store, blank in blanks.items()}
+            self.decision_bytes = {store: blank.nbytes() // (T * blank.E) for store, blank in blanks.items()}
             self._row = {store: blank.rows(torch.zeros(1, dtype=torch.int64)) for store, blank in blanks.items()}
             self.gathered = {store: [x.nbytes for x in row.tensors()] for store, row in self._row.items()}
             self.draws = [x.nbytes for x in blank_draws(objective).tensors().values()]
@@ -144,22 +144,14 @@ class Network:
         return self.policy.sft_loss(prefix, actions, actions[..., 0] > 0, torch.Generator())
 
 
-def policy_on_meta(cfg: RunConfig, *, sft: bool) -> FlowPolicy:
-    """The policy of some settings as shapes alone: for ``train_rl`` of the checkpoint, where it is there already."""
-    if not sft and _is_there(cfg):
-        policy = load_pretrained(str(cfg.model.path), device=META, model=cfg.model, verified=True)  # no weight is read
-    else:
-        state, action = [((0.0,) * width, (1.0,) * width) for width in (STATE, ACTION)]
-        names = tuple(camera.name for camera in cfg.env.cameras)
-        stats = NormStats(*state, *action, env_id="any", control_mode="any", cameras=names)
-        policy = build_policy(cfg.model, stats, horizon=cfg.n_action_steps, device=META)
-    if not sft and cfg.buffer.prefix_dtype != "auto":
-        policy.prefix_dtype = getattr(torch, cfg.buffer.prefix_dtype)
-    return policy
-
-
-def _is_there(cfg: RunConfig) -> bool:
-    return cfg.model.path is not None and (Path(cfg.model.path) / POLICY).is_file()
+def policy_on_meta(cfg: RunConfig, checkpoint: Path | None) -> FlowPolicy:
+    """The policy of a checkpoint, or of the settings, as shapes alone."""
+    if checkpoint is not None:
+        return load_pretrained(checkpoint, device=META, model=cfg.model, verified=True)  # no weight is read
+    state, action = [((0.0,) * width, (1.0,) * width) for width in (STATE, ACTION)]
+    names = tuple(camera.name for camera in cfg.env.cameras)
+    stats = NormStats(*state, *action, env_id="any", control_mode="any", cameras=names)
+    return build_policy(cfg.model, stats, horizon=cfg.n_action_steps, device=META)
 
 
 _BUILT: dict[str, Network] = {}
@@ -171,15 +163,17 @@ def network_of(stage: str, cfg: RunConfig, tokens: int | None = None, privileged
     ``train_rl`` builds what ``model.path`` describes, ``train_sft`` takes its weights alone. ``tokens`` is the prompts'
     padded length (None: the checkpoint's, or an estimate), ``privileged_dim`` what observations bring.
     """
-    sft = stage == "train_sft"
+    sft, path = stage == "train_sft", None if cfg.model.path is None else Path(cfg.model.path)
+    checkpoint = None if sft or path is None or not (path / POLICY).is_file() else path
     about = (cfg.act_steps, cfg.n_action_steps, cfg.num_steps, cfg.env.cameras, cfg.env.instruction)
-    trained = (
-        cfg.sft.train_expert_only if sft else (cfg.exploration, cfg.critic, cfg.train.objective, cfg.train.options)
-    )
+    rl = (cfg.exploration, cfg.critic, cfg.train.objective, cfg.train.options)
+    trained = cfg.sft.train_expert_only if sft else rl
     model, dtype = replace(cfg.model, device=""), cfg.buffer.prefix_dtype
-    key = repr((sft, tokens, privileged_dim, model, _is_there(cfg), dtype, about, trained))
+    key = repr((sft, tokens, privileged_dim, model, checkpoint, dtype, about, trained))
     if key not in _BUILT:
-        policy = policy_on_meta(cfg, sft=sft)
+        policy = policy_on_meta(cfg, checkpoint)
+        if not sft and dtype != "auto":
+            policy.prefix_dtype = getattr(torch, dtype)
         length = tokens or policy.expected_prompt_length(cfg.env.instruction)
         objective = None if sft else build_objective(cfg, policy, privileged_dim)
         vlm = not cfg.sft.train_expert_only if sft else cfg.model.train_vlm
@@ -233,11 +227,6 @@ def blank_rollout(objective: Objective, store: str, tokens: int) -> Rollout:
     return rollout
 
 
-def decision_bytes(rollout: Rollout) -> int:
-    """Bytes of one decision in a rollout."""
-    return rollout.nbytes() // (rollout.T * rollout.E)
-
-
 def rollout_bytes(
     cfg: RunConfig, policy: FlowPolicy, *, store: str, privileged_dim: int, tokens: int | None = None
 ) -> int:
@@ -249,7 +238,7 @@ def rollout_bytes(
     """
     length = tokens or policy.expected_prompt_length(cfg.env.instruction)
     blank = blank_rollout(build_objective(cfg, policy, privileged_dim), store, length)
-    return decisions(cfg) * decision_bytes(blank)
+    return decisions(cfg) * (blank.nbytes() // (T * blank.E))
 
 
 def pinned_blocks(sizes: Iterable[int]) -> int:

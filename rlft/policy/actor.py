@@ -119,15 +119,10 @@ class Actor(nn.Module):
         return Draws(torch.stack(noise), torch.stack(stochastic))
 
     def step_dist(self, prefix: Prefix, x: Tensor, k: Tensor, stochastic: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and std ``[n, H, D]`` of one denoise step, and features ``[n, H, F]``.
+        """Mean and std ``[n, H, D]`` of denoise step ``k [n]``, int64, from x ``[n, H, D]``; features ``[n, H, F]``.
 
-        The only place where rollout and update meet the network.
-
-        Args:
-            prefix: n rows, or m with ``n = m * r`` (see FlowPolicy.velocity).
-            x: float32 ``[n, H, D]``.
-            k: int64 ``[n]``, index of the step of each row.
-            stochastic: bool ``[n]``; a row that draws nothing follows the ODE: take its mean, ignore its std.
+        The only place where rollout and update meet the network, whose prefix has n rows, or m with ``n = m * r`` (see
+        FlowPolicy.velocity). A row that is not ``stochastic [n]`` follows the ODE: take its mean, ignore its std.
         """
         s = self.schedule
         velocity, features = self.policy.velocity(prefix, x, s.t[k])

@@ -89,14 +89,10 @@ def make_schedule(method: str, num_steps: int, noise_level: float) -> Schedule:
 
 
 def transition_mean(x: Tensor, velocity: Tensor, t: Tensor, t_next: Tensor, noise_coef: Tensor) -> Tensor:
-    """Mean of one denoise step, ``(1 - t') x0_hat + c x1_hat``, float32 ``[n, H, D]``.
+    """Mean of one denoise step, ``(1 - t') x0_hat + c x1_hat``, of ``x`` at time t; all is float32.
 
-    Args:
-        x: float32 ``[n, H, D]`` at time t.
-        velocity: float32 ``[n, H, D]``, noise minus action.
-        t: float32 ``[n]``.
-        t_next: float32 ``[n]``.
-        noise_coef: float32 ``[n]``, the sampler's c.
+    ``x``, ``velocity`` (noise minus action) and the mean are ``[n, H, D]``; the times and ``noise_coef``, the sampler's
+    c, are ``[n]``.
     """
     t, t_next, noise_coef = (a[:, None, None] for a in (t, t_next, noise_coef))  # [n, 1, 1], beside [n, H, D]
     x0_hat = x - t * velocity

@@ -43,12 +43,7 @@ class Critic(nn.Module):
 
     No dropout: a value that differs between rollout and update is noise in every advantage. Features pass a layer norm;
     the privileged state, whose entries have units of their own, is standardised by statistics that :meth:`calibrate`
-    takes once from the first rollout and that are saved with the weights.
-
-    Args:
-        feature_dim: F of the suffix features, or 0 to leave them out.
-        privileged_dim: P of the simulator state, or 0 to leave it out.
-        hidden_dims: widths of the hidden layers.
+    takes once from the first rollout and that are saved with the weights. F and P of 0 leave one of the two out.
     """
 
     privileged_mean: Tensor

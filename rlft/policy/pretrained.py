@@ -65,14 +65,11 @@ def load_pretrained(
     stats: NormStats | None = None,
     verified: bool = False,
 ) -> FlowPolicy:
-    """Load a checkpoint that :func:`save_pretrained` wrote; nothing is left at random.
+    """Load a checkpoint, ``pretrained_model/``, that :func:`save_pretrained` wrote; nothing is left at random.
 
-    Args:
-        directory: ``pretrained_model/``.
-        device: of the weights.
-        model: settings of precision and training; what the checkpoint says of kind and sizes wins. None: as saved.
-        stats: other statistics than those of the checkpoint.
-        verified: its files were compared with their manifest just now (:func:`rlft.run.checkpoint.find_resume`).
+    Of ``model``, precision and training are taken (None: as saved); what the checkpoint says of kind and sizes wins.
+    ``stats`` are others than its own. It is ``verified`` where its files were compared with their manifest just now
+    (:func:`rlft.run.checkpoint.find_resume`).
 
     Raises:
         WeightsError: a file is missing, damaged, or does not fit; it is named.
@@ -90,12 +87,9 @@ def load_pretrained(
 
 
 def inspect_pretrained(directory: str | Path, model: ModelConfig | None = None) -> dict[str, Any]:
-    """What can be known of a checkpoint in seconds: all of its description, and of its weights the keys and shapes.
+    """Check what can be known of a checkpoint in seconds: its description, and of its weights the keys and shapes.
 
-    Only :func:`load_pretrained` reads the weights, and compares them with the manifest.
-
-    Returns:
-        kind, horizon, stats and the rest of ``rlft_policy.json``.
+    Only :func:`load_pretrained` reads the weights, and compares them with the manifest. Gives ``rlft_policy.json``.
 
     Raises:
         WeightsError: a file is missing, damaged, or does not fit; it is named.

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlft.errors import DivergedError, RlftError
+from rlft.manifest import what_instead
 
 PREFIX = "model."
 HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
@@ -73,14 +74,8 @@ def check_file(path: Path) -> None:
         raise WeightsError(f"{path}: there is no such file (in its place: {there}).")
     if path.stat().st_size == 0:
         raise WeightsError(f"{path}: the file is empty; a download or a copy was cut off at its start.")
-    with path.open("rb") as file:
-        start = file.read(256).lstrip().lower()
-    if start.startswith(b"version https://git-lfs"):
-        raise WeightsError(
-            f"{path}: this is a Git LFS pointer, not the weights; run `git lfs pull` where it came from."
-        )
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise WeightsError(f"{path}: this is a web page, not the weights; the download met a login or an error page.")
+    if what := what_instead(path):
+        raise WeightsError(f"{path}: this is {what}.")
 
 
 @contextmanager

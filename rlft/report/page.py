@@ -80,7 +80,7 @@ def _pair(pair: VideoPair) -> dict[str, Any]:
     return {
         "src": data_url("video/mp4", encode_video(side_by_side(before, after), fps)),
         "label": f"evaluation seed {pair.seed} before and after PPO",
-        "caption": f"episode {pair.index}, seed {pair.seed}: ",
+        "caption": f"episode {pair.before.index}, seed {pair.seed}: ",
         "outcomes": [("before", pair.before.success), ("after", pair.after.success)],
     }
 

@@ -34,7 +34,6 @@ class Video:
 class VideoPair:
     """One evaluation episode, recorded before and after PPO."""
 
-    index: int
     seed: int
     before: Video
     after: Video
@@ -91,7 +90,7 @@ class RunFiles:
             return []
         early, late = ({v.index: v for v in self.videos if v.label == e.label} for e in (first, last))
         shown = [e for e in first.per_episode if e.index in early and e.index in late]
-        return [VideoPair(e.index, e.seed, early[e.index], late[e.index]) for e in shown]
+        return [VideoPair(e.seed, early[e.index], late[e.index]) for e in shown]
 
     @property
     def within_ppo(self) -> set[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlft.objective.base import Objective
-from rlft.placement import Placement, torch_threads
+from rlft.placement import Placement, move, torch_threads
 from rlft.policy.base import Prefix
 from rlft.rollout.buffer import ChunkRows, Rollout
 from rlft.rollout.group import Executed, RolloutGroup
@@ -70,7 +70,7 @@ class RolloutSampler:
         self.even_batches = even_batches
         self._executor: ThreadPoolExecutor | None = None
         if overlap:
-            threads = placement.sim_threads(len(envs))
+            threads = 1 if placement.sim_tensors else len(envs)  # a process's GPU simulations take turns in one context
             self._executor = ThreadPoolExecutor(threads, "simulator", initializer=placement.enter_simulator_thread)
         firsts = accumulate((env.spec.num_envs for env in envs), initial=0)
         self.groups = [RolloutGroup(*x, seed, self._executor, sharing=objective.group_size) for x in zip(envs, firsts)]
@@ -142,7 +142,7 @@ class RolloutSampler:
         with self._stats.waiting():  # without overlap, the chunk runs here, when the decision's tensors are gone
             executed = group.receive()
         final_value = self._final_values(executed, t, group.ids) if self.objective.bootstraps else None
-        numbers = self.placement.to_buffer({name: getattr(executed.step, name) for name in NUMBERS})
+        numbers = move({name: getattr(executed.step, name) for name in NUMBERS}, self.placement.buffer)
         self._rollout.add(t, group.ids, chunks=ChunkRows(**numbers, final_value=final_value))
         self._tally.add(self._stats, group.ids, executed)
 

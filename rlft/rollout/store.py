@@ -6,11 +6,6 @@ from dataclasses import dataclass
 from rlft.errors import ConfigError
 from rlft.placement import SHARE, gigabytes
 
-REMEDIES = (
-    "fewer env.num_envs or env.n_steps_rollout, buffer.device on another device, or buffer.prefix_dtype=bfloat16; "
-    "scripts/plan.py computes what fits"
-)
-
 
 @dataclass(frozen=True)
 class StoreChoice:
@@ -49,5 +44,8 @@ def choose_store(setting: str, *, train_vlm: bool, needed: Mapping[str, int], fr
     if needed[store] > free:
         instead = "buffer.store=images, " if setting == "prefix" else ""
         wanted = f"buffer.store = {setting}: a rollout with stored {store} takes {takes[store]}, {space}"
-        raise ConfigError(f"{wanted}; try {instead}{REMEDIES}")
+        raise ConfigError(
+            f"{wanted}; try {instead}fewer env.num_envs or env.n_steps_rollout, buffer.device on another device, or "
+            "buffer.prefix_dtype=bfloat16; scripts/plan.py computes what fits"
+        )
     return StoreChoice(store, reason)

@@ -30,7 +30,7 @@ from rlft.placement import HOST, to_host
 log = logging.getLogger(__name__)
 
 MODEL, STATE, LAST, BEST = "pretrained_model", "state.pt", "last", "best"
-TMP, REPLACED = ".tmp-", ".replaced-"  # prefixes of what a kill may leave behind
+TMP = ".tmp-"  # prefix of what a kill may leave behind
 SUPERSEDED = ".superseded"
 
 
@@ -45,7 +45,7 @@ def save(
 
     Args:
         directory: the directory of all checkpoints of a stage; made where it is missing.
-        step: its number; an existing checkpoint of that step is replaced.
+        step: its number; checkpoints of that step and of later ones are of a history that this one leaves: set aside.
         write: writes the policy into the (existing, empty) directory that it is given.
         state: nested dicts, lists and tuples of tensors, numbers, texts, booleans and None.
         keep: how many of the newest stay, at least 1; the best one stays as well.
@@ -66,7 +66,8 @@ def save(
         write_manifest(temporary)
         for path in (*temporary.rglob("*"), temporary):
             _sync(path)
-        _swap_in(temporary, target)
+        _set_aside(directory, step)
+        temporary.rename(target)
         _point(LAST, target)
         if best:
             _point(BEST, target)
@@ -78,7 +79,6 @@ def save(
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _set_aside_later(directory, step)
     best_one = (directory / BEST).resolve()
     for old in _steps(directory)[max(keep, 1) :]:
         if old.resolve() != best_one:
@@ -113,7 +113,9 @@ def _write_state(path: Path, state: Any) -> None:
 
 def newest_valid(directory: Path) -> Path | None:
     """The newest checkpoint that is what was written, or None; each broken one is named with its reason in the log."""
-    clean(directory)
+    for path in directory.glob(f"{TMP}*"):
+        log.info("removing an unfinished checkpoint: %s", path)
+        path.unlink() if path.is_symlink() else shutil.rmtree(path)
     for path in _steps(directory):
         if (reason := find_damage(path)) is None:
             return path
@@ -146,34 +148,10 @@ def load_state(path: Path) -> dict[str, Any]:
     return torch.load(path / STATE, map_location=HOST, weights_only=True)
 
 
-def clean(directory: Path) -> None:
-    """Remove what a kill left behind, and bring back a checkpoint whose replacement never arrived."""
-    for path in sorted(directory.glob("*")):
-        if path.name.startswith(REPLACED):
-            target = directory / path.name.removeprefix(REPLACED)
-            if target.exists():
-                shutil.rmtree(path)
-            else:
-                path.rename(target)
-        elif path.name.startswith(TMP):
-            log.info("removing an unfinished checkpoint: %s", path)
-            path.unlink() if path.is_symlink() else shutil.rmtree(path)
-
-
 def _steps(directory: Path) -> list[Path]:
     """Checkpoint directories, highest step first."""
     found = (p for p in directory.glob("*") if p.name.isdigit())
     return sorted(found, key=lambda p: -int(p.name))
-
-
-def _swap_in(temporary: Path, target: Path) -> None:
-    aside = target.with_name(f"{REPLACED}{target.name}")
-    if target.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-        target.rename(aside)  # a kill from here to the next rename is undone by clean()
-    temporary.rename(target)
-    _sync(target.parent)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _point(name: str, target: Path) -> None:
@@ -184,14 +162,14 @@ def _point(name: str, target: Path) -> None:
     _sync(target.parent)
 
 
-def _set_aside_later(directory: Path, step: int) -> None:
-    """Later checkpoints than the newest one belong to a history that a new start or an early resume has left."""
+def _set_aside(directory: Path, step: int) -> None:
+    """Checkpoints of this step or later belong to a history that a new start or an early resume has left."""
     for path in _steps(directory):
-        if int(path.name) > step:
+        if int(path.name) >= step:
             aside = path.with_name(path.name + SUPERSEDED)
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
-            log.warning("%s is later than step %d, which was just saved; kept as %s", path, step, aside.name)
+            log.warning("%s is not earlier than step %d, which is saved now; kept as %s", path, step, aside.name)
     best = directory / BEST
     if best.is_symlink() and not best.exists():
         best.unlink()  # it was of that history

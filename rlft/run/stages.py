@@ -27,7 +27,7 @@ from rlft.files import read_stage, write_stage, write_text_atomically
 from rlft.learn.sft import SftTrainer
 from rlft.placement import Placement
 from rlft.policy.base import FlowPolicy
-from rlft.policy.pretrained import load_pretrained, save_pretrained
+from rlft.policy.pretrained import family_of, load_pretrained, save_pretrained
 from rlft.progress import Progress
 from rlft.report.rundir import list_videos
 from rlft.report.video import write_video
@@ -37,7 +37,6 @@ from rlft.run.assembly.evaluation import build_evaluator, member_protocols, memb
 from rlft.run.assembly.learner import build_placement, build_randomizer, build_runner, dataset_dir, run_dir
 from rlft.run.assembly.policy import (
     build_policy,
-    check_base,
     check_checkpoint,
     check_method,
     check_stats,
@@ -76,8 +75,8 @@ def train_sft(cfg: RunConfig) -> None:
         placement = build_placement(cfg)
         directory = run / "sft" / "checkpoints"
         resumed = checkpoint.find_resume(cfg.resume, directory)
-        if resumed is None:
-            check_base(cfg)
+        if resumed is None and cfg.model.path is not None:  # keys and shapes, before demonstrations are read
+            family_of(cfg.model.kind).check(Path(cfg.model.path), None, cfg.model)
         demos = DemoSet.load(dataset_dir(cfg), cfg.n_action_steps)
         if resumed is None:
             policy = fresh_policy(cfg, demo_stats(cfg, demos), placement.policy)

@@ -44,10 +44,7 @@ class Tracker(AbstractContextManager["Tracker"]):
     def log(self, stage: str, step: int, scalars: Mapping[str, float]) -> None:
         """Append one line; a value that is not finite is written as ``"nan"``, ``"inf"`` or ``"-inf"``.
 
-        Args:
-            stage: ``sft``, ``rl``, ``probe`` or ``eval``.
-            step: counts within the stage.
-            scalars: name -> value.
+        ``stage`` is ``sft``, ``rl``, ``probe`` or ``eval``, within which ``step`` counts.
         """
         values = {name: float(value) for name, value in scalars.items()}
         if reserved := RESERVED & set(values):

@@ -12,10 +12,11 @@ from rlft.data.dataset import DemoSet
 from rlft.data.episode import DemoMeta
 from rlft.data.normalize import NormStats
 from rlft.errors import RlftError
+from rlft.placement import overlaps
 from rlft.policy.pi0.policy import Pi0Policy
 from rlft.policy.pretrained import save_pretrained
 from rlft.run.assembly import envs
-from rlft.run.assembly.envs import build_rollout_envs, env_settings, overlaps
+from rlft.run.assembly.envs import build_rollout_envs, env_settings
 from rlft.run.assembly.learner import build_placement
 from rlft.run.assembly.policy import demo_stats, fresh_policy
 

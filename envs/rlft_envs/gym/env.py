@@ -63,8 +63,7 @@ class GymnasiumEnv(SingleEnv):
         self._reward, self._over = 0.0, False
         row = self._probe()
         privileged_dim = 0 if row.privileged is None else len(row.privileged)
-        bounds = self._low, self._high
-        self.spec = spec_of(settings, bounds, len(row.state), control_hz, privileged_dim)
+        self.spec = spec_of(settings, (self._low, self._high), len(row.state), control_hz, privileged_dim)
 
     @property
     def instruction(self) -> str:

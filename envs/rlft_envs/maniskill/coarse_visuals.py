@@ -20,16 +20,10 @@ MAX_CELL = 0.05  # metres; beyond, nothing of a gripper is left
 def cluster(
     vertices: np.ndarray, normals: np.ndarray, triangles: np.ndarray, cell: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Merge the vertices of a mesh that lie in one grid cell and look the same way.
+    """Merge the vertices of a mesh that lie in one grid cell, with this edge, and look the same way.
 
-    Args:
-        vertices: float ``[n, 3]``, metres.
-        normals: float ``[n, 3]``, per vertex.
-        triangles: int ``[m, 3]``, vertex indices; those that shrink to nothing, or fall on another one, are dropped.
-        cell: edge of a grid cell, metres.
-
-    Returns:
-        vertices, normals (float32) and triangles (uint32).
+    Takes vertices, metres, and their normals, float ``[n, 3]`` each, and triangles, indices ``[m, 3]``, of which those
+    that shrink to nothing, or fall on another one, are dropped; gives the same (float32, float32, uint32).
     """
     axis = np.argmax(np.abs(normals), axis=1)
     side = normals[np.arange(len(normals)), axis] > 0

@@ -1,7 +1,5 @@
 """Which device simulates, which one renders, and whether one can. Knows the settings only; imports no simulator."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys
@@ -46,7 +44,7 @@ def render_device(settings: EnvSettings) -> str:
     return f"sapien_cuda:{index or gpu or 0}" if name in GPU_NAMES else asked
 
 
-def on_gpu(device: torch.device) -> AbstractContextManager[object]:
+def on_gpu(device: "torch.device") -> AbstractContextManager[object]:
     """Inside, a GPU is torch's current one, which is the one that ManiSkill synchronises; a CPU changes nothing.
 
     Nor does a GPU that is not there: what builds the simulation refuses it in words of its own.

@@ -11,7 +11,6 @@ from typing import Any
 
 from rlft.types import EnvSettings
 from rlft_envs.errors import EnvSetupError, check_known, unknown
-from rlft_envs.rewards import needs_dense
 from rlft_envs.task import local_id, task_of
 
 os.environ.setdefault("MS_SKIP_ASSET_DOWNLOAD_PROMPT", "1")  # read when assets are missing: never ask on stdin
@@ -63,7 +62,7 @@ def build_base_env(settings: EnvSettings) -> BaseEnv:
     kwargs |= {
         "num_envs": settings.num_envs if settings.sim_backend == "gpu" else 1,
         "obs_mode": "none",
-        "reward_mode": "normalized_dense" if needs_dense(settings.reward) else "none",
+        "reward_mode": "normalized_dense" if settings.reward.mode != "sparse" else "none",
         "control_mode": settings.control_mode,
         "render_mode": "rgb_array" if renderer != "none" else None,
         "sim_backend": physics_device(settings),

@@ -32,7 +32,15 @@ def main() -> int:
     threading.Thread(target=_exit_with_parent, args=(descriptor,), daemon=True).start()
     connection = Connection(descriptor)
     try:
-        slots = _build(connection)
+        hello = connection.recv()
+        recorded = hello.pop("recorded")
+        slots = EnvSlots(**hello)
+        slots.record(recorded)
+        if "torch" in sys.modules:
+            import torch
+
+            torch.set_num_threads(1)  # workers share the machine's cores; a thread pool in each only fights the others
+        gc.freeze()  # what the simulators are made of stays to the end; every full collection would walk it again
         connection.send(("answer", slots.ready))
         while True:
             message = connection.recv()
@@ -40,7 +48,7 @@ def main() -> int:
             if operation == "close":
                 slots.close()
                 return 0
-            connection.send(("answer", slots.operations[operation](**message)))
+            connection.send(("answer", getattr(slots, operation)(**message)))
     except EnvSetupError as error:
         connection.send(("setup", str(error)))
         return 1
@@ -49,19 +57,6 @@ def main() -> int:
     except Exception:
         connection.send(("fault", traceback.format_exc()))
         return 1
-
-
-def _build(connection: Connection) -> EnvSlots:
-    hello = connection.recv()
-    recorded = hello.pop("recorded")
-    slots = EnvSlots(**hello)
-    slots.record(recorded)
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(1)  # workers share the machine's cores; a thread pool in each only fights the others
-    gc.freeze()  # what the simulators are made of stays to the end; every full collection would walk it again
-    return slots
 
 
 def _exit_with_parent(descriptor: int) -> None:

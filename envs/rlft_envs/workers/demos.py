@@ -54,11 +54,8 @@ class DemoPool:
     def run(self, next_attempt: Callable[[int], DemoAttempt | None]) -> Iterator[AttemptRecord]:
         """Work until ``next_attempt`` has nothing more and every attempt is answered.
 
-        Args:
-            next_attempt: called with the number of attempts under way; gives the next one, or None for now.
-
-        Yields:
-            every outcome, in the order in which they come; the episode is in its file by then.
+        That is called with the number of attempts under way, and gives the next one, or None for now. Outcomes are
+        yielded as they come; the episode is in its file by then.
 
         Raises:
             EnvSetupError: the settings allow no attempt.

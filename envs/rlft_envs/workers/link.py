@@ -108,11 +108,9 @@ class WorkerLink:
         return self.ready
 
     def receive(self) -> Any:
-        """The answer to the last message.
+        """The answer to the last message; WorkerFaultError where none came.
 
-        Raises:
-            EnvSetupError: the settings cannot be used; no other seed and no other process would help.
-            WorkerFaultError: no answer came.
+        EnvSetupError: the settings cannot be used; no other seed and no other process would help.
         """
         self.wait_ready()
         return self._receive()
@@ -149,7 +147,10 @@ class WorkerLink:
         assert self.connection is not None
         try:
             if not self.connection.poll(max(0.0, self.deadline - time.monotonic())):
-                raise self._hang()
+                assert self._process is not None
+                self._process.send_signal(signal.SIGUSR1)  # its fault handler prints where it is
+                time.sleep(DUMP_TIMEOUT_S)
+                raise WorkerFaultError(f"hung (no answer within {self._limit:g} s)", self.output())
             kind, value = self.connection.recv()
         except (EOFError, OSError):
             raise self._death() from None
@@ -158,13 +159,6 @@ class WorkerLink:
         if kind == "fault":
             raise WorkerFaultError("raised", value.rstrip())
         return value
-
-    def _hang(self) -> WorkerFaultError:
-        """Ask the worker where it is (its fault handler prints the stack), then describe it."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGUSR1)
-        time.sleep(DUMP_TIMEOUT_S)
-        return WorkerFaultError(f"hung (no answer within {self._limit:g} s)", self.output())
 
     def _death(self) -> WorkerFaultError:
         status, how = self._wait(CLOSE_TIMEOUT_S), "closed its connection"
@@ -198,4 +192,4 @@ class LocalLink(EnvSlots):
     def receive(self) -> Any:
         """Execute it."""
         arguments = dict(self._message)
-        return self.operations[arguments.pop("op")](**arguments)
+        return getattr(self, arguments.pop("op"))(**arguments)

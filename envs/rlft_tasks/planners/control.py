@@ -62,7 +62,10 @@ class Control:
         """The arm action that drives towards joint positions ``[dof]``, radians."""
         config = self._arm_controller.config
         if not self._in_tool_space:
-            raw = joints - self._joint_start() if config.use_delta else joints
+            controller, raw = self._arm_controller, joints
+            if config.use_delta:
+                start = controller._target_qpos if config.use_target else controller.qpos
+                raw = joints - start[0].cpu().numpy().astype(np.float64)
             return self._normalise(raw, raw[:0])
         target = self._arm.forward(joints)
         move, turn = target[:3, 3], target[:3, :3]
@@ -73,12 +76,6 @@ class Control:
                 move = R.T @ move
             turn = turn @ R.T if "root_aligned_body_rotation" in config.frame else R.T @ turn
         return self._normalise(move, Rotation.from_matrix(turn).as_euler("XYZ") if self.turns else move[:0])
-
-    def _joint_start(self) -> np.ndarray:
-        """Where a delta joint controller starts from, ``[dof]``."""
-        controller = self._arm_controller
-        found = controller._target_qpos if controller.config.use_target else controller.qpos
-        return found[0].cpu().numpy().astype(np.float64)
 
     def _tool_start(self) -> np.ndarray:
         """Where a delta tool controller starts from, in the robot's base frame."""

@@ -30,7 +30,7 @@ PRESS = 0.0015  # metres that the fingers could still close at the contact: belo
 
 @dataclass(frozen=True)
 class Gripper:
-    """Two parallel fingers, as seen from the tool frame."""
+    """Two parallel fingers, as seen from the tool frame: x points from palm to fingertips, y is where they close."""
 
     opening: float  # free distance between the open fingers
     closed: float  # distance between the closed fingers
@@ -38,19 +38,14 @@ class Gripper:
     finger_thickness: float  # of a finger, along the closing direction
     reach: float  # from the tool's origin to the fingertips, along the approach
     depth: float  # from the fingertips to the palm
-    approach: int  # axis of the tool frame (0, 1 or 2) that points from palm to fingertips; the closing direction is y
 
     def down(self, closing: np.ndarray) -> np.ndarray:
         """The tool's rotation ``[3, 3]`` that points down and closes along a horizontal unit vector ``[3]``."""
         down = np.array([0.0, 0.0, -1.0])
-        if self.approach == 0:
-            return np.stack([down, closing, np.cross(down, closing)], axis=1)
-        return np.stack([np.cross(closing, down), closing, down], axis=1)
+        return np.stack([down, closing, np.cross(down, closing)], axis=1)
 
 
-WIDOWX = Gripper(
-    opening=0.054, closed=0.011, finger_width=0.027, finger_thickness=0.018, reach=0.0156, depth=0.045, approach=0
-)
+WIDOWX = Gripper(opening=0.054, closed=0.011, finger_width=0.027, finger_thickness=0.018, reach=0.0156, depth=0.045)
 """The WidowX 250S, measured on its collision meshes (tests/contract/test_widowx_planner.py)."""
 
 
@@ -79,13 +74,8 @@ def find_grasps(
 ) -> list[Grasp]:
     """All grasps from above that a body allows, the best first. Everything is in world coordinates.
 
-    Args:
-        gripper: whose fingers.
-        points: ``[n, 3]``, the body's surface.
-        centre_of_mass: ``[3]``, the body's.
-        others: ``[m, 3]``, surfaces that the fingers must not touch.
-        tool: the tool's pose now; what needs less turning is better.
-        floor: height of what the body lies on.
+    The body has surface ``points`` ``[n, 3]`` and a centre of mass ``[3]``, and lies at the height ``floor``. The
+    fingers must not touch ``others``, surfaces ``[m, 3]``; what needs less turning of the tool's pose now is better.
     """
     out = []
     for closing in closing_directions(points):

@@ -87,10 +87,7 @@ class Arm:
         """Joint positions ``[n, dof]``, radians, that lead the tool from ``start`` through world poses.
 
         They are found along a :func:`polyline`, each from the one before. A path that may end short does so where the
-        next pose is out of reach.
-
-        Raises:
-            PlanError: ``ik``, a sample is out of reach; ``no_plan``, the path changes branch.
+        next pose is out of reach. PlanError: ``ik``, a sample is out of reach; ``no_plan``, the path changes branch.
         """
         to_base = se3.inverse(self.base())
         poses = polyline([self.forward(start), *(to_base @ T for T in through)], blend)

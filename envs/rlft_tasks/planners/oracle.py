@@ -40,14 +40,6 @@ class Stay:
 Step = Move | Stay
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Joint limits of planned motion."""
-
-    velocity: float = 1.2  # rad/s
-    acceleration: float = 4.0  # rad/s^2
-
-
 class View:
     """What a plan may look at: the simulator's own poses, in the world frame."""
 
@@ -83,10 +75,13 @@ class Oracle:
     """An expert for one episode of an unwrapped ManiSkill environment, made right after the episode's reset.
 
     The plan reads poses when its steps are asked for; without ``gripper_moves`` it holds the gripper at one value.
+    The joints' ``velocity`` stays below its limit, rad/s, and so does their ``acceleration``, rad/s^2.
     """
 
-    def __init__(self, env: Any, plan: MotionPlan, limits: Limits | None = None, *, gripper_moves: bool = True) -> None:
-        self._limits, self._gripper = limits or Limits(), OPEN
+    def __init__(
+        self, env: Any, plan: MotionPlan, velocity: float = 1.2, acceleration: float = 4.0, gripper_moves: bool = True
+    ) -> None:
+        self._velocity, self._acceleration, self._gripper = velocity, acceleration, OPEN
         self._period, self._arm = 1.0 / float(env.control_freq), Arm(env.agent)
         self._control = Control(env.agent, self._arm, self._period)
         self.frozen_action_dims = () if gripper_moves else self._control.dims("gripper")  # that the plan never changes
@@ -132,7 +127,7 @@ class Oracle:
 
     def _move(self, move: Move) -> Iterator[np.ndarray]:
         joints = self._arm.follow(move.through, self._arm.joints(), move.blend, may_end_short=move.may_end_short)
-        path, clock = time_path(joints, move.speed * self._limits.velocity, self._limits.acceleration), 0.0
+        path, clock = time_path(joints, move.speed * self._velocity, self._acceleration), 0.0
         give_up = move.give_up_if or (lambda: False)
         while clock < path.duration and not give_up():
             self._travelling = True

@@ -36,7 +36,7 @@ def polyline(poses: Sequence[np.ndarray], blend: float = 0.0) -> list[np.ndarray
         count = max(1, int(np.ceil(max(length / STEP_METRES, angle / STEP_RADIANS))))
         cut = min(blend / max(length, 1e-9), BLEND_RADIANS / max(angle, 1e-9), 1 / 3)
         first, last = (cut if i > 0 else 0.0), (1.0 - cut if i < len(legs) - 1 else 1.0)
-        out += [se3.screw(start, end, j / count) for j in range(1, count + 1) if first <= j / count <= last]
+        out += [start @ se3.exp(j / count * twist) for j in range(1, count + 1) if first <= j / count <= last]
     return out
 
 

@@ -13,7 +13,7 @@ from rlft_envs.maniskill.env import ManiSkillEnv
 from rlft_tasks.planners import se3
 from rlft_tasks.planners.control import CLOSED, OPEN
 from rlft_tasks.planners.grasps import WIDOWX, Grasp, find_grasps
-from rlft_tasks.planners.oracle import Limits, Move, Oracle, Stay, Step, View
+from rlft_tasks.planners.oracle import Move, Oracle, Stay, Step, View
 from rlft_tasks.planners.shapes import Body
 from rlft_tasks.planners.tabletop import lifted
 
@@ -26,7 +26,6 @@ TRIES = 4
 CANDIDATES = 60  # grasps whose reach is checked
 SHIFTED = 0.01  # metres that the object may move while the fingers come down
 SAME_PLACE, SAME_DIRECTION = 0.008, 0.94  # metres and cosine: grasps nearer than this are one and the same
-LIMITS = Limits(velocity=1.5, acceleration=3.0)  # episodes as long as the published ones
 LOST = 0.025  # metres that the object may move in the fingers before it counts as dropped
 
 
@@ -126,4 +125,4 @@ def _carry(view: View, scene: Scene) -> tuple[np.ndarray, ...]:
 
 def put_on_expert(env: ManiSkillEnv) -> Oracle:
     """Who demonstrates the WidowX tasks."""
-    return Oracle(env.unwrapped, put_on, LIMITS)
+    return Oracle(env.unwrapped, put_on, velocity=1.5, acceleration=3.0)  # episodes as long as the published ones

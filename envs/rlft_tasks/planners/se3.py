@@ -1,4 +1,4 @@
-"""Rigid motions as 4x4 float64 matrices: logarithm and screw interpolation.
+"""Rigid motions as 4x4 float64 matrices: logarithm and exponential.
 
 A twist is ``[v, w]`` (metres, radians), linear part first, expressed in the body frame. See Lynch and Park, *Modern
 Robotics*, chapter 3.
@@ -38,10 +38,6 @@ def log(T: np.ndarray) -> np.ndarray:
     return np.concatenate([t - 0.5 * once + c * np.cross(w, once), w])
 
 
-def screw(start: np.ndarray, end: np.ndarray, fraction: float) -> np.ndarray:
-    """The pose at a fraction (0..1) of the constant screw motion from start to end.
-
-    Translation and rotation advance together; without rotation this is a straight line.
-    """
-    twist = fraction * log(inverse(start) @ end)
-    return start @ RigidTransform.from_exp_coords(np.roll(twist, 3)).as_matrix()  # scipy's are [w, v]
+def exp(twist: np.ndarray) -> np.ndarray:
+    """The pose that a twist ``[6]`` leads to in unit time; its part f leads along a screw: both parts advance alike."""
+    return RigidTransform.from_exp_coords(np.roll(twist, 3)).as_matrix()  # scipy's are [w, v]

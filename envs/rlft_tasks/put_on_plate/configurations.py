@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from rlft.types import ConfigurationSpace, EnvSettings
-from rlft_envs.assets import folder_of
 from rlft_tasks.put_on_plate.layouts import layout, qpos_offsets
 from rlft_tasks.put_on_plate.library import Model, Table, load_library
 from rlft_tasks.put_on_plate.variants import PREFIX, TEMPLATES, variant_of
@@ -101,7 +100,7 @@ class Numbering:
 class Configurations:
     """A variant's configurations in one split: ``len(c)`` of them, ``c[i]`` each. EnvSetupError: missing assets."""
 
-    def __init__(self, env_id: str, obj_set: str, assets_root: Path) -> None:
+    def __init__(self, env_id: str, obj_set: str, assets_root: str | Path | None) -> None:
         self.numbering, self.library = Numbering(env_id, obj_set), load_library(assets_root)
 
     def __len__(self) -> int:
@@ -168,5 +167,5 @@ class Configurations:
 def configuration_space(settings: EnvSettings) -> ConfigurationSpace:
     """What ``reset(..., configuration_ids)`` addresses; errors as of :class:`Configurations`."""
     obj_set = {"obj_set": "train", **settings.make_kwargs}["obj_set"]
-    found = Configurations(settings.env_id, str(obj_set), folder_of(settings, "put_on_plate").parent)
+    found = Configurations(settings.env_id, str(obj_set), settings.assets_root)
     return ConfigurationSpace(found.numbering.sizes, found.labels, ("object", "plate", "table"))

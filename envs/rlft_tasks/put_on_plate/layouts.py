@@ -40,11 +40,9 @@ class Layout:
 
 @lru_cache
 def layout(name: str) -> Layout:
-    """One of the four layouts.
+    """``pairs`` (784), ``ring`` (784 and 628 further out, with other headings), ``two_objects`` or ``two_plates``.
 
-    Args:
-        name: ``pairs`` (784), ``ring`` (784 and 628 further out, with other headings), ``two_objects`` (the third is an
-            object, at least 0.15 m from the first) or ``two_plates`` (the third is a plate, 0.15 m from the second).
+    In these the third is an object, at least 0.15 m from the first, or a plate, as far from the second.
     """
     grid, yaws = _points(product(GRID, GRID)), list(YAWS)
     distances = _distances(grid)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rlft_envs.assets import download_command, visual_mesh
+from rlft_envs.assets import download_command
 from rlft_envs.errors import EnvSetupError
 
 FOLDER = "put_on_plate"
@@ -24,13 +24,8 @@ class Model:
 
     @property
     def collision(self) -> Path:
-        """The mesh that physics sees."""
+        """The mesh that physics sees; :func:`rlft_envs.assets.visual_mesh` gives the one that cameras see."""
         return self.folder / "collision.obj"
-
-    @property
-    def visual(self) -> Path:
-        """The mesh that cameras see."""
-        return visual_mesh(self.folder)
 
 
 @dataclass(frozen=True)
@@ -54,9 +49,12 @@ class Library:
 
 
 @lru_cache
-def load_library(assets_root: Path) -> Library:
+def load_library(assets_root: str | Path | None) -> Library:
     """Read the three lists under ``<assets_root>/put_on_plate``; EnvSetupError where one, or a file, is missing."""
-    root = assets_root / FOLDER
+    if assets_root is None:
+        wrong = f"the {FOLDER} assets are needed, and neither assets.root nor RLFT_ASSETS is set"
+        raise EnvSetupError(f"{wrong}; get them with: {download_command(None)}")
+    root = Path(assets_root) / FOLDER
     folder = root / "more_table"
     tables = tuple(
         Table(key, entry["name"], folder / "imgs" / key, folder / "textures" / entry["texture"], entry["mix"])

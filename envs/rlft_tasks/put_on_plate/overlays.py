@@ -17,8 +17,7 @@ from rlft_tasks.put_on_plate.variants import Variant
 
 BLOCK = 16  # environments whose textures are blended at once: float images of all of them would fill gigabytes
 
-kept_image = lru_cache(maxsize=64)(fit_image)
-"""Kept, because a split has 21 tables and every reset asks again. Do not write into it."""
+kept_image = lru_cache(maxsize=64)(fit_image)  # a split has 21 tables, and every reset asks again: not to be written to
 
 
 class Backdrop:
@@ -73,13 +72,9 @@ def blend_box(
     h, w = foreground.shape[1:]
     top, bottom, left, right = boxes(foreground)
     y, x = _stretched(h, top, bottom)[:, :, None], _stretched(w, left, right)[:, None, :]
-    stretched = torch.nn.functional.grid_sample(
-        texture.permute(0, 3, 1, 2).float(),
-        torch.stack(torch.broadcast_tensors(x, y), dim=3),
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
-    ).permute(0, 2, 3, 1)
+    grid, source = torch.stack(torch.broadcast_tensors(x, y), dim=3), texture.permute(0, 3, 1, 2).float()
+    found = torch.nn.functional.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    stretched = found.permute(0, 2, 3, 1)
     share = mix[:, None, None, None]
     blended = stretched * share + rgb * (1 - share)
     return overlay(blended.clamp(0, 255).to(torch.uint8), background, foreground)

@@ -5,7 +5,6 @@ Every buffer has a leading axis of num_envs and is written at ``env_idx`` only.
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from mani_skill.utils.registration import register_env
 from mani_skill.utils.structs.types import SimConfig
 
 from rlft.types import EnvSettings
-from rlft_envs.assets import download_command
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.rewards import grasp_potential
 from rlft_tasks.put_on_plate.configurations import Configuration, Configurations
@@ -57,11 +55,7 @@ class PutOnPlate(BaseEnv):
     def __init__(
         self, env_id: str, obj_set: str = "train", assets_root: str | None = None, robot_uids: str = ARM, **kwargs: Any
     ) -> None:
-        root = assets_root if assets_root is not None else os.environ.get("RLFT_ASSETS")
-        if root is None:
-            wrong = f"{env_id} needs assets, and neither assets.root nor RLFT_ASSETS is set"
-            raise EnvSetupError(f"{wrong}; get them with: {download_command(None)}")
-        self.env_id, self._assets_root = env_id, Path(root)
+        self.env_id, self._assets_root = env_id, assets_root or os.environ.get("RLFT_ASSETS")
         self._first_set = self.configurations(obj_set)
         self.variant = self._first_set.numbering.variant
         super().__init__(robot_uids=robot_uids, **kwargs)

@@ -15,6 +15,7 @@ import torch
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.utils.structs import Actor, Pose
 
+from rlft_envs.assets import visual_mesh
 from rlft_envs.errors import EnvSetupError
 from rlft_envs.maniskill.env import renew_physics
 from rlft_tasks.put_on_plate.library import Model
@@ -30,7 +31,7 @@ def actor_builder(env: BaseEnv, model: Model) -> Any:
     """A ManiSkill builder with a model's meshes."""
     builder = env.scene.create_actor_builder()
     add_collision(builder, model)
-    builder.add_visual_from_file(filename=str(model.visual))
+    builder.add_visual_from_file(filename=str(visual_mesh(model.folder)))
     return builder
 
 

@@ -39,9 +39,7 @@ def on_target(seen: Seen, source_size: torch.Tensor, target_size: torch.Tensor) 
 def holding(forces: torch.Tensor, opening: torch.Tensor) -> torch.Tensor:
     """Whether two fingers press on a thing, bool ``[E]``: ManiSkill's ``WidowX250S.is_grasping``, for known forces.
 
-    Args:
-        forces: of the thing on each finger, float ``[2, E, 3]``, newtons.
-        opening: unit vectors along which each finger opens, float ``[2, E, 3]``.
+    Forces are those on each finger, newtons; unit vectors say how each opens: float ``[2, E, 3]``.
     """
     size = torch.linalg.norm(forces, dim=2)
     cosine = (forces * opening).sum(dim=2) / size.clamp(min=PRESS)  # a smaller force counts for nothing anyway

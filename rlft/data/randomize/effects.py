@@ -126,8 +126,7 @@ def majority(mask: Tensor) -> Tensor:
 def swap(frames: Tensor, found: Background, replacements: Tensor, min_match: float) -> tuple[Tensor, Tensor]:
     """Put other backgrounds where the background is; rows with a smaller share of it than min_match stay.
 
-    Returns:
-        uint8 ``[n, 3, h, w]``, and how many pixels of each were swapped, int64 ``[n]``; 0: its background is not known.
+    Gives uint8 ``[n, 3, h, w]``, and how many pixels of each were swapped, int64 ``[n]``; 0: its background is unknown.
     """
     where = found.mask & (found.share >= min_match)[:, None, None, None]
     return torch.where(where, replacements, frames), where.flatten(1).sum(1)

@@ -68,17 +68,15 @@ class ChangeMonitor:
         return scalars
 
     def _prove(self) -> None:
-        draws, off = len(self._draws), "or set domain_randomization=null"
-        if not self._owed or draws < ENOUGH:
+        tried, off = f"in {len(self._draws)} different draws", "or set domain_randomization=null"
+        if not self._owed or len(self._draws) < ENOUGH:
             return
         if "background" not in self._owed:
             keys = ", ".join(f"domain_randomization.{name}" for name in self.effects)
-            raise ConfigError(
-                f"{keys}: on, but not one pixel has changed in {draws} different draws; make a range wider, {off}"
-            )
+            raise ConfigError(f"{keys}: on, but not one pixel has changed {tried}; make a range wider, {off}")
         raise ConfigError(
-            f"domain_randomization.overlay: on, but no background was swapped in {draws} different draws: "
-            f"{NO_BACKGROUND}, set domain_randomization.overlay=null, {off}"
+            f"domain_randomization.overlay: on, but no background was swapped {tried}: {NO_BACKGROUND}, "
+            f"set domain_randomization.overlay=null, {off}"
         )
 
     def _reset(self) -> None:

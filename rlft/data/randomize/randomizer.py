@@ -40,10 +40,8 @@ class Images:
 
     def __init__(self, setting: str, folder: Path, files: Sequence[str], device: torch.device) -> None:
         if not folder.is_dir():
-            raise ConfigError(
-                f"{setting} = {folder}: no such directory; give one with images, or set assets.root (or RLFT_ASSETS) "
-                "to where downloaded assets are"
-            )
+            remedy = "give one with images, or set assets.root (or RLFT_ASSETS) to where downloaded assets are"
+            raise ConfigError(f"{setting} = {folder}: no such directory; {remedy}")
         names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
         for pattern in files:
             if not any(fnmatch(name, pattern) for name in names):
@@ -98,21 +96,18 @@ class ImageRandomizer:
         self._overlays = self._known = None
         if cfg.overlay is not None:
             self._overlays = self._images("overlay.folder", cfg.overlay)
-            known = replace(cfg.overlay, folder=cfg.overlay.known_folder or cfg.overlay.folder)
-            self._known = self._images("overlay.known_folder", replace(known, files=cfg.overlay.known_files))
+            folder, files = cfg.overlay.known_folder or cfg.overlay.folder, cfg.overlay.known_files
+            self._known = self._images("overlay.known_folder", replace(cfg.overlay, folder=folder, files=files))
         if cfg.noise > 0.0:
             generator = generator_for(self.seed, "domain-randomization-noise")
             self._noise_pool = move(torch.randn(NOISE_POOL, generator=generator), self.device)
         self.monitor = ChangeMonitor(enabled_effects(cfg), self.device)
 
     def __call__(self, obs: Observation, names: Sequence[Name], moment: Name = ()) -> Observation:
-        """Change the images of n rows.
+        """Change images, uint8 ``[n, height, width, 3]``; they come back on the policy's device.
 
-        Args:
-            obs: images uint8 ``[n, height, width, 3]``, which come back on the policy's device; those of cameras that
-                are left alone are the same objects as before.
-            names: n tuples of counters: which episode each row is of, or which row it is.
-            moment: further counters, which count where settings ask for a draw per decision.
+        Those of cameras that are left alone are the same objects as before. ``names`` are n tuples of counters: which
+        episode a row is of, or which row it is; ``moment`` counts as well where settings ask for a draw per decision.
         """
         named = [(*name, *moment) for name in names] if self.cfg.per == "decision" else list(names)
         images, shown = dict(obs.images), []
@@ -161,13 +156,11 @@ class ImageRandomizer:
         swapped = torch.zeros(len(frames), dtype=torch.int64, device=self.device)
         if cfg.overlay is not None and self._overlays is not None and self._known is not None:
             found = effects.find_background(frames, self._known.at(height, width), cfg.overlay.tolerance)
-            others = self._overlays.at(height, width)
-            frames, swapped = effects.swap(
-                frames, found, others[pick(u["overlay"], len(others))], cfg.overlay.min_match
-            )
+            new = pick(u["overlay"], self._overlays.at(height, width))
+            frames, swapped = effects.swap(frames, found, new, cfg.overlay.min_match)
         if cfg.texture is not None and self._textures is not None:
-            others = self._textures.at(height, width)
-            frames = effects.mix(frames, others[pick(u["texture"], len(others))], cfg.texture.ratio * u["ratio"])
+            texture = pick(u["texture"], self._textures.at(height, width))
+            frames = effects.mix(frames, texture, cfg.texture.ratio * u["ratio"])
         if cfg.crop > 0.0 or cfg.shift > 0.0:
             cut = cfg.crop * u["crop"]
             moved = (height * around_zero(u["down"], cfg.shift), width * around_zero(u["right"], cfg.shift))
@@ -190,7 +183,7 @@ class ImageRandomizer:
             frames = effects.add(frames, effects.per_row(RANGE * around_zero(u["brightness"], cfg.brightness)))
         if self._noise_pool is not None:
             windows = self._noise_pool.unfold(0, frames[0].numel(), 1)  # an image larger than the pool is an error here
-            field = windows[pick(u["noise_at"], len(windows))].view(frames.shape)
+            field = pick(u["noise_at"], windows).view(frames.shape)
             frames = effects.add(frames, field * effects.per_row(RANGE * cfg.noise * u["noise"]))
         return frames
 
@@ -206,6 +199,6 @@ def around_zero(u: Tensor, most: float) -> Tensor:
     return most * (2.0 * u - 1.0)
 
 
-def pick(u: Tensor, count: int) -> Tensor:
-    """Evenly one of ``count`` things per row: ``[n]`` in [0, 1) -> int64 ``[n]``."""
-    return (u * count).long()
+def pick(u: Tensor, things: Tensor) -> Tensor:
+    """Evenly one of the things ``[K, ...]`` per row: ``[n]`` in [0, 1) -> ``[n, ...]``."""
+    return things[(u * len(things)).long()]

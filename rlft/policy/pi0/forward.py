@@ -7,6 +7,10 @@ Shapes::
     n rows of x (noisy chunks)      m rows of the prefix, n = m * r: r chunks (denoise steps, noises) look at one
     N prefix tokens                 S suffix tokens: the H steps, after π0's one of the state
     L layers    h key heads         G query heads to a key head    c width of a head    w width of a tower
+
+A ``backbone`` is lerobot's ``PaliGemmaWithExpertModel``, a ``tower`` one of its ``PiGemmaModel``, a ``model``
+``PI0Pytorch`` or ``PI05Pytorch``. A ``mask`` is bool and False on padding; ``recompute`` computes activations again in
+the backward pass. RoPE's ``angles`` are cosines and sines, ``[n, S or N, 1, c / 2]`` each.
 """
 
 from collections.abc import Callable
@@ -21,14 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def embed_prefix(backbone: Any, images: Tensor, tokens: Tensor, *, recompute: bool = False) -> Tensor:
-    """Embed images and language: ``[n, N, w]``, the images' patches first.
-
-    Args:
-        backbone: lerobot's ``PaliGemmaWithExpertModel``.
-        images: uint8 ``[n, V, 3, side, side]``; V may be 0.
-        tokens: int64 ``[n, tokens]``.
-        recompute: recompute SigLIP in the backward pass.
-    """
+    """Embed images, uint8 ``[n, V, 3, side, side]``, and int64 ``tokens [n, L]``: ``[n, N, w]``, patches first."""
     language = backbone.embed_language_tokens(tokens)
     n, cameras = images.shape[:2]
     if cameras == 0:
@@ -39,13 +36,9 @@ def embed_prefix(backbone: Any, images: Tensor, tokens: Tensor, *, recompute: bo
 
 
 def embed_suffix(model: Any, state: Tensor | None, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Embed the noisy chunk and its time, by the model's own layers.
+    """Embed the noisy chunk ``[n, H, D]`` and its time ``[n]``, by the model's own layers; all is float32.
 
-    Args:
-        model: lerobot's ``PI0Pytorch`` or ``PI05Pytorch``.
-        state: float32 ``[n, state width]``, normalised (π0); None: the prefix tells it (π0.5).
-        x: float32 ``[n, H, D]``.
-        t: float32 ``[n]``.
+    ``state`` is ``[n, state width]``, normalised (π0); None: the prefix tells it (π0.5).
 
     Returns:
         ``[n, S, w]``; and the AdaRMS condition ``[n, w]`` of π0.5, or None.
@@ -64,13 +57,8 @@ def embed_suffix(model: Any, state: Tensor | None, x: Tensor, t: Tensor) -> tupl
 def prefix_kv(tower: Any, embeds: Tensor, mask: Tensor, *, recompute: bool = False) -> Tensor:
     """Keys and values of every layer of the language tower, ``[n, L, 2, h, N, c]``.
 
-    Attention is bidirectional over the unpadded tokens. Padded rows come out as garbage that no one reads.
-
-    Args:
-        tower: lerobot's ``PiGemmaModel``.
-        embeds: ``[n, N, w]``.
-        mask: bool ``[n, N]``, False on padding.
-        recompute: recompute each layer in the backward pass.
+    Attention is bidirectional over the unpadded tokens. Padded rows come out as garbage that no one reads. ``embeds``
+    are ``[n, N, w]``, and ``mask`` is ``[n, N]``.
     """
     x = embeds.to(tower.layers[0].self_attn.q_proj.weight.dtype)
     angles = _rope_angles(tower, torch.cumsum(mask, dim=1) - 1, x.dtype)  # positions count unpadded tokens alone
@@ -90,19 +78,15 @@ def prefix_kv(tower: Any, embeds: Tensor, mask: Tensor, *, recompute: bool = Fal
 class SuffixContext:
     """What every denoise step over the same prefixes shares."""
 
-    angles: tuple[Tensor, Tensor]  # RoPE's cosines and sines, `[n, S, 1, c / 2]` each
+    angles: tuple[Tensor, Tensor]  # `[n, S, 1, c / 2]` each
     bias: Tensor  # `[m or 1, 1, r * S * G, N + r * S]`, what each suffix token may see
 
 
 def suffix_context(tower: Any, mask: Tensor, *, rows: int, suffix: int, lone_first: bool) -> SuffixContext:
-    """Positions and visibility of the suffix tokens: each of the r rows sees the prefix and its own suffix.
+    """Positions and visibility of the suffix tokens: each of the r ``rows`` sees the prefix and its own suffix of S.
 
-    Args:
-        tower: lerobot's ``PiGemmaModel`` of the expert.
-        mask: bool ``[m, N]``, False on padded prefix tokens.
-        rows: r.
-        suffix: S.
-        lone_first: the first token (π0's state) sees the prefix and itself only.
+    ``mask`` is ``[m, N]``, the prefix's. With ``lone_first`` the first token (π0's state) sees the prefix and itself
+    only.
     """
     attention = tower.layers[0].self_attn
     dtype = attention.q_proj.weight.dtype
@@ -126,13 +110,13 @@ def expert_layers(
     """Run the action expert over the suffix tokens, reading the prefix's keys and values; gives ``[n, S, w]``, normed.
 
     Args:
-        tower: lerobot's ``PiGemmaModel`` of the expert.
+        tower: the expert's.
         x: ``[n, S, w]``, the embedded suffix.
         angles: of the :class:`SuffixContext` of these prefixes, with ``r = n / m``.
         bias: likewise.
         kv: ``[m, L, 2, h, N, c]``, of any float type; suffix row i reads prefix row ``i // r``.
         cond: AdaRMS condition ``[n, w]`` (π0.5), or None.
-        recompute: recompute each layer in the backward pass.
+        recompute: see above.
     """
     x = x.to(tower.layers[0].self_attn.q_proj.weight.dtype)
     for index, layer in enumerate(tower.layers):
@@ -226,7 +210,7 @@ def _bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _rope_angles(tower: Any, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``[n, S, 1, c / 2]`` in float32 arithmetic, cast to the tower's type."""
+    """Cosines and sines in float32 arithmetic, cast to the tower's type."""
     angles = (positions[..., None].float() * tower.rotary_emb.inv_freq.float())[:, :, None]
     return angles.cos().to(dtype), angles.sin().to(dtype)
 

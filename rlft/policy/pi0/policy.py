@@ -52,6 +52,7 @@ class Pi0Policy(FlowPolicy):
 
     model: Any  # lerobot's PI0Pytorch or PI05Pytorch, or a small one; lerobot is untyped
     config: Any  # lerobot's configuration of it
+    tokenizer: Any  # a PromptTokenizer; None where there are shapes alone, which read no prompts
     state_dims: tuple[int, ...]  # where the S state dimensions sit in the model's state
     train_vlm: bool  # whether gradients reach SigLIP and the language tower
 
@@ -80,14 +81,8 @@ class Pi0Policy(FlowPolicy):
         self.state_width, self.recompute = config.max_state_dim, recompute
         self.state_dims = checked_dims("state_dims", state_dims, stats.state_dim, self.state_width)
         self._expert_layers: Callable[..., Tensor] = forward.expert_layers
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.set_trainable(vlm=train_vlm)
-
-    @property
-    def tokenizer(self) -> PromptTokenizer:
-        """Prompts to ids; one of shapes alone may have none."""
-        assert self._tokenizer is not None, "shapes alone read no prompts"
-        return self._tokenizer
 
     def transform(self, obs: Observation) -> Pi0Input:
         """See :meth:`rlft.policy.base.FlowPolicy.transform`: one implementation for SFT, rollout and evaluation.

@@ -73,11 +73,9 @@ class PromptTokenizer:
         self._ids: dict[str, list[int]] = {}
 
     def encode(self, prompts: Sequence[str], *, at_least: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
-        """Ids int64 ``[n, length]`` and mask bool ``[n, length]``, on the CPU.
+        """Ids int64 ``[n, length]`` and mask bool ``[n, length]`` of n prompts, on the CPU.
 
-        Args:
-            prompts: n prompts; where nothing is to be ``at_least``, few distinct ones, whose ids are remembered.
-            at_least: prompts that would have to fit too.
+        Prompts ``at_least`` would have to fit too. Without them, there are few distinct ones: their ids are remembered.
         """
         rows = [self._of(prompt, remember=not at_least) for prompt in prompts]
         wanted = max(map(len, (*rows, *(self._of(prompt, remember=True, quiet=True) for prompt in at_least))))

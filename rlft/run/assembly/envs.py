@@ -8,7 +8,7 @@ import numpy as np
 
 from rlft.assets.sources import assets_root
 from rlft.config.schema import CameraConfig, RunConfig
-from rlft.placement import parse_device, physics_backend
+from rlft.placement import group_count, physics_backend, worker_count
 from rlft.types import CameraSettings, ConfigurationSpace, EnvSettings, RewardSettings, VecEnv
 from rlft_envs import task
 from rlft_envs.simulator import make_vec_env, simulator_of
@@ -32,7 +32,7 @@ def env_settings(cfg: RunConfig, num_envs: int) -> EnvSettings:
         sim_backend=physics_backend(cfg),
         render_backend=sim.render_backend,
         sim_device=sim.device,
-        num_workers=min(num_envs, _worker_count(cfg)),
+        num_workers=min(num_envs, worker_count(cfg)),
         step_timeout_s=sim.step_timeout_s,
         max_restarts=sim.max_restarts,
         reward=RewardSettings(e.reward.mode, e.reward.scale, e.reward.success_bonus),
@@ -49,36 +49,18 @@ def _camera(c: CameraConfig) -> CameraSettings:
     return CameraSettings(c.name, c.height or 0, c.width or 0, c.fov, eye, target)
 
 
-def _worker_count(cfg: RunConfig) -> int:
-    return cfg.sim.num_workers if cfg.sim.num_workers is not None else len(os.sched_getaffinity(0))
-
-
-def overlaps(cfg: RunConfig) -> bool:
-    """Whether the rollout simulates one group of environments while the policy decides for the other."""
-    if cfg.sim.overlap is not None:
-        return cfg.sim.overlap
-    if cfg.env.num_envs == 1:
-        return False
-    apart = parse_device(cfg.sim.device) != parse_device(cfg.model.device)
-    return apart if physics_backend(cfg) == "gpu" else _worker_count(cfg) >= 2
-
-
 def policy_threads(cfg: RunConfig) -> int | None:
     """CPU threads of the policy during rollouts: the cores that the other groups' simulators leave; None: all."""
-    groups = _group_count(cfg)
+    groups = group_count(cfg)
     if groups == 1 or physics_backend(cfg) == "gpu":
         return None
-    simulating = min(_worker_count(cfg), cfg.env.num_envs) * (groups - 1) // groups
+    simulating = min(worker_count(cfg), cfg.env.num_envs) * (groups - 1) // groups
     return max(1, len(os.sched_getaffinity(0)) - simulating)
-
-
-def _group_count(cfg: RunConfig) -> int:
-    return cfg.sim.num_groups or (2 if overlaps(cfg) else 1)
 
 
 def build_rollout_envs(cfg: RunConfig) -> list[VecEnv]:
     """The rollout's environments in their groups, started together; errors as in :func:`make_vec_env`."""
-    groups, workers = _group_count(cfg), _worker_count(cfg)
+    groups, workers = group_count(cfg), worker_count(cfg)
     settings = []
     for envs in np.array_split(np.arange(cfg.env.num_envs), groups):
         share = min(len(envs), -(-workers // groups))

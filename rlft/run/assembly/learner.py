@@ -15,7 +15,7 @@ from rlft.evaluate.loop import Evaluator
 from rlft.evaluate.result import EvalResult
 from rlft.learn.updater import Updater
 from rlft.objective.base import Objective, build_objective
-from rlft.placement import Placement, free_bytes
+from rlft.placement import Placement, free_bytes, overlaps
 from rlft.plan.network import rollout_bytes
 from rlft.policy.base import FlowPolicy
 from rlft.policy.pretrained import save_pretrained
@@ -23,7 +23,7 @@ from rlft.progress import Progress
 from rlft.rollout.sampler import RolloutSampler
 from rlft.rollout.store import StoreChoice, choose_store
 from rlft.run import checkpoint
-from rlft.run.assembly.envs import overlaps, policy_threads
+from rlft.run.assembly.envs import policy_threads
 from rlft.run.assembly.evaluation import build_evaluator
 from rlft.run.assembly.policy import build_policy
 from rlft.run.guards import Probe
@@ -143,7 +143,6 @@ def build_randomizer(cfg: RunConfig, stage: str, placement: Placement) -> ImageR
     section = cfg.domain_randomization
     if section is None or not {"rollout": section.rollout, "sft": section.sft}[stage]:
         return None
-
     log.info("images of %s are randomised: %s", stage, ", ".join(enabled_effects(section)))
     return ImageRandomizer(
         section,

@@ -64,12 +64,6 @@ def check_checkpoint(cfg: RunConfig, *, other_task: bool = False) -> None:
     )
 
 
-def check_base(cfg: RunConfig) -> None:
-    """Check the keys and shapes of the weights that train_sft starts from, without reading them."""
-    if cfg.model.path is not None:
-        pretrained.family_of(cfg.model.kind).check(Path(cfg.model.path), None, cfg.model)
-
-
 def build_policy(
     cfg: RunConfig, spec: EnvSpec, placement: Placement, *, other_task: bool = False, verified: bool = False
 ) -> FlowPolicy:

@@ -58,7 +58,6 @@ def test_what_is_read_equals_what_was_written(png):
     root, episodes = png
     demos = DemoSet.load(root, horizon=2)
     assert demos.lengths.tolist() == list(LENGTHS)
-    assert demos.episode.tolist() == [0] * 4 + [1] * 7 + [2] * 3
     assert np.array_equal(demos.state.numpy(), np.concatenate([e.state for e in episodes]))
     assert np.array_equal(demos.action.numpy(), np.concatenate([e.action for e in episodes]))
     for camera in META.cameras:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from assets_at import assets_root
 
+from rlft_envs.assets import visual_mesh
 from rlft_envs.errors import EnvSetupError
 from rlft_tasks.put_on_plate.configurations import Configurations, Numbering
 from rlft_tasks.put_on_plate.layouts import layout, qpos_offsets
@@ -132,13 +133,12 @@ def test_every_variant_lists_what_it_can_show():
 
 def test_a_missing_visual_mesh_is_replaced_by_its_shape(tmp_path):
     model = Configurations(f"{PREFIX}Single-v1", "train", assets_root())[0].things["source"].model
-    assert model.visual.name == "textured.dae"
+    assert visual_mesh(model.folder).name == "textured.dae"
     (tmp_path / "collision.obj").write_text("")
-    bare = type(model)(model.key, model.name, model.size, model.density, tmp_path)
-    assert bare.visual == bare.collision
+    assert visual_mesh(tmp_path) == tmp_path / "collision.obj"
     for better in ("textured.obj", "textured.glb", "textured.dae"):  # no original is an .obj
         (tmp_path / better).write_text("")
-        assert bare.visual.name == better
+        assert visual_mesh(tmp_path).name == better
 
 
 def test_wrong_names_and_numbers_are_refused(tmp_path):

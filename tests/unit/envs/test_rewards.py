@@ -7,7 +7,7 @@ import pytest
 
 from rlft.types import EnvSettings, RewardSettings
 from rlft_envs.errors import EnvSetupError
-from rlft_envs.rewards import needs_dense, step_reward
+from rlft_envs.rewards import step_reward
 from rlft_envs.simulator import make_vec_env
 from rlft_envs.toy import ToyEnv
 
@@ -69,11 +69,6 @@ def test_dense_and_sparse():
     dense, before = np.array([0.5, 0.7]), np.array([0.1, 0.2])
     np.testing.assert_allclose(step_reward(RewardSettings("dense", 3.0, 1.0), dense, before, first), [1.5, 3.1])
     np.testing.assert_allclose(step_reward(RewardSettings("sparse", 3.0, 4.0), dense, before, first), [0.0, 4.0])
-
-
-def test_sparse_needs_no_dense_reward():
-    assert not needs_dense(RewardSettings("sparse"))
-    assert needs_dense(RewardSettings("dense_difference"))
 
 
 def test_an_unknown_mode_is_refused():

@@ -134,7 +134,7 @@ def test_the_figures_are_sound_svg_that_follows_the_theme(built: Path):
 
 def test_the_embedded_videos_play_and_show_both_sides(built: Path, page: Page, tmp_path: Path):
     videos = [address for address in page.addresses if address.startswith("data:video/mp4;base64,")]
-    assert [(pair.index, pair.gained) for pair in read_run(built).pairs] == [(0, False), (5, False), (12, True)]
+    assert [(pair.before.index, pair.gained) for pair in read_run(built).pairs] == [(0, False), (5, False), (12, True)]
     assert len(videos) == 3
     path = tmp_path / "pair.mp4"
     path.write_bytes(base64.b64decode(videos[0].split(",")[1]))
