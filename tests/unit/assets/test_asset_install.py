@@ -20,6 +20,7 @@ from filelock import FileLock
 from rlft.assets import commands
 from rlft.assets.install import ATTEMPTS, WORK, install
 from rlft.assets.sources import RECEIPT, Archive, AssetError, Entry, Source, check, digest_of
+from rlft.errors import command
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = {"stages/a table.glb": b"glTF" * 5000, "custom/info.json": b'{"x": 1}'}
@@ -276,7 +277,7 @@ def test_the_command_line(server, tmp_path, capsys):
     assert commands.main(root, sources=sources) == 2
     said = capsys.readouterr().out
     assert "CC0" in said
-    assert said.endswith(f"download_assets.py --accept-licences --root '{tmp_path}/with space'\n")
+    assert said.endswith(f"-m rlft assets --accept-licences --root '{tmp_path}/with space'\n")
     assert server.asked == []
     assert not (tmp_path / "with space").exists()
     assert commands.main([*root, "--check"], sources=sources) == 1
@@ -305,7 +306,7 @@ def test_without_a_terminal_nothing_is_asked(tmp_path):
     )
     assert done.returncode == 2, done.stderr
     assert "CC BY-NC 4.0" in done.stdout
-    assert "Accept these terms with:\n  .venv/bin/python scripts/download_assets.py --accept-licences\n" in done.stdout
+    assert f"Accept these terms with:\n  {command('assets', '--accept-licences')}\n" in done.stdout
     assert not (tmp_path / "assets").exists()
 
 
