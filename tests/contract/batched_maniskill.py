@@ -173,8 +173,8 @@ class BatchedManiSkill(Stacked):
         return torch.cat([env.get_reward(obs, row(action, i), row(info, i)) for i, env in enumerate(self._parts)])
 
     @property
-    def compose_picture(self):
-        composers = [env.compose_picture for env in self._parts]  # a task without: no such attribute here either
+    def compose_image(self):
+        composers = [env.compose_image for env in self._parts]  # a task without: no such attribute here either
         return lambda name, rgb, seen: torch.cat(
             [compose(name, row(rgb, i), row(seen, i)) for i, compose in enumerate(composers)]
         )
