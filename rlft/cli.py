@@ -74,7 +74,7 @@ def plan(argv: Sequence[str] | None = None) -> int:
 
 def plan_options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take planning's own words out of a command line; the rest is what every command takes."""
-    parser = argparse.ArgumentParser(prog="plan.py", add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=called(), add_help=False, allow_abbrev=False)
     parser.add_argument("--stage", choices=("rl", "sft", "all"), default="all")
     for name in ("--gpu-gib", "--host-gib", "--sim-gib"):
         parser.add_argument(name, type=float)

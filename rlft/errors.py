@@ -1,8 +1,11 @@
 """Errors that a user can mend: shown as one message without a traceback, with their own exit status."""
 
 import difflib
+import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 
 class RlftError(Exception):
@@ -37,6 +40,12 @@ def did_you_mean(given: object, known: Iterable[str], count: int = 1, cutoff: fl
     """The end of a message: the known names that a misspelled one may have meant; empty where none is near."""
     near = difflib.get_close_matches(str(given), list(known), count, cutoff)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def command(*words: str) -> str:
+    """What to type to start one of our commands with the Python of this process: ``.venv/bin/python -m rlft plan``."""
+    python, here = Path(sys.executable), Path.cwd()
+    return shlex.join([str(python.relative_to(here) if python.is_relative_to(here) else python), "-m", "rlft", *words])
 
 
 def require_extra(extra: str, *packages: str) -> None:

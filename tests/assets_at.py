@@ -19,5 +19,5 @@ def assets_root() -> Path:
     """The directory, or the test is skipped."""
     path = find_assets()
     if path is None:
-        pytest.skip("needs simulator assets: set RLFT_ASSETS, or run scripts/download_assets.py")
+        pytest.skip("needs simulator assets: set RLFT_ASSETS, or run python -m rlft assets")
     return path

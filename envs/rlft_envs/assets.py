@@ -1,10 +1,10 @@
 """Where a simulator finds assets that do not come with its package. Standard library only."""
 
 import os
-import shlex
 import sys
 from pathlib import Path
 
+from rlft.errors import command
 from rlft.types import EnvSettings
 from rlft_envs.errors import EnvSetupError
 
@@ -15,8 +15,7 @@ VISUALS = ("textured.dae", "textured.glb", "textured.obj", "collision.obj")
 
 def download_command(root: str | Path | None) -> str:
     """What to type to get the assets to where they are looked for; None: to the default place."""
-    words = [".venv/bin/python", "scripts/download_assets.py", "--accept-licences"]
-    return shlex.join(words if root is None else [*words, "--root", str(root)])
+    return command("assets", "--accept-licences", *([] if root is None else ["--root", str(root)]))
 
 
 def own_download(settings: EnvSettings) -> str:

@@ -2,15 +2,14 @@
 
 import argparse
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 from textwrap import indent
 
 from rlft.assets.install import install
 from rlft.assets.sources import DEFAULT, VARIABLE, AssetError, Source, Status, all_sources, assets_root, check
+from rlft.errors import command
 
-COMMAND = ".venv/bin/python scripts/download_assets.py --accept-licences"
 SHOWN = 20  # files of a kind that a check names
 LONGEST_S = 3600.0  # that --timeout takes
 
@@ -42,7 +41,7 @@ def main(
 def _run(args: argparse.Namespace, sources: list[Source]) -> int:
     root = assets_root(args.root) or DEFAULT.expanduser()
     chosen = [*(["--root", args.root] if args.root else []), *(["--only", *args.only] if args.only else [])]
-    command = shlex.join([*COMMAND.split(), *chosen])
+    accept = command("assets", "--accept-licences", *chosen)
     if root.exists() and not root.is_dir():
         raise AssetError(f"--root {root}: a file; give a directory", exit_code=2)
     sources = [source for source in sources if not args.only or source.name in args.only]
@@ -53,12 +52,12 @@ def _run(args: argparse.Namespace, sources: list[Source]) -> int:
         for s in sources:
             sys.stdout.write(f"{s.name}: {s.what}\n  from {s.place}\n{indent(s.licence, '  ')}\n\n")
         if not args.accept_licences:
-            sys.stdout.write(f"Nothing was fetched. Accept these terms with:\n  {command}\n")
+            sys.stdout.write(f"Nothing was fetched. Accept these terms with:\n  {accept}\n")
             return 2
         install(sources, root, args.timeout)
     states = [check(source, root) for source in sources]
     whole = all(state.complete for state in states)
-    mend = [] if whole else [f"To fetch what is missing or differs:\n  {command}"]
+    mend = [] if whole else [f"To fetch what is missing or differs:\n  {accept}"]
     sys.stdout.write("\n".join([str(root), *(line for state in states for line in _table(state)), *mend, ""]))
     return 0 if whole else 1
 

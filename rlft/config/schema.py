@@ -85,7 +85,7 @@ class ModelOverridesConfig:
 
     act_steps: Int | None = opt(None, "Wins over act_steps.", ge=1)
     n_action_steps: Int | None = opt(None, "Wins over n_action_steps.", ge=1)
-    num_steps: Int | None = opt(None, "Wins over num_steps, and over num_steps_eval in evaluate.py.", ge=1)
+    num_steps: Int | None = opt(None, "Wins over num_steps, and over num_steps_eval in evaluate.", ge=1)
 
 
 @dataclass(config=SECTION, frozen=True)
@@ -136,7 +136,7 @@ class DatasetConfig:
 
 @dataclass(config=SECTION, frozen=True)
 class AssetsConfig:
-    """Simulator assets that do not come with a package; scripts/download_assets.py fetches them."""
+    """Simulator assets that do not come with a package; `rlft-assets` fetches them."""
 
     root: str | None = opt(None, "Their directory; null: RLFT_ASSETS, else ~/.cache/rlft/assets.")
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from rlft.data.episode import DatasetError, DemoMeta, fingerprint
+from rlft.errors import command
 from rlft.types import Observation
 
 VERSION = "v3."
@@ -174,7 +175,8 @@ def open_layout(root: Path | str) -> Layout:
 def _read_info(root: Path) -> dict[str, Any]:
     path = root / "meta" / "info.json"
     if not path.is_file():
-        raise DatasetError(root, ["meta/info.json is missing: this is no LeRobotDataset; run scripts/collect_demos.py"])
+        problem = f"meta/info.json is missing: this is no LeRobotDataset; {command('collect')} makes one"
+        raise DatasetError(root, [problem])
     try:
         info: dict[str, Any] = json.loads(path.read_text())
         version = str(info["codebase_version"])

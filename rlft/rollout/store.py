@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rlft.errors import ConfigError
+from rlft.errors import ConfigError, command
 from rlft.placement import SHARE, gigabytes
 
 
@@ -46,6 +46,6 @@ def choose_store(setting: str, *, train_vlm: bool, needed: Mapping[str, int], fr
         wanted = f"buffer.store = {setting}: a rollout with stored {store} takes {takes[store]}, {space}"
         raise ConfigError(
             f"{wanted}; try {instead}fewer env.num_envs or env.n_steps_rollout, buffer.device on another device, or "
-            "buffer.prefix_dtype=bfloat16; scripts/plan.py computes what fits"
+            f"buffer.prefix_dtype=bfloat16; {command('plan')} computes what fits"
         )
     return StoreChoice(store, reason)

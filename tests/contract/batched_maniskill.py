@@ -169,8 +169,8 @@ class BatchedManiSkill(Stacked):
         return torch.cat([env.get_reward(obs, row(action, i), row(info, i)) for i, env in enumerate(self._parts)])
 
     @property
-    def compose_picture(self):
-        composers = [env.compose_picture for env in self._parts]  # a task without: no such attribute here either
+    def compose_image(self):
+        composers = [env.compose_image for env in self._parts]  # a task without: no such attribute here either
         return lambda name, rgb, seen: torch.cat([f(name, row(rgb, i), row(seen, i)) for i, f in enumerate(composers)])
 
     @property

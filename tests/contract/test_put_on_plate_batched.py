@@ -114,7 +114,7 @@ def test_an_image_reads_nothing_from_the_device(name):
     rgb = torch.randint(256, (3, 24, 32, 3), generator=generator).to(torch.uint8)
     segmentation = torch.randint(4, (3, 24, 32), generator=generator)
     with DeviceReads() as reads:
-        env.compose_picture("3rd_view_camera", rgb, segmentation)
+        env.compose_image("3rd_view_camera", rgb, segmentation)
     assert reads.counts.total() == 0, reads.counts
 
 

@@ -27,13 +27,13 @@ def scene() -> tuple[torch.Tensor, torch.Tensor, list[str], list[str]]:
     base = replace(PUT_ON_PLATE, env_id="PutOnPlateInScene25Main-v3", num_envs=1, assets_root=str(assets_root()))
     env = ManiSkillEnv(replace(base, cameras=(CameraSettings(CAMERA, 168, 224),), make_kwargs={"obj_set": "train"}))
     task = env.unwrapped
-    compose, seen = task.compose_picture, {}
+    compose, seen = task.compose_image, {}
 
     def remember(camera: str, rgb: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
         seen["foreground"] = (segmentation != 0) & (segmentation != task._table._objs[0].per_scene_id)
         return compose(camera, rgb, segmentation)
 
-    task.compose_picture = remember
+    task.compose_image = remember
     images, foregrounds, tables, texts = [], [], [], []
     for i in range(EPISODES):
         env.reset(0, 2 * i * (16 * 3136) + (2 * i + 1) * 3136 + 391 * i)  # another object, table and layout each

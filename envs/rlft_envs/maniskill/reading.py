@@ -67,7 +67,7 @@ def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
     """Render the named cameras once: uint8 ``[E, height, width, 3]`` each.
 
     Objects that the task hides from the robot (goal markers) are hidden. A task that composes its images (a real
-    photograph behind the simulated robot) does so, by ``compose_picture(camera, rgb uint8 [E, h, w, 3], segmentation
+    photograph behind the simulated robot) does so, by ``compose_image(camera, rgb uint8 [E, h, w, 3], segmentation
     int [E, h, w])``. Without names nothing is rendered. The images are copies: a
     batched simulation hands out the renderer's own buffer, which the next capture overwrites.
     """
@@ -76,7 +76,7 @@ def render_cameras(env: BaseEnv, names: list[str]) -> dict[str, torch.Tensor]:
     for hidden in env._hidden_objects:
         hidden.hide_visual()
     env.scene.update_render(update_sensors=True, update_human_render_cameras=False)
-    images, compose = {}, getattr(env, "compose_picture", None)
+    images, compose = {}, getattr(env, "compose_image", None)
     for name in names:
         camera = env.scene.sensors[name]
         camera.capture()
@@ -93,7 +93,7 @@ def render_human_view(env: BaseEnv) -> torch.Tensor:
 
     A task that composes its images shows the first camera's instead. EnvSetupError where nothing renders.
     """
-    if hasattr(env, "compose_picture") and env.scene.sensors:
+    if hasattr(env, "compose_image") and env.scene.sensors:
         name = next(iter(env.scene.sensors))
         return render_cameras(env, [name])[name]
     image = env.render_rgb_array() if env.scene.can_render() else None

@@ -190,7 +190,7 @@ class PutOnPlate(BaseEnv):
         """One instruction per environment."""
         return [self.running[i].instruction if i in self.running else "" for i in range(self.num_envs)]
 
-    def compose_picture(self, camera: str, rgb: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
+    def compose_image(self, camera: str, rgb: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
         """Put the photograph of the table behind robot and objects; only the task's own camera has one.
 
         Takes what was rendered, uint8 ``[E, h, w, 3]``, and entity ids, int ``[E, h, w]``.
@@ -203,7 +203,7 @@ class PutOnPlate(BaseEnv):
         data = super()._get_obs_sensor_data(apply_texture_transforms)
         for name, seen in data.items():
             if "rgb" in seen and "segmentation" in seen:
-                seen["rgb"] = self.compose_picture(name, seen["rgb"], seen["segmentation"][..., 0])
+                seen["rgb"] = self.compose_image(name, seen["rgb"], seen["segmentation"][..., 0])
         return data
 
     source_obj_name, target_obj_name = "source", "target"  # of `objs`, for planners

@@ -32,7 +32,7 @@ class Adapted(BaseBridgeEnv):
         self._rgb_overlay_images: dict[str, Any] = {}
         self._objects_to_remove_from_greenscreen: list[Any] = []
         self._backgrounds: dict[str, torch.Tensor] = {}
-        self.rgb_overlay_mode = "none"  # compose_picture does it, at the camera's own resolution
+        self.rgb_overlay_mode = "none"  # compose_image does it, at the camera's own resolution
         super().__init__(**kwargs)
 
     @property
@@ -67,7 +67,7 @@ class Adapted(BaseBridgeEnv):
         self.agent.robot.set_pose(Pose.create_from_pq(at.p + at.p.new_tensor([0.0, 0.0, LIFTED]), at.q))
         super()._initialize_episode(env_idx, options)
 
-    def compose_picture(self, camera: str, rgb: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
+    def compose_image(self, camera: str, rgb: torch.Tensor, segmentation: torch.Tensor) -> torch.Tensor:
         """The photograph wherever neither the robot nor an object is: uint8 ``[E, h, w, 3]``."""
         if camera not in self._backgrounds:
             return rgb

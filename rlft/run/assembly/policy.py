@@ -10,7 +10,7 @@ from rlft import plugins
 from rlft.config.schema import RunConfig
 from rlft.data.dataset import DemoSet
 from rlft.data.normalize import DEMO_FACTS, NormStats
-from rlft.errors import ConfigError, require_extra
+from rlft.errors import ConfigError, command, require_extra
 from rlft.placement import Placement
 from rlft.policy import pretrained
 from rlft.policy.base import FlowPolicy
@@ -80,7 +80,8 @@ def build_policy(
     if cfg.model.path is None:
         log.warning(
             "model.path=null: the policy starts from random weights and will hardly ever succeed; "
-            "run scripts/train_sft.py first and pass model.path=<run>/sft/checkpoints/last/pretrained_model"
+            "run %s first and pass model.path=<run>/sft/checkpoints/last/pretrained_model",
+            command("train-sft"),
         )
         policy = fresh_policy(cfg, stats or NormStats.from_spec(spec), placement.policy)
     else:

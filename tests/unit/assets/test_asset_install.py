@@ -20,6 +20,7 @@ from filelock import FileLock
 from rlft.assets import commands
 from rlft.assets.install import ATTEMPTS, WORK, install
 from rlft.assets.sources import RECEIPT, Archive, AssetError, Entry, Source, check, digest_of
+from rlft.errors import command
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = {"stages/a table.glb": b"glTF" * 5000, "custom/info.json": b'{"x": 1}'}
@@ -245,8 +246,8 @@ def test_two_downloads_do_not_meet(server, tmp_path):
 
 def test_a_digest_is_what_git_says(tmp_path):
     (tmp_path / "x").write_bytes(FILES["stages/a table.glb"])
-    command = ["git", "hash-object", str(tmp_path / "x")]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    words = ["git", "hash-object", str(tmp_path / "x")]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert digest_of(tmp_path / "x", "git") == f"git:{said.strip()}"
 
 
@@ -272,7 +273,7 @@ def test_the_command_line(server, tmp_path, capsys):
     assert commands.main(root, sources=sources) == 2
     said = capsys.readouterr().out
     assert "CC0" in said
-    assert said.endswith(f"download_assets.py --accept-licences --root '{tmp_path}/with space'\n")
+    assert said.endswith(f"-m rlft assets --accept-licences --root '{tmp_path}/with space'\n")
     assert server.asked == []
     assert not (tmp_path / "with space").exists()
     assert commands.main([*root, "--check"], sources=sources) == 1
@@ -290,12 +291,12 @@ def test_the_command_line(server, tmp_path, capsys):
 
 
 def test_without_a_terminal_nothing_is_asked(tmp_path):
-    command, env = [sys.executable, str(ROOT / "scripts/download_assets.py")], {"RLFT_ASSETS": str(tmp_path / "assets")}
+    words, env = [sys.executable, str(ROOT / "scripts/download_assets.py")], {"RLFT_ASSETS": str(tmp_path / "assets")}
     how = {"capture_output": True, "text": True, "timeout": 60, "check": False}
-    done = subprocess.run(command, env=os.environ | env, stdin=subprocess.DEVNULL, **how)
+    done = subprocess.run(words, env=os.environ | env, stdin=subprocess.DEVNULL, **how)
     assert done.returncode == 2, done.stderr
     assert "CC BY-NC 4.0" in done.stdout
-    assert "Accept these terms with:\n  .venv/bin/python scripts/download_assets.py --accept-licences\n" in done.stdout
+    assert f"Accept these terms with:\n  {command('assets', '--accept-licences')}\n" in done.stdout
     assert not (tmp_path / "assets").exists()
 
 
@@ -313,15 +314,15 @@ def test_an_interruption_leaves_what_the_next_run_goes_on_from(server, tmp_path)
         "source = sources.read_source(Path(sys.argv[1]))\n"
         "sys.exit(commands.main(['--accept-licences', '--root', sys.argv[2]], sources=[source]))"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "slow.json"), str(tmp_path / "root")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as child:
+    words = [sys.executable, "-c", code, str(tmp_path / "slow.json"), str(tmp_path / "root")]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT) as child:
         while len(server.asked) < 2:
             time.sleep(0.01)
         child.send_signal(signal.SIGINT)
         assert "interrupted; the same command goes on from here" in child.stderr.read()
     assert child.returncode == 130
     assert contents(tmp_path / "root") == {"slow/stages/a table.glb": FILES["stages/a table.glb"]}
-    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+    assert subprocess.run(words, cwd=ROOT, capture_output=True, check=False).returncode == 0
     assert server.asked == ["/loose/stages/a%20table.glb"] + ["/loose/custom/info.json"] * 2
 
 

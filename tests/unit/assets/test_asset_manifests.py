@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rlft.assets.commands import COMMAND, main
+from rlft.assets.commands import main
 from rlft.assets.sources import MANIFESTS, AssetError, all_sources, assets_root, check, read_source, safe_name
 from tools.pin_assets import pinned
 
-ROOT = Path(__file__).resolve().parents[3]
 SOURCES = {source.name: source for source in all_sources()}
 
 
@@ -109,10 +108,3 @@ def test_pinning_reads_what_git_has(tmp_path):
     commit, files = pinned({"a b": "there"}, str(tmp_path / ".git"))
     assert commit == git("rev-parse", "HEAD").strip()
     assert files == {"there/ü.txt": ["git:" + git("hash-object", "a b/ü.txt").strip(), 5]}
-
-
-def test_whoever_names_the_command_spells_it_right():
-    for path in [*(ROOT / "envs").rglob("*.py"), *(ROOT / "rlft").rglob("*.py"), *(ROOT / "tests").glob("*.py")]:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if "python scripts/download_assets.py" in line:
-                assert COMMAND in line, path

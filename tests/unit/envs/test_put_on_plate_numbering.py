@@ -148,5 +148,5 @@ def test_wrong_names_and_numbers_are_refused(tmp_path):
         Numbering(f"{PREFIX}Main-v3", "val")
     with pytest.raises(IndexError, match=r"0\.\.3135"):
         Numbering(f"{PREFIX}Single-v1", "train")[3136]
-    with pytest.raises(EnvSetupError, match="download_assets"):
+    with pytest.raises(EnvSetupError, match="rlft assets --accept-licences"):
         Configurations(f"{PREFIX}Single-v1", "train", tmp_path)

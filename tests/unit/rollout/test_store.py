@@ -38,7 +38,7 @@ def test_what_is_asked_for_is_taken_or_refused_with_a_remedy():
     assert choose("images").store == "images"
     with pytest.raises(ConfigError, match=r"buffer.store = prefix.*try buffer.store=images, fewer env.num_envs"):
         choose("prefix", free=5_999)
-    with pytest.raises(ConfigError, match=r"buffer.store = auto.*scripts/plan.py"):
+    with pytest.raises(ConfigError, match=r"buffer.store = auto.*-m rlft plan"):
         choose(free=99)
 
 
