@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rlft.assets.commands import COMMAND
+from rlft.errors import command
 from rlft.types import CameraSettings, EnvSettings, EnvSpec, RewardSettings, map_rows
 from rlft_envs.arrays import FLAGS, MAX_METRICS, shared_step
 from rlft_envs.assets import download_command
@@ -173,6 +173,6 @@ def test_importing_and_making_a_toy_imports_no_simulator():
 def test_a_download_goes_where_the_assets_are_looked_for(tmp_path):
     from rlft_tasks.put_on_plate.library import load_library
 
-    assert download_command(None) == COMMAND
+    assert download_command(None) == command("assets", "--accept-licences")
     with pytest.raises(EnvSetupError, match=re.escape(f"--accept-licences --root '{tmp_path / 'two words'}'")):
         load_library(tmp_path / "two words")
