@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rlft.run import checkpoint
+
 pytestmark = pytest.mark.timeout(600)  # five stages, two of them with a simulator's start
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,8 +98,11 @@ def test_a_task_a_planner_a_robot_and_a_control_mode_of_another_package(installe
 
 
 def test_a_gymnasium_environment_of_another_package(installed):
-    """Nested dictionaries, float images ``[3, h, w]``, no action bounds: all said in the task file."""
-    run = installed.pipeline("slide", "--config-dir", "settings", "task=slide", source="their_gym:SliderExpert")
+    """Nested dictionaries, float images ``[3, h, w]``, no action bounds, as its task file says; no critic."""
+    words = ["--config-dir", "settings", "task=slide", "algo=grpo", "train.options.group_size=2"]
+    run = installed.pipeline("slide", *words, source="their_gym:SliderExpert")
+    state = checkpoint.load_state(run / "rl/checkpoints/last")
+    assert list(state["optimizers"]) == ["actor"]
     assert json.loads((run / "eval_mine.json").read_text())["protocol"]["simulator"] == "gymnasium"
 
 
