@@ -12,7 +12,7 @@ setup:  ## .venv with the pinned packages, and a driver to render with
 demo: setup  ## the whole pipeline on the CPU, into outputs/; ARGS="seed=1 output.dir=..." changes settings
 	@scripts/demo_cpu.sh $(ARGS)
 
-test: setup  ## all tests, on two cores; a simulator takes 1 to 2 GB in each of the two processes
+test: setup  ## all tests, in two processes
 	@$(PY) -m pytest -n 2 --dist loadfile
 
 bench: setup  ## speed against stock code into outputs/bench/bench.json, up to 12 minutes; ARGS="NAME --quick" for a part

@@ -108,9 +108,11 @@ class WorkerLink:
         return self.ready
 
     def receive(self) -> Any:
-        """The answer to the last message; WorkerFaultError where none came.
+        """The answer to the last message.
 
-        EnvSetupError: the settings cannot be used; no other seed and no other process would help.
+        Raises:
+            EnvSetupError: the settings cannot be used; no other seed and no other process would help.
+            WorkerFaultError: no answer came.
         """
         self.wait_ready()
         return self._receive()
